@@ -1,0 +1,70 @@
+# Needs python3 (with venv) and make, nothing else; uses uv where it is installed.
+# Another interpreter: make test PYTHON=python3.13
+
+PYTHON  ?= python3
+WORKERS ?= 2
+VENV    := .venv
+BIN     := $(VENV)/bin
+UV      := $(shell command -v uv 2>/dev/null)
+
+ifneq ($(UV),)
+INSTALL := $(UV) pip install --python $(BIN)/python -c constraints.txt
+else
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench notebooks clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+demo: $(VENV)/.core ## install what a user needs into .venv, then run the demonstration
+	$(BIN)/pplebm demo
+
+test: export OMP_NUM_THREADS = 1
+test: lint ## lint, then every test and every doctest
+	$(BIN)/pytest -n $(WORKERS) tests
+	$(BIN)/pytest --doctest-modules pplebm models inference
+
+lint: $(VENV)/.dev ## ruff and mypy; changes no file
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.core ## the benchmark on handwritten digits
+	$(BIN)/python benchmarks/digits.py
+
+notebooks: $(VENV)/.dev ## execute the notebooks and keep their outputs
+	@$(BIN)/python -c "$$EXECUTE"
+
+clean: ## remove builds and caches; keeps .venv and runs/
+	rm -rf dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+# The two installations: .core is what a user needs, .dev adds the tools. Each stamp is made once per change of the pins.
+
+$(VENV)/.core: pyproject.toml constraints.txt | $(BIN)/pip
+	$(INSTALL) -e .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/pip
+	$(INSTALL) -e '.[dev]'
+	@touch $(VENV)/.core $@
+
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("pplebm needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+
+# A notebook is an .ipynb file, or a .py file in the percent format whose outputs go to the .ipynb file beside it.
+define EXECUTE
+import pathlib, jupytext, nbclient
+folder = pathlib.Path("notebooks")
+sources = {path.stem: path for pattern in ("*.ipynb", "*.py") for path in sorted(folder.glob(pattern))}
+for path in sources.values():
+    print("executing", path, flush=True)
+    notebook = jupytext.read(path)
+    nbclient.NotebookClient(notebook, timeout=1800, resources={"metadata": {"path": str(folder)}}).execute()
+    jupytext.write(notebook, path.with_suffix(".ipynb"))
+endef
+export EXECUTE
