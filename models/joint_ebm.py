@@ -1,0 +1,63 @@
+r"""Joint latent-space energy-based prior of a multi-layer generator.
+
+    p(z) = 1/Z · exp[ Σᵢ fᵢ(zᵢ) ] · Π_{i<L} p(zᵢ | zᵢ₊₁) · N(z_L; 0, I)        one tilt per layer, i = 1..L
+    p(zᵢ | zᵢ₊₁) = N( μᵢ(zᵢ₊₁), diag σᵢ(zᵢ₊₁)² ),      x | z₁ ~ N( g(z₁), σ² I )
+
+z₁ is the layer next to the data. Z depends on the tilts and on every μᵢ, σᵢ.
+"""
+
+from typing import Any, NamedTuple
+
+from pplebm.nets import Net, mlp
+
+PAPER = (
+    "Cui, Wu, Han. Learning Joint Latent Space EBM Prior Model for Multi-layer Generator. CVPR 2023. arXiv:2306.06323"
+)
+DEVIATIONS = (
+    "Perceptrons take the place of the convolutional nets, so that small images and tables both fit.",
+    "The conditional standard deviation is softplus(·) plus a floor of 0.2, not exp(·) + 0.01: below s/2 the chain of "
+    "step size s diverges.",
+    "Each tilt is bounded by b·tanh(f/b) and so cannot run away; the paper leaves it free.",
+    "The mean of x is not squashed by tanh; data may lie a little outside [-1, 1].",
+)
+BACKENDS = ("pyro",)
+
+
+class Hyper(NamedTuple):
+    latent_dims: tuple[int, ...] = (16, 8)  # of z1, z2, ...: any number of layers; wide enough for 8x8 digits
+    sigma: float = 0.3  # of x given z1, the paper's value for data in [-1, 1]
+    width: int = 128  # hidden units; two seconds per hundred updates on digits
+    depth: int = 2  # hidden layers of every net
+    tilt_width: int = 64  # the paper's tilts too are smaller than its generator
+    scale_floor: float = 0.2  # least standard deviation of a conditional; see DEVIATIONS
+    tilt_bound: float = 8.0  # nats; e^8 is more than a tilt on digits needs
+    tilted: bool = True  # False: the untilted twin, the same generator with f = 0
+
+
+def nets(hyper: Hyper, shape: tuple[int, ...]) -> dict[str, Net]:
+    """Networks as data, for data of event shape `shape`."""
+    dims = hyper.latent_dims
+    out = {"decoder": mlp(dims[0], shape, hyper.width, hyper.depth)}
+    for i, (below, above) in enumerate(zip(dims, dims[1:], strict=False), start=1):
+        out[f"conditional{i}"] = mlp(above, 2 * below, hyper.width, hyper.depth)
+    if hyper.tilted:
+        for i, dim in enumerate(dims, start=1):
+            out[f"tilt{i}"] = mlp(dim, 1, hyper.tilt_width, hyper.depth)
+    return out
+
+
+def model(ppl: Any, net: Any, hyper: Hyper, x: Any = None, n: int | None = None) -> Any:
+    """Declare z_L, ..., z_1, the tilts, and x of shape (B, *event)."""
+    dims, top = hyper.latent_dims, len(hyper.latent_dims)
+    with ppl.plate("data", len(x) if n is None else n):
+        z = ppl.sample(f"z{top}", ppl.dist.Normal(0.0, 1.0).expand([dims[-1]]).to_event(1))
+        layers = {top: z}
+        for i in range(top - 1, 0, -1):
+            h = net[f"conditional{i}"](z)
+            mean, scale = h[..., : dims[i - 1]], ppl.softplus(h[..., dims[i - 1] :]) + hyper.scale_floor
+            z = layers[i] = ppl.sample(f"z{i}", ppl.dist.Normal(mean, scale).to_event(1))
+        if hyper.tilted:
+            for i, layer in layers.items():
+                ppl.tilt(f"f{i}", net[f"tilt{i}"](layer)[..., 0], bound=hyper.tilt_bound)
+        mean = net["decoder"](z)
+        return ppl.sample("x", ppl.dist.Normal(mean, hyper.sigma).to_event(mean.ndim - 1), obs=x)

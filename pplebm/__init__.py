@@ -1,0 +1,52 @@
+"""Hierarchical latent-variable generators with energy-tilted priors, declared as Pyro programs.
+
+>>> import pplebm
+>>> "joint_ebm" in pplebm.models_available()
+True
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # the public page, for people and type checkers
+    from pplebm.backends.pyro import tilt as tilt
+    from pplebm.checking import check as check
+    from pplebm.errors import PplebmError as PplebmError
+    from pplebm.errors import PplebmWarning as PplebmWarning
+    from pplebm.fitting import fit as fit
+    from pplebm.gallery import bind as bind
+    from pplebm.gallery import inference_available as inference_available
+    from pplebm.gallery import load as load
+    from pplebm.gallery import models_available as models_available
+    from pplebm.program import Program as Program
+    from pplebm.runs import open_run as open_run
+
+__version__ = "0.1.0"
+
+# Loaded on first use, so that `import pplebm` costs nothing and needs neither torch nor jax.
+_HOME = {
+    "tilt": "pplebm.backends.pyro",
+    "check": "pplebm.checking",
+    "PplebmError": "pplebm.errors",
+    "PplebmWarning": "pplebm.errors",
+    "fit": "pplebm.fitting",
+    "bind": "pplebm.gallery",
+    "inference_available": "pplebm.gallery",
+    "load": "pplebm.gallery",
+    "models_available": "pplebm.gallery",
+    "Program": "pplebm.program",
+    "open_run": "pplebm.runs",
+}
+__all__ = ["__version__", *_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'pplebm' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

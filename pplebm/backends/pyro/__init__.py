@@ -1,0 +1,32 @@
+"""The narrow waist `pplebm.ppl.PPL` in Pyro and torch."""
+
+from __future__ import annotations
+
+import pyro.distributions as dist
+
+from pplebm.backends.pyro.arrays import adam as adam
+from pplebm.backends.pyro.arrays import asarray as asarray
+from pplebm.backends.pyro.arrays import concatenate as concatenate
+from pplebm.backends.pyro.arrays import exp as exp
+from pplebm.backends.pyro.arrays import init_adam as init_adam
+from pplebm.backends.pyro.arrays import isfinite as isfinite
+from pplebm.backends.pyro.arrays import iterate as iterate
+from pplebm.backends.pyro.arrays import key as key
+from pplebm.backends.pyro.arrays import normal_like as normal_like
+from pplebm.backends.pyro.arrays import softplus as softplus
+from pplebm.backends.pyro.arrays import split as split
+from pplebm.backends.pyro.arrays import stop_gradient as stop_gradient
+from pplebm.backends.pyro.arrays import take as take
+from pplebm.backends.pyro.arrays import to_numpy as to_numpy
+from pplebm.backends.pyro.arrays import value_and_grad as value_and_grad
+from pplebm.backends.pyro.arrays import where as where
+from pplebm.backends.pyro.declare import bind as bind
+from pplebm.backends.pyro.declare import param as param
+from pplebm.backends.pyro.declare import plate as plate
+from pplebm.backends.pyro.declare import sample as sample
+from pplebm.backends.pyro.declare import tilt as tilt
+from pplebm.backends.pyro.traced import trace as trace
+from pplebm.backends.pyro.tracing import seeded as seeded
+
+__all__ = ["dist"]
+name = "pyro"

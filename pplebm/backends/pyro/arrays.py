@@ -1,0 +1,142 @@
+"""Arrays, keys, derivatives and updates in torch: the numerical half of the narrow waist."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.optim.adam import adam as _torch_adam
+
+from pplebm.tree import tree_fill, tree_leaves, tree_map
+
+exp = torch.exp
+softplus = torch.nn.functional.softplus
+where = torch.where
+isfinite = torch.isfinite
+
+
+def concatenate(arrays: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Join arrays along their last axis."""
+    return torch.cat(list(arrays), dim=-1)
+
+
+def asarray(a: Any) -> torch.Tensor:
+    """Turn numbers and arrays into a tensor; floating point takes torch's default dtype."""
+    tensor = torch.as_tensor(a)
+    return tensor.to(torch.get_default_dtype()) if tensor.is_floating_point() else tensor
+
+
+def to_numpy(a: torch.Tensor) -> np.ndarray:
+    """Copy a tensor into a NumPy array."""
+    return a.detach().cpu().numpy().copy()
+
+
+def take(schedule: Any, step: int) -> Any:
+    """Entry `step` of a schedule (the last one beyond its end); a plain number is a constant schedule."""
+    return schedule if isinstance(schedule, (int, float)) else schedule[min(step, len(schedule) - 1)]
+
+
+# --- randomness: a key is an integer, so it can be stored, compared and split without side effects
+
+
+def key(seed: int) -> int:
+    """Make a key from a seed."""
+    return int(seed)
+
+
+def split(key: int, n: int = 2) -> list[int]:
+    """Derive n independent keys."""
+    words = np.random.SeedSequence(key).generate_state(n, np.uint64)
+    return [int(w >> np.uint64(1)) for w in words]
+
+
+def normal_like(key: int, tree: Any) -> Any:
+    """Draw a tree of standard normal arrays with the shapes of `tree`, on the CPU, so that devices agree."""
+    generator = torch.Generator().manual_seed(key)
+    return tree_map(lambda a: torch.randn(a.shape, generator=generator, dtype=a.dtype).to(a.device), tree)
+
+
+# --- derivatives and loops
+
+
+def value_and_grad(function: Callable[[Any], Any], at: Any, has_aux: bool = False) -> tuple[Any, Any]:
+    """Value of `function` at a tree, and the gradient of the sum of its (first) result.
+
+    Per-datum functions return (B,); data do not interact, so the gradient of the sum holds each datum's own.
+    Leaves that do not enter the value have gradient zero.
+    """
+    leaves = {path: leaf.detach().requires_grad_() for path, leaf in tree_leaves(at)}
+    with torch.enable_grad():
+        out = function(tree_fill(at, leaves))
+        value = out[0] if has_aux else out
+        if value.requires_grad:
+            grads = torch.autograd.grad(value.sum(), list(leaves.values()), allow_unused=True, materialize_grads=True)
+        else:
+            grads = tuple(torch.zeros_like(leaf) for leaf in leaves.values())
+    gradient = tree_fill(at, dict(zip(leaves, grads, strict=True)))
+    result = (value.detach(), stop_gradient(out[1])) if has_aux else value.detach()
+    return result, gradient
+
+
+def stop_gradient(tree: Any) -> Any:
+    """Detach every array of a tree."""
+    return tree_map(lambda a: a.detach() if isinstance(a, torch.Tensor) else a, tree)
+
+
+def iterate(step: Callable[[Any, int], tuple[Any, Any]], state: Any, keys: Sequence[int]) -> tuple[Any, Any]:
+    """Run `state, out = step(state, key)` over keys; outs are stacked along a new first axis."""
+    outs = []
+    for k in keys:
+        state, out = step(state, k)
+        outs.append(out)
+    return state, tree_map(lambda *rows: torch.stack(rows), outs[0], *outs[1:]) if outs else None
+
+
+# --- updates
+
+
+class AdamState(NamedTuple):
+    """First and second moments by parameter name, and the number of updates."""
+
+    mean: dict[str, torch.Tensor]
+    square: dict[str, torch.Tensor]
+    count: torch.Tensor
+
+
+def init_adam(params: Mapping[str, torch.Tensor]) -> AdamState:
+    """Moments zero."""
+    zeros = {n: torch.zeros_like(p) for n, p in params.items()}
+    return AdamState(zeros, {n: z.clone() for n, z in zeros.items()}, torch.tensor(0.0))
+
+
+def adam(
+    params: Mapping[str, torch.Tensor],
+    gradients: Mapping[str, torch.Tensor],
+    state: AdamState,
+    rates: Mapping[str, float],
+    betas: tuple[float, float] = (0.9, 0.999),
+) -> tuple[dict[str, torch.Tensor], AdamState]:
+    """One Adam descent step with a learning rate per parameter; returns new arrays, changes none."""
+    new = {n: p.detach().clone() for n, p in params.items()}
+    mean = {n: m.clone() for n, m in state.mean.items()}
+    square = {n: s.clone() for n, s in state.square.items()}
+    for rate in sorted(set(rates.values())):
+        names = [n for n in new if rates[n] == rate]
+        _torch_adam(
+            [new[n] for n in names],
+            [gradients[n].detach() for n in names],
+            [mean[n] for n in names],
+            [square[n] for n in names],
+            [],
+            [state.count.clone() for _ in names],
+            amsgrad=False,
+            beta1=betas[0],
+            beta2=betas[1],
+            lr=rate,
+            weight_decay=0.0,
+            eps=1e-8,
+            maximize=False,
+        )
+    return new, AdamState(mean, square, state.count + 1)

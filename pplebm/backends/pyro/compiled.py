@@ -1,0 +1,71 @@
+"""The density of a program as a graph of torch operations: traced once per shape, checked against an eager run."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from pplebm.errors import PplebmError, PplebmWarning
+
+Tensors = dict[str, torch.Tensor]
+Terms = Callable[[Tensors, Tensors, "torch.Tensor | None"], Tensors]
+
+
+def compile_graph(eager: Terms, params: Tensors, z: Tensors, x: torch.Tensor | None) -> Terms:
+    """Graph of a function of weights, latents and data that runs the model.
+
+    Where the model cannot be traced (control flow on values) the eager function is used and a warning says so.
+
+    Raises:
+        PplebmError: if graph and eager run disagree at other weights, latents and data.
+    """
+    params, z = ({n: t.detach() for n, t in tree.items()} for tree in (params, z))
+    _check_deterministic(eager, params, z, x)
+    try:
+        graph = make_fx(eager)(params, z, x)
+    except PplebmError as error:
+        warnings.warn(
+            f"the density could not be traced and runs eagerly, several times slower: {error}", PplebmWarning, stacklevel=2
+        )
+        return eager
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+    _check_agreement(eager, graph, params, z, x)
+    return graph
+
+
+def _check_deterministic(eager: Terms, params: Tensors, z: Tensors, x: torch.Tensor | None) -> None:
+    with torch.no_grad():
+        first, second = eager(params, z, x), eager(params, z, x)
+    for name in first:
+        if not torch.equal(first[name].nan_to_num(), second[name].nan_to_num()):
+            raise PplebmError(
+                f"site '{name}' has a random log density (dropout in training mode?): two runs of the model at the same "
+                f"latents disagree; make the networks deterministic, for instance with .eval()."
+            )
+
+
+def _check_agreement(eager: Terms, graph: Terms, params: Tensors, z: Tensors, x: torch.Tensor | None) -> None:
+    """Compare at inputs that differ from those the graph was traced at."""
+    generator = torch.Generator().manual_seed(0)
+
+    def elsewhere(tree: Tensors, size: float) -> Tensors:
+        noise = {n: torch.randn(t.shape, generator=generator, dtype=t.dtype).to(t.device) for n, t in tree.items()}
+        return {n: t + size * noise[n] for n, t in tree.items()}
+
+    params, z = elsewhere(params, 0.01), elsewhere(z, 1.0)
+    x = None if x is None else x.roll(1, 0)
+    with torch.no_grad():
+        expected, got = eager(params, z, x), graph(params, z, x)
+    for name, value in expected.items():
+        tolerance = 1e-3 if value.dtype == torch.float32 else 1e-8
+        difference = (got[name].nan_to_num() - value.nan_to_num()).abs()
+        worst = (difference / (1 + value.nan_to_num().abs())).max().item()
+        if worst > tolerance:
+            raise PplebmError(
+                f"the compiled log density of site '{name}' disagrees with an eager run (relative difference "
+                f"{worst:.1e}): the model branches on values or keeps state between calls; write it with torch.where."
+            )

@@ -1,0 +1,109 @@
+"""Statements of a model: the tilt, and gallery pages as ordinary Pyro callables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import torch
+
+from pplebm import nets
+from pplebm.backends.pyro.arrays import asarray
+from pplebm.errors import PplebmError
+
+sample = pyro.sample
+plate = pyro.plate
+
+_ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "linear": lambda a: a,
+    "tanh": torch.tanh,
+    "silu": torch.nn.functional.silu,
+    "gelu": torch.nn.functional.gelu,
+    "leaky_relu": lambda a: torch.nn.functional.leaky_relu(a, 0.2),
+}
+
+
+def tilt(name: str, log_factor: torch.Tensor, bound: float | None = None) -> None:
+    r"""Multiply the prior density by exp(f), renormalised: :math:`p(z) = e^{f(z)} p_0(z) / Z`.
+
+    Call it inside the data plate, any number of times, on functions of any latents. What pplebm does with the
+    program then holds for the tilted model. With `bound` b the factor used is :math:`b \tanh(f / b)`, so that
+    :math:`|f| < b`: a guard against tilts that run away in learning, and part of the model.
+
+    Args:
+        name: a site name of its own.
+        log_factor: f, shape (B,), in nats; one value per datum.
+        bound: b > 0, in nats.
+
+    Raises:
+        PplebmError: if `log_factor` is not an array of one value per datum of the plate.
+
+    Example:
+        >>> import pyro, torch, pyro.distributions as dist
+        >>> def model(x):
+        ...     with pyro.plate("data", len(x)):
+        ...         z = pyro.sample("z", dist.Normal(0., 1.).expand([2]).to_event(1))
+        ...         tilt("f", -0.5 * z.pow(2).sum(-1))
+        ...         pyro.sample("x", dist.Normal(z, 0.3).to_event(1), obs=x)
+        >>> import pplebm
+        >>> [site.name for site in pplebm.Program(model, data=torch.zeros(3, 2)).tilts]
+        ['f']
+    """
+    if not isinstance(log_factor, torch.Tensor):
+        raise PplebmError(f"tilt '{name}' got {type(log_factor).__name__}; give it a tensor of shape (B,).")
+    f = log_factor if bound is None else bound * torch.tanh(log_factor / bound)
+    unit = dist.Unit(f)
+    infer = {"is_auxiliary": True, "is_tilt": True, "tilt_shape": tuple(f.shape)}
+    try:
+        pyro.sample(name, unit, obs=unit.sample(), infer=infer)
+    except ValueError as error:
+        raise PplebmError(
+            f"tilt '{name}' returned shape {tuple(log_factor.shape)}; expected one value per datum, (B,), inside the "
+            f"data plate. Sum over event axes, or squeeze the last axis of a net that ends in one unit."
+        ) from error
+
+
+def param(name: str, init: Any) -> torch.Tensor:
+    """Declare a free parameter with an initial value."""
+    return pyro.param(name, lambda: asarray(np.asarray(init, dtype=float)))
+
+
+class Network(torch.nn.Module):
+    """A net declared as data (`pplebm.nets.Net`), with weights drawn by NumPy so that all backends start equal."""
+
+    def __init__(self, net: nets.Net, rng: np.random.Generator) -> None:
+        super().__init__()
+        self.net = net
+        for i, arrays in enumerate(nets.initial_weights(net, rng)):
+            for name, array in arrays.items():
+                self.register_parameter(f"{name}_{i}", torch.nn.Parameter(asarray(array)))
+
+    def forward(self, a: torch.Tensor) -> torch.Tensor:
+        """Apply the layers to (..., inputs)."""
+        for i, layer in enumerate(self.net.layers):
+            if isinstance(layer, nets.Dense):
+                a = torch.nn.functional.linear(a, getattr(self, f"weight_{i}"), getattr(self, f"bias_{i}"))
+                a = _ACTIVATIONS[layer.activation](a)
+            else:
+                a = a.reshape(*a.shape[:-1], *layer.shape)
+        return a
+
+
+def bind(page: Any, hyper: Any, shape: tuple[int, ...], seed: int) -> Callable[..., Any]:
+    """Make an ordinary Pyro callable `model(x=None, n=None)` of a gallery page; see `pplebm.bind`."""
+    import pplebm.backends.pyro as ppl
+
+    rng = np.random.default_rng(seed)
+    modules = {name: Network(net, rng) for name, net in page.nets(hyper, shape).items()}
+
+    def model(x: torch.Tensor | None = None, n: int | None = None) -> Any:
+        for name, module in modules.items():
+            pyro.module(name, module)
+        return page.model(ppl, modules, hyper, x, n)
+
+    model.__name__ = f"{page.__name__.rsplit('.', 1)[-1]}_model"
+    model.example = torch.zeros(2, *shape)  # type: ignore[attr-defined]
+    return model

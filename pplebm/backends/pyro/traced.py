@@ -1,0 +1,199 @@
+"""A Pyro program as unnormalised densities, one number per datum."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.distributions.util import scale_and_mask
+from pyro.poutine.messenger import Messenger
+
+from pplebm.backends.pyro import tracing
+from pplebm.backends.pyro.compiled import compile_graph
+from pplebm.backends.pyro.coordinates import to_coordinates, to_value
+from pplebm.errors import PplebmError
+
+Tensors = dict[str, torch.Tensor]
+
+
+class AtLatents(Messenger):
+    """Runs a model at given latents and notes, site by site, log densities and values.
+
+    With `with_data=False` observed sites get no value of the data and no log density, so that what remains is
+    the prior.
+    """
+
+    def __init__(self, traced: TracedProgram, z: Tensors, coordinates: str, with_data: bool) -> None:
+        super().__init__()
+        self.traced, self.z, self.coordinates, self.with_data = traced, z, coordinates, with_data
+        self.terms: Tensors = {}
+        self.sites: dict[str, Any] = {}  # latent sites, their values included
+        self.observed: dict[str, Any] = {}
+        self._jacobian: dict[str, Any] = {}
+
+    def _pyro_sample(self, msg: Any) -> None:
+        name, plate = msg["name"], self.traced.structure.plate
+        if name in self.z:
+            u = tracing.datum_back(self.z[name], msg, plate)
+            msg["value"], self._jacobian[name] = to_value(msg["fn"], u, self.coordinates)
+            msg["done"] = True
+        elif name in self.traced.observed_names:
+            if not self.with_data:
+                shape = msg["fn"].shape()
+                msg["value"], msg["done"] = torch.zeros(shape, dtype=torch.get_default_dtype()), True
+
+    def _pyro_post_sample(self, msg: Any) -> None:
+        name, fn, plate = msg["name"], msg["fn"], self.traced.structure.plate
+        if name in self.z:
+            log_density = fn.log_prob(msg["value"]) + self._jacobian[name]
+            self.sites[name] = dict(msg)
+        elif name in self.traced.tilt_names or (self.with_data and name in self.traced.observed_names):
+            log_density = fn.log_prob(msg["value"])
+        else:
+            if name in self.traced.observed_names:
+                self.observed[name] = dict(msg)
+            return
+        log_density = scale_and_mask(log_density, msg["scale"], msg["mask"])
+        self.terms[name] = tracing.per_datum(log_density, msg, plate)
+
+
+class TracedProgram:
+    """What `pplebm.Program` asks of a Pyro model; see `pplebm.ppl.Traced` for the contract of each method."""
+
+    def __init__(self, model: Callable[..., Any], data: torch.Tensor, plate: str | None, seed: int) -> None:
+        self.model, self.example = model, data
+        self._store: dict[str, Any] = {"params": {}, "constraints": {}}
+        self._compiled: dict[Any, Callable[..., Tensors]] = {}
+        with tracing.store_scope(self._store), tracing.seeded(seed), pyro.validation_enabled(True):
+            trace = poutine.trace(lambda x: tracing.call(model, x)).get_trace(data)
+        self.structure = tracing.structure_of(trace, len(data), plate)
+        self.tilt_names = frozenset(s.name for s in self.structure.tilts)
+        self.observed_names = frozenset(s.name for s in self.structure.observed)
+        self._leaves = tracing.parameters_of(trace)
+        self.params = {n: leaf.detach().clone() for n, leaf in self._leaves.items()}
+        self.tilt_params: frozenset[str] = frozenset()
+        self.prior_params: frozenset[str] = frozenset()
+        self.reached_params: frozenset[str] = frozenset()
+        self.unregistered: list[tuple[int, ...]] = []
+        if all(site.is_local for site in self.structure.latents):
+            self._sort_parameters(seed)
+
+    def _sort_parameters(self, seed: int) -> None:
+        """Find by differentiation which parameters enter the tilts, and which enter the prior."""
+        z = self.draw(seed, len(self.example), self.params, "centred")
+        params = {n: p.detach().requires_grad_() for n, p in self.params.items()}
+        terms = self.run(params, z, self.example, "centred").terms
+        self.unregistered = tracing.unregistered_leaves(list(terms.values()), params)
+        tilt = {n for name in self.tilt_names for n in _reached(terms[name], params)}
+        base = {n for site in self.structure.latents for n in _reached(terms[site.name], params)}
+        likelihood = {n for name in self.observed_names for n in _reached(terms[name], params)}
+        self.tilt_params = frozenset(tilt - base - likelihood)
+        self.prior_params = frozenset(tilt | base)
+        self.reached_params = frozenset(tilt | base | likelihood)
+
+    def run(self, params: Tensors, z: Tensors, x: torch.Tensor | None, coordinates: str) -> AtLatents:
+        """Run the model eagerly at latents z; without data it is called on a stand-in batch of the same size."""
+        handler = AtLatents(self, z, coordinates, with_data=x is not None)
+        stand_in = self.rows(len(next(iter(z.values())))) if x is None else x
+        with self._substituted(params), handler:
+            tracing.call(self.model, stand_in)
+        return handler
+
+    @contextlib.contextmanager
+    def _substituted(self, params: Tensors) -> Iterator[None]:
+        """The program's own parameter store, with `params` in the place of its parameters."""
+        replacements = {id(leaf): params[name] for name, leaf in self._leaves.items()}
+        with tracing.store_scope(self._store), tracing.Substitute(replacements), pyro.validation_enabled(False):
+            yield
+
+    def rows(self, n: int) -> torch.Tensor:
+        """A batch of n data of the right shape, made by repeating the example."""
+        return self.example[torch.arange(n) % len(self.example)]
+
+    def terms(self, params: Tensors, z: Tensors, x: torch.Tensor | None, coordinates: str) -> Tensors:
+        """Log density of every site, (B,) each, by a graph traced once per shape."""
+
+        def eager(params: Tensors, z: Tensors, x: torch.Tensor | None) -> Tensors:
+            return self.run(params, z, x, coordinates).terms
+
+        return self._graph(("terms", coordinates), eager, params, z, x)
+
+    def move(self, params: Tensors, z: Tensors, coordinates: str, target: str) -> Tensors:
+        """The same latents in other coordinates."""
+
+        def eager(params: Tensors, z: Tensors, x: torch.Tensor | None) -> Tensors:
+            at = self.run(params, z, x, coordinates)
+            return {n: self._first(site, to_coordinates(site["fn"], site["value"], target)) for n, site in at.sites.items()}
+
+        return self._graph(("move", coordinates, target), eager, params, z, None)
+
+    def _graph(self, kind: Any, eager: Any, params: Tensors, z: Tensors, x: torch.Tensor | None) -> Tensors:
+        tensors = [*z.values(), *([] if x is None else [x])]
+        key = (kind, x is None, tuple((t.shape, t.dtype, t.device) for t in tensors))
+        if key not in self._compiled:
+            self._compiled[key] = compile_graph(eager, params, z, x)
+        return self._compiled[key](params, z, x)
+
+    def _first(self, site: Any, value: torch.Tensor) -> torch.Tensor:
+        return tracing.datum_first(value, site, self.structure.plate)
+
+    def _trace(self, model: Callable[..., Any], params: Tensors, n: int, seed: int) -> dict[str, Any]:
+        """Latent sites of a forward run of `model` on a stand-in batch of n data."""
+        with torch.no_grad(), self._substituted(params), tracing.seeded(seed):
+            trace = poutine.trace(lambda x: tracing.call(model, x)).get_trace(self.rows(n))
+        return {site.name: trace.nodes[site.name] for site in self.structure.latents}
+
+    def draw(self, key: int, n: int, params: Tensors, coordinates: str) -> Tensors:
+        """Ancestral draws of the latents, tilts ignored."""
+        sites = self._trace(self.model, params, n, key)
+        return {k: self._first(s, to_coordinates(s["fn"], s["value"], coordinates)).clone() for k, s in sites.items()}
+
+    def values(self, params: Tensors, z: Tensors, coordinates: str) -> Tensors:
+        """Values of the latent sites in their supports, (B, *event)."""
+        with torch.no_grad():
+            at = self.run(params, z, None, coordinates)
+        return {name: self._first(site, site["value"]) for name, site in at.sites.items()}
+
+    def coordinates_of(self, params: Tensors, values: Tensors, coordinates: str) -> Tensors:
+        """Coordinates of given site values: the inverse of `values`."""
+        n = len(next(iter(values.values())))
+        placed = {}
+        for name, site in self._trace(self.model, params, n, 0).items():
+            placed[name] = tracing.datum_back(values[name], site, self.structure.plate)
+        sites = self._trace(poutine.condition(self.model, data=placed), params, n, 0)
+        return {k: self._first(s, to_coordinates(s["fn"], s["value"], coordinates)) for k, s in sites.items()}
+
+    def observe(self, params: Tensors, z: Tensors, coordinates: str, key: int | None) -> Tensors:
+        """Means of the observed sites given the latents, (B, *event); draws when a key is given."""
+        with torch.no_grad():
+            observed = self.run(params, z, None, coordinates).observed
+        if not observed:
+            raise PplebmError("the program has no observed site; condition one with pyro.sample(..., obs=x).")
+        with tracing.seeded(0 if key is None else key):
+            return {
+                name: self._first(site, site["fn"].mean if key is None else site["fn"].sample())
+                for name, site in observed.items()
+            }
+
+    def write_back(self, params: Tensors) -> None:
+        """Copy parameter values into the user's own modules and parameters."""
+        with torch.no_grad():
+            for name, leaf in self._leaves.items():
+                leaf.copy_(params[name])
+
+
+def _reached(value: torch.Tensor, params: Tensors) -> set[str]:
+    """Names of the parameters that `value` depends on."""
+    if not value.requires_grad or not params:
+        return set()
+    grads = torch.autograd.grad(value.sum(), list(params.values()), allow_unused=True, retain_graph=True)
+    return {name for name, g in zip(params, grads, strict=True) if g is not None}
+
+
+def trace(model: Callable[..., Any], data: Any, plate: str | None, seed: int) -> TracedProgram:
+    """Run a model once on a batch of data and see it as densities."""
+    return TracedProgram(model, data, plate, seed)

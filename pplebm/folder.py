@@ -1,0 +1,133 @@
+"""The files of a run: manifest, metrics, checkpoints; every one written whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from pplebm.errors import PplebmError
+from pplebm.train import Progress
+from pplebm.tree import tree_fill, tree_leaves
+
+MANIFEST, METRICS, CHECKPOINT, REPORT = "manifest.json", "metrics.jsonl", "checkpoint.safetensors", "report.html"
+
+
+def write_whole(path: Path, content: str) -> None:
+    """Write a text file so that a reader sees the old content or the new one, never a part."""
+    partial = path.with_name(path.name + ".partial")
+    with open(partial, "w") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result may depend on."""
+    wanted = ("pplebm", "numpy", "torch", "pyro-ppl", "scikit-learn")
+    found = {"python": platform.python_version()}
+    for package in wanted:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+    """Write manifest.json."""
+    write_whole(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read manifest.json.
+
+    Raises:
+        PplebmError: if the folder holds no run, or a damaged one.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise PplebmError(f"'{folder}' holds no run: {MANIFEST} is not there; give the folder that `fit --out` wrote.")
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise PplebmError(f"'{path}' is damaged ({error}); restore it, or fit again.") from error
+
+
+def keep_page(folder: Path, kind: str, text: str) -> dict[str, str]:
+    """Copy the text of a page into the run; returns file and hash for the manifest."""
+    (folder / "pages").mkdir(parents=True, exist_ok=True)
+    file = f"pages/{kind}.py"
+    write_whole(folder / file, text)
+    return {"file": file, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def write_checkpoint(folder: Path, ppl: Any, progress: Progress) -> None:
+    """Write checkpoint.safetensors: parameters, optimiser, last good state, counters; nothing is pickled."""
+    arrays, numbers = {}, {}
+    for path, leaf in tree_leaves(progress):
+        if hasattr(leaf, "shape"):
+            arrays[path] = ppl.to_numpy(leaf)
+        else:
+            numbers[path] = leaf
+    partial = folder / (CHECKPOINT + ".partial")
+    save_file(arrays, partial, metadata={"numbers": json.dumps(numbers)})
+    with open(partial, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(partial, folder / CHECKPOINT)
+
+
+def read_checkpoint(folder: Path, ppl: Any, template: Progress) -> Progress:
+    """Read the last complete checkpoint into the structure of `template`.
+
+    Raises:
+        PplebmError: if there is none, or it belongs to another model.
+    """
+    path = folder / CHECKPOINT
+    if not path.is_file():
+        raise PplebmError(f"'{folder}' holds no checkpoint yet; the run was stopped before its first one.")
+    with safe_open(path, framework="numpy") as file:
+        leaves: dict[str, Any] = json.loads(file.metadata()["numbers"])
+        for name in file.keys():  # noqa: SIM118
+            leaves[name] = ppl.asarray(file.get_tensor(name))
+    wanted = dict(tree_leaves(template))
+    if set(wanted) != set(leaves):
+        odd = sorted(set(wanted) ^ set(leaves))[0]
+        raise PplebmError(f"the checkpoint in '{folder}' belongs to another model or algorithm ('{odd}' differs).")
+    for name, leaf in wanted.items():
+        if hasattr(leaf, "shape") and tuple(leaf.shape) != tuple(leaves[name].shape):
+            raise PplebmError(
+                f"'{name}' has shape {tuple(leaves[name].shape)} in the checkpoint and {tuple(leaf.shape)} in the model."
+            )
+    return tree_fill(template, leaves)
+
+
+def append_metrics(folder: Path, rows: list[dict[str, Any]]) -> None:
+    """Add rows to metrics.jsonl."""
+    with open(folder / METRICS, "a") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """Rows of metrics.jsonl; a row cut short by a kill is left out."""
+    path, rows = folder / METRICS, []
+    for line in path.read_text().splitlines() if path.is_file() else []:
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+def cut_metrics(folder: Path, update: int) -> None:
+    """Drop the rows after `update`, so that a continued run writes them once."""
+    kept = [row for row in read_metrics(folder) if row["update"] <= update]
+    write_whole(folder / METRICS, "".join(json.dumps(row) + "\n" for row in kept))

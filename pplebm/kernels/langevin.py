@@ -1,0 +1,128 @@
+r"""Unadjusted Langevin: z ← z + ½ s² ∇log p(z) + s √T ξ, ξ ~ N(0, I).  `step_size` is s."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from pplebm.errors import PplebmError
+from pplebm.ppl import Array, Latents
+
+Schedule = float | Sequence[float]
+LIMIT = 1e6  # a coordinate beyond this has diverged, whatever the density says
+
+
+class LangevinState(NamedTuple):
+    """What the next step needs."""
+
+    z: Latents
+    step: Any
+    n_divergent: Array  # (B,) steps at which this datum's proposal was rejected as non-finite
+
+
+class LangevinInfo(NamedTuple):
+    """What a person wants to see of one step."""
+
+    log_density: Array  # (B,) at the state the step started from
+    grad_norm: Array  # (B,)
+    is_divergent: Array  # (B,)
+
+
+def from_h(h: float) -> float:
+    """Step size s of the convention z + (h/2) ∇log p + √h ξ.
+
+    >>> from_h(0.16)
+    0.4
+    """
+    return h**0.5
+
+
+def from_tau(tau: float) -> float:
+    """Step size s of the convention z + τ ∇log p + √(2τ) ξ.
+
+    >>> round(from_tau(0.08), 12)
+    0.4
+    """
+    return (2.0 * tau) ** 0.5
+
+
+def init(ppl: Any, z: Latents) -> LangevinState:
+    """State at the start of a chain."""
+    first = next(iter(z.values()))
+    zeros = (first.reshape(len(first), -1) * 0.0).sum(1)
+    return LangevinState(z, 0, zeros)
+
+
+def langevin(
+    ppl: Any, step_size: Schedule | Mapping[str, Schedule], temperature: Schedule = 1.0
+) -> Callable[[Any, LangevinState, Callable[[Latents], Array]], tuple[LangevinState, LangevinInfo]]:
+    r"""Make an unadjusted Langevin kernel.
+
+    .. math:: z' = z + \tfrac12 s^2 \nabla \log p(z) + s \sqrt{T}\, \xi
+
+    Its stationary law differs from :math:`p^{1/T}` by a bias that grows with s: on N(0, 1/λ) the variance is
+    :math:`\lambda^{-1} / (1 - s^2 \lambda / 4)`, and the chain diverges from :math:`s^2 \lambda = 4` on. T = 0 is
+    gradient ascent. A datum whose proposal is not finite keeps its place and is counted; the others go on.
+
+    Args:
+        ppl: the backend.
+        step_size: s > 0; a number, one number per step, or a dict of these by site.
+        temperature: T >= 0; a number or one number per step.
+
+    Raises:
+        PplebmError: for a step size that is not positive or a negative temperature.
+
+    Example:
+        >>> import torch, pplebm.backends.pyro as ppl
+        >>> kernel = langevin(ppl, step_size=0.5, temperature=0.)
+        >>> state = init(ppl, {"z": torch.tensor([4., -2.])})
+        >>> state, info = kernel(0, state, lambda z: -0.5 * z["z"] ** 2)
+        >>> state.z["z"].tolist()
+        [3.5, -1.75]
+    """
+    sizes = {k: _schedule(ppl, v, f"step_size of '{k}'") for k, v in _by_site(step_size).items()}
+    if not all(_lowest(s) > 0 for s in sizes.values()):
+        raise PplebmError(f"step_size must be positive, got {step_size}.")
+    heat = _schedule(ppl, temperature, "temperature")
+    if _lowest(heat) < 0:
+        raise PplebmError(f"temperature must not be negative, got {temperature}.")
+
+    def kernel(
+        key: Any, state: LangevinState, log_density: Callable[[Latents], Array]
+    ) -> tuple[LangevinState, LangevinInfo]:
+        value, gradient = ppl.value_and_grad(log_density, state.z)
+        noise = ppl.normal_like(key, state.z)
+        root_heat = ppl.take(heat, state.step) ** 0.5
+        proposal = {}
+        for site, z in state.z.items():
+            s = ppl.take(sizes.get(site, sizes.get("")), state.step)
+            proposal[site] = z + 0.5 * s**2 * gradient[site] + s * root_heat * noise[site]
+        fine = ppl.isfinite(value)
+        for z in proposal.values():
+            fine = fine & (abs(z.reshape(len(z), -1)) < LIMIT).all(1)  # false for nan as well
+        z = {k: ppl.where(fine.reshape(-1, *[1] * (p.ndim - 1)), p, state.z[k]) for k, p in proposal.items()}
+        squares = sum((g.reshape(len(g), -1) ** 2).sum(1) for g in gradient.values())
+        new = LangevinState(z, state.step + 1, state.n_divergent + ~fine)
+        return new, LangevinInfo(value, squares**0.5, ~fine)
+
+    return kernel
+
+
+def _by_site(step_size: Any) -> dict[str, Any]:
+    return dict(step_size) if isinstance(step_size, Mapping) else {"": step_size}
+
+
+def _schedule(ppl: Any, schedule: Any, what: str) -> Any:
+    if isinstance(schedule, (int, float)):
+        return float(schedule)
+    try:
+        numbers = [float(s) for s in schedule]
+    except (TypeError, ValueError):
+        numbers = []
+    if not numbers:
+        raise PplebmError(f"{what} must be a number or a sequence of numbers, one per step; got {schedule!r}.")
+    return ppl.asarray(numbers)
+
+
+def _lowest(schedule: Any) -> float:
+    return schedule if isinstance(schedule, float) else float(min(schedule))

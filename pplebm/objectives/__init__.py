@@ -1,0 +1,1 @@
+"""Objectives: `objective(...) -> scalar, aux`, to be minimised over the parameters."""

@@ -1,0 +1,109 @@
+"""The narrow waist: all that kernels, objectives and gallery pages may ask of a probabilistic language.
+
+A backend is a module with these names (`pplebm.backends.pyro`); it is passed as the argument `ppl`, never
+looked up in a global. A new name needs a law in tests/test_backends.py and an implementation in every backend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+Array = Any
+Tree = Any
+Latents = dict[str, Array]  # site -> (B, *event), unconstrained coordinates
+Params = dict[str, Array]
+
+
+class Site(NamedTuple):
+    """One sample statement of a program."""
+
+    name: str
+    shape: tuple[int, ...]  # per datum, in unconstrained coordinates for latents
+    support: str  # "real", "positive", ...: as the host names it
+    distribution: str
+    is_local: bool  # inside the data plate
+
+
+class Structure(NamedTuple):
+    """What tracing a program once found: never declared a second time by the user."""
+
+    plate: str
+    latents: tuple[Site, ...]
+    observed: tuple[Site, ...]
+    tilts: tuple[Site, ...]
+    has_noise: dict[str, bool]  # latent -> its distribution has noise coordinates (location and scale)
+
+
+class Traced(Protocol):
+    """A program as the host runs it; made by `PPL.trace`."""
+
+    structure: Structure
+    params: Params
+    tilt_params: frozenset[str]
+    prior_params: frozenset[str]
+    reached_params: frozenset[str]  # all that enter any density
+    unregistered: list[tuple[int, ...]]  # shapes of tensors that enter a density and are no parameters
+
+    def terms(self, params: Params, z: Latents, x: Array | None, coordinates: str) -> dict[str, Array]:
+        """Log density of every site, (B,) each, log|J| included; without `x` the observed sites are left out."""
+
+    def move(self, params: Params, z: Latents, coordinates: str, target: str) -> Latents:
+        """The same latents in other coordinates."""
+
+    def draw(self, key: Any, n: int, params: Params, coordinates: str) -> Latents:
+        """Ancestral draws that ignore the tilts."""
+
+    def values(self, params: Params, z: Latents, coordinates: str) -> dict[str, Array]:
+        """Values of the latent sites in their own supports."""
+
+    def coordinates_of(self, params: Params, values: dict[str, Array], coordinates: str) -> Latents:
+        """The inverse of `values`."""
+
+    def observe(self, params: Params, z: Latents, coordinates: str, key: Any | None) -> dict[str, Array]:
+        """Means of the observed sites given the latents, or draws when a key is given."""
+
+    def write_back(self, params: Params) -> None:
+        """Copy parameter values into the user's own modules."""
+
+
+class PPL(Protocol):
+    """The vocabulary; laws in tests/test_backends.py."""
+
+    name: str
+    dist: Any  # the host's own distributions
+
+    # declaring a model: the host's own statements
+    def sample(self, name: str, fn: Any, obs: Any = None) -> Array: ...
+    def plate(self, name: str, size: int) -> Any: ...
+    def param(self, name: str, init: Any) -> Array: ...
+    def tilt(self, name: str, log_factor: Array, bound: float | None = None) -> None: ...
+    def exp(self, a: Array) -> Array: ...
+    def softplus(self, a: Array) -> Array: ...
+    def concatenate(self, arrays: Sequence[Array]) -> Array: ...
+    def bind(self, page: Any, hyper: Any, shape: tuple[int, ...], seed: int) -> Callable[..., Any]: ...
+
+    # arrays
+    def asarray(self, a: Any) -> Array: ...
+    def to_numpy(self, a: Array) -> Any: ...
+    def where(self, condition: Array, a: Array, b: Array) -> Array: ...
+    def isfinite(self, a: Array) -> Array: ...
+    def take(self, schedule: Any, step: Any) -> Any: ...
+
+    # randomness by explicit keys
+    def key(self, seed: int) -> Any: ...
+    def split(self, key: Any, n: int = 2) -> Sequence[Any]: ...
+    def seeded(self, key: Any) -> Any: ...
+    def normal_like(self, key: Any, tree: Tree) -> Tree: ...
+
+    # derivatives, loops, updates
+    def value_and_grad(self, function: Callable[[Tree], Any], at: Tree, has_aux: bool = False) -> tuple[Any, Tree]: ...
+    def stop_gradient(self, tree: Tree) -> Tree: ...
+    def iterate(self, step: Callable[[Any, Any], tuple[Any, Any]], state: Any, keys: Sequence[Any]) -> Any: ...
+    def init_adam(self, params: Params) -> Any: ...
+    def adam(
+        self, params: Params, gradients: Params, state: Any, rates: Mapping[str, float], betas: tuple[float, float]
+    ) -> tuple[Params, Any]: ...
+
+    # a program as densities
+    def trace(self, model: Callable[..., Any], data: Any, plate: str | None, seed: int) -> Traced: ...

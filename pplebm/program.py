@@ -1,0 +1,232 @@
+"""A program seen as unnormalised densities over its latents, one number per datum."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+from pplebm.errors import PplebmError
+from pplebm.ppl import Array, Latents, Params, Site, Traced
+
+COORDINATES = ("centred", "noise")
+
+
+class Program:
+    r"""A generator with a tilted prior, as densities that learning and sampling can use.
+
+    With latents z, data x, and tilts :math:`f_k`,
+
+    .. math::
+        \log \tilde p(x, z) = \log p(x \mid z) + \log p_0(z) + \sum_k f_k(z), \qquad
+        \log \tilde p(z) = \log p_0(z) + \sum_k f_k(z), \qquad Z = \int \tilde p(z)\, dz .
+
+    Sites, plates, supports, tilts and parameters are found by running the model once; nothing is declared twice.
+    Latents live in unconstrained coordinates, `z[site]` of shape (B, *event). In "centred" coordinates a site's
+    value is the host's own bijection of z; in "noise" coordinates :math:`z_i = \mu_i + \sigma_i \epsilon_i` for
+    normal sites. log|J| is included in every density.
+
+    Args:
+        model: any Pyro function or PyroModule called with a batch of data, or what `pplebm.bind` returns.
+        data: a batch (B, *event) to run it on; may be left out for bound gallery pages.
+        coordinates: "centred" or "noise".
+        plate: name of the data plate, if there are several plates and none is called "data".
+        seed: seed of the first run.
+
+    Raises:
+        PplebmError: naming the site, for what cannot be handled: discrete latents, tilts of wrong shape or outside
+            the data plate, factors, a random or untraceable density.
+
+    Example:
+        >>> import torch, pyro, pyro.distributions as dist, pplebm
+        >>> def model(x):
+        ...     with pyro.plate("data", len(x)):
+        ...         z = pyro.sample("z", dist.Normal(0., 1.))
+        ...         pplebm.tilt("f", 0.5 * z)
+        ...         pyro.sample("x", dist.Normal(z, 1.), obs=x)
+        >>> program = pplebm.Program(model, data=torch.zeros(3))
+        >>> z = {"z": torch.tensor([0., 1., 2.])}
+        >>> [round(v, 3) for v in program.log_tilt(program.params, z).tolist()]
+        [0.0, 0.5, 1.0]
+    """
+
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        data: Any = None,
+        *,
+        coordinates: str = "centred",
+        plate: str | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.coordinates = _checked(coordinates)
+        self.ppl: Any = backend(getattr(model, "backend", "pyro"))
+        self._model, self._plate, self._seed = model, plate, seed
+        self._found: Traced | None = None
+        data = getattr(model, "example", None) if data is None else data
+        if data is not None:
+            self._found = self.ppl.trace(model, self.ppl.asarray(data)[:5], plate, seed)
+
+    @property
+    def _traced(self) -> Traced:
+        if self._found is None:
+            raise PplebmError("the program has seen no data yet; pass a batch: Program(model, data=x[:5]).")
+        return self._found
+
+    # --- what was found
+
+    @property
+    def latents(self) -> tuple[Site, ...]:
+        """Latent sites in program order."""
+        return self._traced.structure.latents
+
+    @property
+    def observed(self) -> tuple[Site, ...]:
+        """Observed sites in program order."""
+        return self._traced.structure.observed
+
+    @property
+    def tilts(self) -> tuple[Site, ...]:
+        """Tilts in program order."""
+        return self._traced.structure.tilts
+
+    @property
+    def params(self) -> Params:
+        """Unconstrained parameters by name, at their values when the program was made."""
+        return dict(self._traced.params)
+
+    @property
+    def tilt_params(self) -> frozenset[str]:
+        """Names of the parameters that enter the tilts and nothing else."""
+        return self._traced.tilt_params
+
+    @property
+    def prior_params(self) -> frozenset[str]:
+        """Names of the parameters that enter the unnormalised prior; with a tilt, all of them enter Z."""
+        return self._traced.prior_params
+
+    def with_coordinates(self, coordinates: str) -> Program:
+        """The same program, its latents in other coordinates."""
+        other = object.__new__(Program)
+        other.__dict__.update(self.__dict__ | {"coordinates": _checked(coordinates)})
+        return other
+
+    # --- densities, (B,) each
+
+    def log_terms(self, params: Params, z: Latents, x: Array | None = None) -> dict[str, Array]:
+        """Log density of every site, (B,) each; without data the observed sites are left out."""
+        if self._found is None and x is not None:
+            self._found = self.ppl.trace(self._model, self.ppl.asarray(x)[:5], self._plate, self._seed)
+        self._check_latents(z, x)
+        return self._traced.terms(params, z, x, self.coordinates)
+
+    def log_joint(self, params: Params, z: Latents, x: Array) -> Array:
+        """log p̃(x, z), (B,): every latent and observed site and every tilt; normalised only up to -log Z."""
+        return sum(self.log_terms(params, z, x).values())
+
+    def log_prior(self, params: Params, z: Latents) -> Array:
+        """log p̃(z), (B,): latent sites and tilts, without the observed sites."""
+        return sum(self.log_terms(params, z).values())
+
+    def log_base(self, params: Params, z: Latents) -> Array:
+        """log p₀(z), (B,): latent sites without the tilts."""
+        terms = self.log_terms(params, z)
+        return sum(terms[site.name] for site in self.latents)
+
+    def log_tilt(self, params: Params, z: Latents) -> Array:
+        """Sum of the tilts f(z), (B,); zero for a program without tilt."""
+        return self.total_tilt(self.log_terms(params, z))
+
+    def log_likelihood(self, params: Params, z: Latents, x: Array) -> Array:
+        """log p(x|z), (B,): the observed sites."""
+        terms = self.log_terms(params, z, x)
+        return sum(terms[site.name] for site in self.observed)
+
+    def total_tilt(self, terms: dict[str, Array]) -> Array:
+        """Sum of the tilts in the result of `log_terms`."""
+        return sum((terms[site.name] for site in self.tilts), start=0.0 * next(iter(terms.values())))
+
+    # --- draws
+
+    def draw_base(self, key: Any, n: int, params: Params | None = None) -> Latents:
+        """Draw n latents ancestrally, tilts ignored: draws of the base, not of the prior."""
+        self.refuse_global_latents("drawing per datum")
+        return self._traced.draw(key, n, self.params if params is None else params, self.coordinates)
+
+    def simulate(self, key: Any, n: int, params: Params | None = None, base: bool = False) -> dict[str, Array]:
+        """Simulate data forward from the program: observed sites, (n, *event).
+
+        Raises:
+            PplebmError: for a tilted program unless `base=True`, because forward simulation ignores tilts.
+        """
+        if self.tilts and not base:
+            names = ", ".join(f"'{t.name}'" for t in self.tilts)
+            raise PplebmError(
+                f"forward simulation would ignore the tilt {names}; draw from the tilted prior with a chain "
+                f"(run.sample_data), or ask for the base with base=True."
+            )
+        params = self.params if params is None else params
+        k_latents, k_data = self.ppl.split(key)
+        z = self.draw_base(k_latents, n, params)
+        return self._traced.observe(params, z, self.coordinates, k_data)
+
+    def observe(self, params: Params, z: Latents, key: Any | None = None) -> dict[str, Array]:
+        """Means of the observed sites given latents, (B, *event); draws when a key is given."""
+        self._check_latents(z, None)
+        return self._traced.observe(params, z, self.coordinates, key)
+
+    def move(self, params: Params, z: Latents, target: str) -> Latents:
+        """The same latents in the coordinates `target`, for use with `with_coordinates(target)`."""
+        if target == self.coordinates:
+            return z
+        self._check_latents(z, None)
+        return self._traced.move(params, z, self.coordinates, target)
+
+    def values(self, params: Params, z: Latents) -> dict[str, Array]:
+        """Values of the latent sites in their own supports."""
+        self._check_latents(z, None)
+        return self._traced.values(params, z, self.coordinates)
+
+    def coordinates_of(self, params: Params, values: dict[str, Array]) -> Latents:
+        """Coordinates of given site values: the inverse of `values`."""
+        return self._traced.coordinates_of(params, values, self.coordinates)
+
+    def write_back(self, params: Params) -> None:
+        """Copy parameter values into the model's own modules and parameters, as a Pyro user expects after learning."""
+        self._traced.write_back(params)
+
+    # --- refusals
+
+    def refuse_global_latents(self, who: str) -> None:
+        """Raise if a latent stands outside the data plate, which per-datum methods cannot handle."""
+        for site in self.latents:
+            if not site.is_local:
+                raise PplebmError(
+                    f"latent site '{site.name}' stands outside the data plate '{self._traced.structure.plate}': a "
+                    f"global latent, which {who} cannot handle; make it a pyro.param, or move it into the plate."
+                )
+
+    def _check_latents(self, z: Latents, x: Array | None) -> None:
+        self.refuse_global_latents("a per-datum density")
+        n = None if x is None else len(x)
+        for site in self.latents:
+            if site.name not in z:
+                raise PplebmError(f"latents lack site '{site.name}'; got {sorted(z)}.")
+            shape = tuple(z[site.name].shape)
+            n = shape[0] if n is None and shape else n
+            if shape != (n, *site.shape):
+                raise PplebmError(f"latent '{site.name}' has shape {shape}; expected {(n, *site.shape)}.")
+
+
+def _checked(coordinates: str) -> str:
+    if coordinates not in COORDINATES:
+        raise PplebmError(f"coordinates '{coordinates}' are not known; choose one of {', '.join(COORDINATES)}.")
+    return coordinates
+
+
+def backend(name: str) -> ModuleType:
+    """The backend module of that name: an implementation of `pplebm.ppl.PPL`."""
+    if name != "pyro":
+        raise PplebmError(f"backend '{name}' is not available; this version runs on 'pyro'.")
+    return importlib.import_module(f"pplebm.backends.{name}")

@@ -1,0 +1,176 @@
+"""A finished or unfinished run, opened from its folder: samples, reconstructions, scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from pplebm import folder as files
+from pplebm import gallery, train
+from pplebm.data import Scaling, load_for
+from pplebm.errors import PplebmError
+from pplebm.hyper import override
+from pplebm.ppl import Latents
+from pplebm.program import Program
+
+CHUNK = 512  # data per pass, so that memory does not grow with the data
+
+
+class Run:
+    """A learned model: its folder, program, parameters, and what can be asked of it.
+
+    All arrays are NumPy. Data are in the user's units, as they were given to `pplebm.fit`. Sampling repeats the
+    chains of learning unless `n_steps` says otherwise, and is the same for the same `seed`.
+    """
+
+    def __init__(
+        self, path: Path, manifest: dict[str, Any], program: Program, page: ModuleType, hyper: Any, params: Any
+    ) -> None:
+        self.path, self.manifest = path, manifest
+        self.program, self.page, self.hyper, self.params = program, page, hyper, params
+        self.scaling = Scaling.from_json(manifest["data"]["scaling"])
+        self.event_shape = tuple(manifest["data"]["event_shape"])
+
+    def __repr__(self) -> str:
+        m = self.manifest
+        return f"Run({m['model']['name']} by {m['inference']['name']}, {m['updates']} updates, '{self.path}')"
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """Rows of metrics.jsonl: figures by update."""
+        return files.read_metrics(self.path)
+
+    # --- latents in coordinates, for those who go on with the program themselves
+
+    def prior_latents(self, n: int, seed: int = 0, base: bool = False, n_steps: int | None = None) -> Latents:
+        """n latents of the tilted prior (or of its base) as the program's own arrays, centred coordinates."""
+        key = self.program.ppl.key(seed)
+        if base or not self.program.tilts:
+            return self.program.draw_base(key, n, self.params)
+        hyper = self._with_steps("n_steps_prior", n_steps)
+        return self.page.prior(self.program.ppl, key, self.program, self.params, n, hyper)[0]
+
+    def posterior_latents(self, x: Any, seed: int = 0, n_steps: int | None = None) -> Latents:
+        """One latent per datum of the posterior, centred coordinates; x in model units."""
+        ppl, hyper = self.program.ppl, self._with_steps("n_steps_posterior", n_steps)
+        return self.page.posterior(ppl, ppl.key(seed), self.program, self.params, ppl.asarray(x), hyper)[0]
+
+    # --- what most people want
+
+    def sample_prior(
+        self, n: int, seed: int = 0, base: bool = False, n_steps: int | None = None
+    ) -> dict[str, np.ndarray]:
+        """Draw n latents of the tilted prior, by site; with `base=True`, of its base, tilts ignored."""
+        return self._numpy(self.program.values(self.params, self.prior_latents(_count(n), seed, base, n_steps)))
+
+    def sample_posterior(self, x: Any, seed: int = 0, n_steps: int | None = None) -> dict[str, np.ndarray]:
+        """Draw one latent per datum given data x, (B, *event), by site."""
+
+        def values(x: Any, seed: int) -> Any:
+            return self.program.values(self.params, self.posterior_latents(x, seed, n_steps))
+
+        return self._by_chunks(values, x, seed)
+
+    def reconstruct(self, x: Any, seed: int = 0, n_steps: int | None = None) -> np.ndarray:
+        """Mean of the data given a posterior draw of their latents, (B, *event)."""
+
+        def means(x: Any, seed: int) -> Any:
+            return self._observe(self.posterior_latents(x, seed, n_steps))
+
+        return self.scaling.to_user(self._by_chunks(means, x, seed)["x"])
+
+    def sample_data(
+        self, n: int, seed: int = 0, base: bool = False, mean: bool = False, n_steps: int | None = None
+    ) -> np.ndarray:
+        """Draw n data of the model, (n, *event); with `mean=True` without observation noise."""
+        z = self.prior_latents(_count(n), seed, base, n_steps)
+        key = None if mean else self.program.ppl.split(self.program.ppl.key(seed), 2)[1]
+        return self.scaling.to_user(self._numpy(self._observe(z, key))["x"])
+
+    def anomaly_score(self, x: Any, seed: int = 0, n_draws: int = 4) -> np.ndarray:
+        r"""Score data, (B,); higher is more anomalous.
+
+        .. math:: -E_{z \mid x}[\log p(x \mid z) + \log p_0(z) + f(z)]
+
+        in nats, by `n_draws` posterior chains per datum: the unnormalised log posterior of Cui et al. (CVPR 2023),
+        up to the model's constant log Z.
+        """
+
+        def score(x: Any, seed: int) -> Any:
+            draws = [
+                self.program.log_joint(self.params, self.posterior_latents(x, seed + 7919 * i), x)
+                for i in range(n_draws)
+            ]
+            return {"score": -sum(draws) / n_draws}
+
+        return self._by_chunks(score, x, seed)["score"]
+
+    # --- helpers
+
+    def _observe(self, z: Latents, key: Any = None) -> dict[str, Any]:
+        observed = self.program.observe(self.params, z, key)
+        if len(observed) > 1:
+            raise PplebmError(f"the program observes {', '.join(observed)}; use run.program.observe for each.")
+        return {"x": next(iter(observed.values()))}
+
+    def _with_steps(self, field: str, n_steps: int | None) -> Any:
+        if n_steps is None:
+            return self.hyper
+        return override(self.hyper, {field: n_steps}, f"algorithm '{self.manifest['inference']['name']}'")
+
+    def _by_chunks(self, function: Callable[[Any, int], Any], x: Any, seed: int) -> dict[str, np.ndarray]:
+        """Apply to data in the user's units, chunk by chunk; short chunks are filled up so that shapes repeat."""
+        x = load_for(self.scaling, self.event_shape, x)
+        ppl, size, parts = self.program.ppl, min(CHUNK, len(x)), []
+        for i, start in enumerate(range(0, len(x), size)):
+            rows = np.arange(start, start + size) % len(x)
+            part = self._numpy(function(ppl.asarray(x[rows]), seed + 104729 * i))
+            parts.append({name: a[: len(x) - start] for name, a in part.items()})
+        return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+
+    def _numpy(self, arrays: dict[str, Any]) -> dict[str, np.ndarray]:
+        return {name: self.program.ppl.to_numpy(a) for name, a in arrays.items()}
+
+
+def open_run(path: str | Path, model: Callable[..., Any] | None = None) -> Run:
+    """Open a run folder; pages are taken from the copies in it, nothing is unpickled.
+
+    Args:
+        path: folder that `pplebm.fit` or `pplebm fit --out` wrote.
+        model: the callable, for a run that was fitted on a callable instead of a page or file.
+
+    Raises:
+        PplebmError: if there is no run, no checkpoint, or the pages and the checkpoint do not match.
+    """
+    folder = Path(path)
+    manifest = files.read_manifest(folder)
+    program, page, hyper = rebuild(folder, manifest, model)
+    x = program.ppl.asarray(np.zeros((hyper.batch_size, *manifest["data"]["event_shape"])))
+    template = train.begin(page, program, x, hyper, manifest["seed"])
+    progress = files.read_checkpoint(folder, program.ppl, template)
+    return Run(folder, manifest | {"updates": progress.update}, program, page, hyper, progress.state.params)
+
+
+def rebuild(folder: Path, manifest: dict[str, Any], model: Any = None) -> tuple[Program, ModuleType, Any]:
+    """Program, algorithm page and hyperparameters of a run, from the copies in its folder."""
+    seed, shape = manifest["seed"], tuple(manifest["data"]["event_shape"])
+    if model is None:
+        if manifest["model"]["page"] is None:
+            raise PplebmError(f"'{folder}' was fitted on a callable; open it with open_run(path, model=...).")
+        model_page = gallery.load_copy(folder / manifest["model"]["page"]["file"], manifest["model"]["home"], seed)
+        hyper = manifest["model"]["hyper"]
+        model = gallery.bind(model_page, manifest["backend"], shape=shape, seed=seed, **hyper)
+    page = gallery.load_copy(folder / manifest["inference"]["page"]["file"], manifest["inference"]["home"], seed)
+    hyper = override(page.Hyper(), manifest["inference"]["hyper"], "the algorithm page of this run")
+    example = np.load(folder / "example.npy", allow_pickle=False)
+    return Program(model, data=example, seed=seed), page, hyper
+
+
+def _count(n: Any) -> int:
+    if not isinstance(n, int) or n < 1:
+        raise PplebmError(f"the number of draws must be a positive integer, got {n!r}.")
+    return n
