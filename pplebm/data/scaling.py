@@ -1,0 +1,115 @@
+"""How user values become model values, and back."""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pplebm.errors import PplebmError
+
+KINDS = ("none", "range", "standard")
+
+
+class Scaling(NamedTuple):
+    """How user values became model values: `model = (user - shift) / scale`.
+
+    `kind` is "none", "range" (to [-1, 1]) or "standard" (per column); `shift` and `scale` are floats, or one float per
+    column of the last axis.
+
+    >>> s = Scaling("range", 8.0, 8.0)
+    >>> s.to_model([0, 16])
+    array([-1.,  1.], dtype=float32)
+    >>> s.to_user(s.to_model([0, 16]))
+    array([ 0., 16.])
+    """
+
+    kind: str
+    shift: float | tuple[float, ...]
+    scale: float | tuple[float, ...]
+
+    def to_model(self, x: Any) -> np.ndarray:
+        """User values (..., *event) to model values of the same shape, float32.
+
+        Raises PplebmError when the last axis is not one entry per column.
+        """
+        x = np.asarray(x)
+        self._check_columns(x)
+        # bytes are exact in float32, and 50000 colour images in float64 would take over a gigabyte
+        small = x.dtype in (np.uint8, np.bool_) and isinstance(self.shift, float)
+        out = x.astype(np.float32 if small else np.float64)
+        with np.errstate(over="ignore"):  # values too large for float32 become inf, which the loaders report
+            out -= np.asarray(self.shift, out.dtype)
+            out /= np.asarray(self.scale, out.dtype)
+            return out.astype(np.float32, copy=False)
+
+    def to_user(self, x: Any) -> np.ndarray:
+        """Model values (..., *event) to user values of the same shape, float64 so that a large shift costs no digits.
+
+        Raises PplebmError when the last axis is not one entry per column.
+        """
+        x = np.asarray(x)
+        self._check_columns(x)
+        return np.asarray(x.astype(np.float64) * np.asarray(self.scale) + np.asarray(self.shift))
+
+    def to_json(self) -> dict[str, Any]:
+        """A dictionary that `json.dumps` takes and `from_json` reads back exactly.
+
+        >>> Scaling("standard", (0.5, 2.0), (1.0, 3.0)).to_json()
+        {'kind': 'standard', 'shift': [0.5, 2.0], 'scale': [1.0, 3.0]}
+        """
+        return {"kind": self.kind, "shift": _listed(self.shift), "scale": _listed(self.scale)}
+
+    @classmethod
+    def from_json(cls, fields: Any) -> "Scaling":
+        """The Scaling that `to_json` wrote; raises PplebmError when `fields` is not one.
+
+        >>> Scaling.from_json({"kind": "none", "shift": 0.0, "scale": 1.0})
+        Scaling(kind='none', shift=0.0, scale=1.0)
+        """
+        try:
+            read = cls(fields["kind"], _unlisted(fields["shift"]), _unlisted(fields["scale"]))
+            numbers = [*np.ravel(read.shift), *np.ravel(read.scale)]
+            sound = np.shape(read.shift) == np.shape(read.scale) and all(math.isfinite(v) for v in numbers)
+            sound = sound and read.kind in KINDS and min(np.ravel(read.scale), default=1.0) > 0
+        except (KeyError, TypeError, ValueError):
+            sound = False
+        if not sound:
+            raise PplebmError(
+                f"a stored scaling needs a kind among {', '.join(KINDS)}, and finite shift and positive scale of one "
+                f"length, but this one reads {fields!r}; restore the manifest from the run that wrote it"
+            )
+        return read
+
+    def _check_columns(self, x: np.ndarray) -> None:
+        if isinstance(self.shift, tuple) and x.shape[-1:] != (len(self.shift),):
+            raise PplebmError(
+                f"values of shape {x.shape} do not fit a scaling of {len(self.shift)} columns; "
+                f"pass an array whose last axis has length {len(self.shift)}"
+            )
+
+
+def _listed(v: float | tuple[float, ...]) -> float | list[float]:
+    return list(v) if isinstance(v, tuple) else v
+
+
+def _unlisted(v: Any) -> float | tuple[float, ...]:
+    return tuple(float(e) for e in v) if isinstance(v, (list, tuple)) else float(v)
+
+
+def range_of(low: float, high: float) -> Scaling:
+    """The Scaling that takes [low, high] to [-1, 1], with low < high."""
+    shift = low / 2 + high / 2  # halved first: high - low may overflow
+    return Scaling("range", shift, max(high - shift, shift - low))  # max: rounding never leaves [-1, 1]
+
+
+def standard_of(table: np.ndarray) -> Scaling:
+    """The Scaling that gives every column of `table` (N, C) mean 0 and standard deviation 1; constant columns: 1."""
+    x = table.astype(np.float64)
+    constant = x.max(0) == x.min(0)  # not std == 0: rounding in the mean leaves a tiny, meaningless spread
+    with np.errstate(over="ignore", invalid="ignore"):
+        shift = np.where(constant, x[0], x.mean(0))
+        x -= shift
+        top = np.where(constant, 1.0, np.abs(x).max(0))
+        x /= top  # before squaring, which would over- or underflow for very large or small units
+        scale = np.where(constant, 1.0, top * np.sqrt((x * x).mean(0)))
+    return Scaling("standard", tuple(shift.tolist()), tuple(scale.tolist()))
