@@ -39,7 +39,7 @@ def read_idx_set(name: str, folder: str, root: Path) -> Raw:
     """The four idx files of MNIST or FashionMNIST, plain or .gz, in torchvision's layout.
 
     They are read here and not through torchvision, which wants them unpacked beside themselves (a folder may allow
-    reading only) and which, as PyPI ships it, does not import next to a CPU build of torch.
+    reading only) and which, in its usual CUDA build, does not import next to a CPU build of torch.
     """
     raw = root / folder / "raw"
     parts = []
