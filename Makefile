@@ -64,7 +64,7 @@ sources = {path.stem: path for pattern in ("*.ipynb", "*.py") for path in sorted
 for path in sources.values():
     print("executing", path, flush=True)
     notebook = jupytext.read(path)
-    nbclient.NotebookClient(notebook, timeout=1800, resources={"metadata": {"path": str(folder)}}).execute()
+    nbclient.NotebookClient(notebook, timeout=1800, record_timing=False, resources={"metadata": {"path": str(folder)}}).execute()
     jupytext.write(notebook, path.with_suffix(".ipynb"))
 endef
 export EXECUTE
