@@ -20,6 +20,7 @@ LAYERS = {
     "demo": 5,
     "train": 4,
     "runs": 4,
+    "folder": 4,
     "gallery": 4,
     "data": 4,
     "fitting": 4,
@@ -35,10 +36,11 @@ LAYERS = {
     "diagnostics": 2,
     "export": 2,
     "program": 1,
-    "nets": 1,
+    "nets": 0,  # layers as data, which the backends build
     "ppl": 0,
     "errors": 0,
     "tree": 0,
+    "hyper": 0,
     "backends": 0,
     "_shelf": 0,
 }
