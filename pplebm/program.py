@@ -106,6 +106,26 @@ class Program:
         """Names of the parameters that enter the unnormalised prior; with a tilt, all of them enter Z."""
         return self._traced.prior_params
 
+    @property
+    def reached_params(self) -> frozenset[str]:
+        """Names of the parameters that enter any density; the others never learn."""
+        return self._traced.reached_params
+
+    @property
+    def unregistered(self) -> tuple[tuple[int, ...], ...]:
+        """Shapes of the tensors that require gradients and enter a density, but are no parameters of the program."""
+        return tuple(self._traced.unregistered)
+
+    @property
+    def plate(self) -> str:
+        """Name of the data plate."""
+        return self._traced.structure.plate
+
+    @property
+    def has_noise(self) -> dict[str, bool]:
+        """By latent site, whether it has noise coordinates of its own."""
+        return dict(self._traced.structure.has_noise)
+
     def with_coordinates(self, coordinates: str) -> Program:
         """The same program, its latents in other coordinates."""
         other = object.__new__(Program)
