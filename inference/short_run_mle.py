@@ -107,9 +107,7 @@ def step(ppl: Any, key: Any, state: State, program: Any, x: Any, hyper: Hyper) -
     norm_tilt = sum(((gradient[n] ** 2).sum() for n in program.tilt_params), start=0.0 * norm) ** 0.5
     shrink = hyper.clip_norm / ppl.where(norm > hyper.clip_norm, norm, 0.0 * norm + hyper.clip_norm)
     gradient = {n: shrink * g for n, g in gradient.items()}
-    rates = {
-        n: hyper.learning_rate_tilt if n in program.tilt_params else hyper.learning_rate for n in state.params
-    }
+    rates = {n: hyper.learning_rate_tilt if n in program.tilt_params else hyper.learning_rate for n in state.params}
     params, adam = ppl.adam(state.params, gradient, state.adam, rates)
     gap = aux.tilt_positive - aux.tilt_negative
     return State(params, adam), Info(

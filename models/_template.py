@@ -1,6 +1,6 @@
 r"""One sentence: what this model is.
 
-    the density in symbols, with the paper's equation number
+the density in symbols, with the paper's equation number
 """
 
 from typing import Any, NamedTuple

@@ -69,7 +69,10 @@ def closed_form(params: dict[str, Any], hyper: Hyper, x: Any = None) -> Gaussian
     a, b, d2 = p["A"], p["b"], p["A"].shape[1]
     q1, q2 = (0.5 * (p[k] + p[k].T) for k in ("Q1", "Q2"))
     lam = np.block(
-        [[np.diag(precision) + q1, -precision[:, None] * a], [-(a.T * precision), np.eye(d2) + (a.T * precision) @ a + q2]]
+        [
+            [np.diag(precision) + q1, -precision[:, None] * a],
+            [-(a.T * precision), np.eye(d2) + (a.T * precision) @ a + q2],
+        ]
     )
     eta = np.concatenate([precision * b + p["c1"], -(a.T @ (precision * b)) + p["c2"]])
     constant = -0.5 * b @ (precision * b) + 0.5 * np.log(precision).sum()

@@ -1,15 +1,13 @@
 r"""Latent-space energy-based prior: one latent vector, one tilt.
 
-    p(z) = 1/Z · exp[ f(z) ] · N(z; 0, I),        x | z ~ N( g(z), σ² I )
+p(z) = 1/Z · exp[ f(z) ] · N(z; 0, I),        x | z ~ N( g(z), σ² I )
 """
 
 from typing import Any, NamedTuple
 
 from pplebm.nets import Net, mlp
 
-PAPER = (
-    "Pang, Han, Nijkamp, Zhu, Wu. Learning Latent Space Energy-Based Prior Model. NeurIPS 2020. arXiv:2006.08205"
-)
+PAPER = "Pang, Han, Nijkamp, Zhu, Wu. Learning Latent Space Energy-Based Prior Model. NeurIPS 2020. arXiv:2006.08205"
 DEVIATIONS = (
     "Perceptrons take the place of the convolutional nets, so that small images and tables both fit.",
     "The tilt is bounded by b·tanh(f/b) and so cannot run away; the paper leaves it free.",

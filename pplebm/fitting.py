@@ -96,9 +96,7 @@ def _default_folder(model: Any, inference: Any, seed: int) -> Path:
     return Path("runs") / f"{name}-{Path(str(inference)).stem}-seed{seed}"
 
 
-def _new_job(
-    folder: Path, model: Any, data: Dataset, inference: str | Path, seed: int, changes: dict[str, Any]
-) -> Job:
+def _new_job(folder: Path, model: Any, data: Dataset, inference: str | Path, seed: int, changes: dict[str, Any]) -> Job:
     if (folder / files.MANIFEST).exists():
         raise PplebmError(
             f"'{folder}' holds a run already; choose another folder (--out), or go on with it (--resume)."
@@ -146,9 +144,7 @@ def _new_job(
     return Job(folder, manifest, program, page, hyper, data)
 
 
-def _page_entry(
-    folder: Path, kind: str, page: ModuleType | None, name: str, hyper: dict[str, Any]
-) -> dict[str, Any]:
+def _page_entry(folder: Path, kind: str, page: ModuleType | None, name: str, hyper: dict[str, Any]) -> dict[str, Any]:
     if page is None:
         return {"name": name, "page": None, "home": None, "hyper": hyper, "paper": "", "deviations": []}
     assert page.__file__ is not None

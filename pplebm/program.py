@@ -143,29 +143,33 @@ class Program:
 
     def log_joint(self, params: Params, z: Latents, x: Array) -> Array:
         """log p̃(x, z), (B,): every latent and observed site and every tilt; normalised only up to -log Z."""
-        return sum(self.log_terms(params, z, x).values())
+        return self.total(self.log_terms(params, z, x))
 
     def log_prior(self, params: Params, z: Latents) -> Array:
         """log p̃(z), (B,): latent sites and tilts, without the observed sites."""
-        return sum(self.log_terms(params, z).values())
+        return self.total(self.log_terms(params, z))
 
     def log_base(self, params: Params, z: Latents) -> Array:
         """log p₀(z), (B,): latent sites without the tilts."""
-        terms = self.log_terms(params, z)
-        return sum(terms[site.name] for site in self.latents)
+        return self.total(self.log_terms(params, z), self.latents)
 
     def log_tilt(self, params: Params, z: Latents) -> Array:
         """Sum of the tilts f(z), (B,); zero for a program without tilt."""
-        return self.total_tilt(self.log_terms(params, z))
+        return self.total(self.log_terms(params, z), self.tilts)
 
     def log_likelihood(self, params: Params, z: Latents, x: Array) -> Array:
         """log p(x|z), (B,): the observed sites."""
-        terms = self.log_terms(params, z, x)
-        return sum(terms[site.name] for site in self.observed)
+        return self.total(self.log_terms(params, z, x), self.observed)
 
-    def total_tilt(self, terms: dict[str, Array]) -> Array:
-        """Sum of the tilts in the result of `log_terms`."""
-        return sum((terms[site.name] for site in self.tilts), start=0.0 * next(iter(terms.values())))
+    def total(self, terms: dict[str, Array], sites: tuple[Site, ...] | None = None) -> Array:
+        """Sum of the result of `log_terms` over all its sites or some of them, (B,); zero over none."""
+        names = list(terms) if sites is None else [site.name for site in sites]
+        if not names:
+            return 0.0 * next(iter(terms.values()))
+        total = terms[names[0]]
+        for name in names[1:]:
+            total = total + terms[name]
+        return total
 
     # --- draws
 

@@ -95,6 +95,8 @@ def langevin(
         root_heat = ppl.take(heat, state.step) ** 0.5
         proposal = {}
         for site, z in state.z.items():
+            if site not in sizes and "" not in sizes:
+                raise PplebmError(f"step_size lacks site '{site}'; got sizes for {', '.join(sizes)}.")
             s = ppl.take(sizes.get(site, sizes.get("")), state.step)
             proposal[site] = z + 0.5 * s**2 * gradient[site] + s * root_heat * noise[site]
         fine = ppl.isfinite(value)

@@ -46,13 +46,13 @@ def contrast(
     Source: Cui, Wu, Han (CVPR 2023), the learning gradients of all blocks; Pang et al. (NeurIPS 2020).
     """
     terms = program.log_terms(params, positive, x)
-    f_positive = program.total_tilt(terms)
-    loss = -sum(terms.values()).mean()
-    log_likelihood = sum(terms[site.name] for site in program.observed).mean()
+    f_positive = program.total(terms, program.tilts)
+    loss = -program.total(terms).mean()
+    log_likelihood = program.total(terms, program.observed).mean()
     if not program.tilts or negative is None:
         return loss, ContrastAux(log_likelihood, f_positive.mean(), f_positive.mean())
     prior_terms = program.log_terms(params, negative)
-    f_negative = program.total_tilt(prior_terms)
-    loss = loss + sum(prior_terms.values()).mean()
+    f_negative = program.total(prior_terms, program.tilts)
+    loss = loss + program.total(prior_terms).mean()
     loss = loss + tilt_penalty * ((f_positive**2).mean() + (f_negative**2).mean())
     return loss, ContrastAux(log_likelihood, f_positive.mean(), f_negative.mean())

@@ -102,7 +102,7 @@ class AdamState(NamedTuple):
 
     mean: dict[str, torch.Tensor]
     square: dict[str, torch.Tensor]
-    count: torch.Tensor
+    n_updates: torch.Tensor
 
 
 def init_adam(params: Mapping[str, torch.Tensor]) -> AdamState:
@@ -130,7 +130,7 @@ def adam(
             [mean[n] for n in names],
             [square[n] for n in names],
             [],
-            [state.count.clone() for _ in names],
+            [state.n_updates.clone() for _ in names],
             amsgrad=False,
             beta1=betas[0],
             beta2=betas[1],
@@ -139,4 +139,4 @@ def adam(
             eps=1e-8,
             maximize=False,
         )
-    return new, AdamState(mean, square, state.count + 1)
+    return new, AdamState(mean, square, state.n_updates + 1)

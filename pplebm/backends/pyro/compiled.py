@@ -28,7 +28,9 @@ def compile_graph(eager: Terms, params: Tensors, z: Tensors, x: torch.Tensor | N
         graph = make_fx(eager)(params, z, x)
     except PplebmError as error:
         warnings.warn(
-            f"the density could not be traced and runs eagerly, several times slower: {error}", PplebmWarning, stacklevel=2
+            f"the density could not be traced and runs eagerly, several times slower: {error}",
+            PplebmWarning,
+            stacklevel=2,
         )
         return eager
     graph.graph.eliminate_dead_code()

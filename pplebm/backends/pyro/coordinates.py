@@ -37,9 +37,9 @@ def to_coordinates(fn: Any, value: torch.Tensor, coordinates: str) -> torch.Tens
     """The inverse of `to_value`."""
     normal = noise_scale(fn) if coordinates == "noise" else None
     if isinstance(normal, torch.distributions.MultivariateNormal):
-        return torch.linalg.solve_triangular(normal.scale_tril, (value - normal.loc).unsqueeze(-1), upper=False).squeeze(
-            -1
-        )
+        return torch.linalg.solve_triangular(
+            normal.scale_tril, (value - normal.loc).unsqueeze(-1), upper=False
+        ).squeeze(-1)
     if normal is not None:
         return (value - normal.loc) / normal.scale
     return biject_to(fn.support).inv(value)

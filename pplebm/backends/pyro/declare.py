@@ -56,7 +56,7 @@ def tilt(name: str, log_factor: torch.Tensor, bound: float | None = None) -> Non
         raise PplebmError(f"tilt '{name}' got {type(log_factor).__name__}; give it a tensor of shape (B,).")
     f = log_factor if bound is None else bound * torch.tanh(log_factor / bound)
     unit = dist.Unit(f)
-    infer = {"is_auxiliary": True, "is_tilt": True, "tilt_shape": tuple(f.shape)}
+    infer: Any = {"is_auxiliary": True, "is_tilt": True, "tilt_shape": tuple(f.shape)}
     try:
         pyro.sample(name, unit, obs=unit.sample(), infer=infer)
     except ValueError as error:

@@ -127,7 +127,9 @@ class TracedProgram:
 
         def eager(params: Tensors, z: Tensors, x: torch.Tensor | None) -> Tensors:
             at = self.run(params, z, x, coordinates)
-            return {n: self._first(site, to_coordinates(site["fn"], site["value"], target)) for n, site in at.sites.items()}
+            return {
+                n: self._first(site, to_coordinates(site["fn"], site["value"], target)) for n, site in at.sites.items()
+            }
 
         return self._graph(("move", coordinates, target), eager, params, z, None)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyro
 import torch
-from pyro import poutine
+from pyro.poutine.util import site_is_subsample
 from torch.distributions import constraints
 from torch.overrides import TorchFunctionMode
 
@@ -67,12 +67,12 @@ def plates_of(site: dict[str, Any]) -> dict[str, Any]:
     return {f.name: f for f in site["cond_indep_stack"] if f.vectorized}
 
 
-def sample_sites(trace: poutine.Trace) -> list[dict[str, Any]]:
+def sample_sites(trace: Any) -> list[dict[str, Any]]:
     """Sample statements in program order, without deterministic ones."""
     return [
         site
         for site in trace.nodes.values()
-        if site["type"] == "sample" and not site["infer"].get("_deterministic") and not poutine.util.site_is_subsample(site)
+        if site["type"] == "sample" and not site["infer"].get("_deterministic") and not site_is_subsample(site)
     ]
 
 
@@ -133,7 +133,7 @@ def check_tilt(site: dict[str, Any], plate: str) -> None:
         )
 
 
-def structure_of(trace: poutine.Trace, batch: int, wanted_plate: str | None) -> Structure:
+def structure_of(trace: Any, batch: int, wanted_plate: str | None) -> Structure:
     """Sort the sites of a trace into latents, observations and tilts, and refuse what cannot be handled."""
     sites = sample_sites(trace)
     for site in sites:
@@ -203,7 +203,7 @@ def per_datum(log_density: torch.Tensor, site: dict[str, Any], plate: str) -> to
     return front.flatten(1).sum(1) if front.dim() > 1 else front
 
 
-def parameters_of(trace: poutine.Trace) -> dict[str, torch.Tensor]:
+def parameters_of(trace: Any) -> dict[str, torch.Tensor]:
     """Unconstrained leaf tensors behind the parameter statements of a trace, by readable name."""
     leaves = {}
     for name, site in trace.nodes.items():
@@ -216,7 +216,7 @@ def parameters_of(trace: poutine.Trace) -> dict[str, torch.Tensor]:
 def unregistered_leaves(values: list[torch.Tensor], known: dict[str, torch.Tensor]) -> list[tuple[int, ...]]:
     """Shapes of tensors that require gradients and enter `values` without a parameter statement."""
     known_ids = {id(leaf) for leaf in known.values()}
-    stack = [v.grad_fn for v in values if v.grad_fn is not None]
+    stack: list[Any] = [v.grad_fn for v in values if v.grad_fn is not None]
     seen, found = set(), []
     while stack:
         node = stack.pop()

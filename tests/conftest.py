@@ -1,0 +1,24 @@
+"""Fixtures: double precision where numbers are compared, and the backends under test."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+BACKENDS = ("pyro",)
+
+
+@pytest.fixture(params=BACKENDS)
+def ppl(request):
+    """Every backend in turn."""
+    from pplebm.program import backend
+
+    return backend(request.param)
+
+
+@pytest.fixture
+def float64():
+    """Torch in double precision for one test."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
