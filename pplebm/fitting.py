@@ -15,6 +15,7 @@ from pplebm import folder as files
 from pplebm import gallery, train
 from pplebm.data import Dataset
 from pplebm.data import load as load_data
+from pplebm.data import names as data_names
 from pplebm.errors import PplebmError
 from pplebm.hyper import override, split_between
 from pplebm.program import Program
@@ -80,6 +81,7 @@ def fit(
         job = _old_job(folder, model, data, data_dir)
     else:
         job = _new_job(folder, model, load_data(data, data_dir, seed=seed), inference, seed, dict(hyper or {}))
+        job.manifest["data"]["source"] = _source(data, data_dir)
     total = steps if steps is not None else job.manifest["target_updates"]
     if total < 1:
         raise PplebmError(f"steps must be positive, got {total}.")
@@ -94,6 +96,15 @@ def fit(
 def _default_folder(model: Any, inference: Any, seed: int) -> Path:
     name = getattr(model, "__name__", None) or Path(str(model)).stem
     return Path("runs") / f"{name}-{Path(str(inference)).stem}-seed{seed}"
+
+
+def _source(data: Any, data_dir: Any) -> dict[str, str | None]:
+    """Where the data can be found again: the path of a file, the folder of a named set; None for arrays."""
+    is_path = isinstance(data, (str, Path)) and data not in data_names()
+    return {
+        "path": str(Path(data).expanduser().absolute()) if is_path else None,
+        "data_dir": None if data_dir is None else str(Path(data_dir).expanduser().absolute()),
+    }
 
 
 def _new_job(folder: Path, model: Any, data: Dataset, inference: str | Path, seed: int, changes: dict[str, Any]) -> Job:
