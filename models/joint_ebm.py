@@ -6,6 +6,7 @@ r"""Joint latent-space energy-based prior of a multi-layer generator.
 z₁ is the layer next to the data. Z depends on the tilts and on every μᵢ, σᵢ.
 """
 
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from pplebm.nets import Net, mlp
@@ -38,7 +39,7 @@ def nets(hyper: Hyper, shape: tuple[int, ...]) -> dict[str, Net]:
     """Networks as data, for data of event shape `shape`."""
     dims = hyper.latent_dims
     out = {"decoder": mlp(dims[0], shape, hyper.width, hyper.depth)}
-    for i, (below, above) in enumerate(zip(dims, dims[1:], strict=False), start=1):
+    for i, (below, above) in enumerate(pairwise(dims), start=1):
         out[f"conditional{i}"] = mlp(above, 2 * below, hyper.width, hyper.depth)
     if hyper.tilted:
         for i, dim in enumerate(dims, start=1):

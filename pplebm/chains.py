@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from pplebm.errors import PplebmError
+from pplebm.kernels import langevin
 from pplebm.ppl import Array, Latents, Params
 from pplebm.program import Program
 
@@ -50,3 +51,49 @@ def record(
         if len(infos) % every == 0:
             kept.append(state.z)
     return state, infos, kept
+
+
+class Trouble(NamedTuple):
+    """What went wrong in a batch of short runs; shares, scalars."""
+
+    divergent: Array  # of the chains: with a non-finite step
+    tamed: Array  # of the steps: with a drift shortened to max_drift
+
+
+def short_run(
+    program: Program,
+    key: Any,
+    params: Params,
+    kernel: Any,
+    n_steps: int,
+    *,
+    x: Array | None = None,
+    n: int | None = None,
+    init: str | Latents = "normal",
+    coordinates: str = "noise",
+) -> tuple[Latents, Trouble]:
+    """Fresh Langevin chains of fixed length: towards p(z|x) when data are given, else towards the tilted prior.
+
+    Args:
+        program: the tilted program.
+        kernel: made by `kernels.langevin.langevin`.
+        n_steps: length of the chains.
+        x: data (B, *event), one chain each; or
+        n: number of chains of the prior.
+        init: see `start`.
+        coordinates: in which the chains move.
+
+    Returns:
+        The last latents, in centred coordinates and cut off from the gradient, and what went wrong.
+    """
+    ppl, moving = program.ppl, program.with_coordinates(coordinates)
+    count = len(x) if x is not None else int(n or 0)
+    k_start, k_run = ppl.split(key)
+    state = langevin.init(ppl, start(moving, k_start, params, count, init))
+
+    def log_density(z: Latents) -> Array:
+        return moving.log_prior(params, z) if x is None else moving.log_joint(params, z, x)
+
+    state, info = run(ppl, k_run, kernel, state, log_density, n_steps)
+    z = ppl.stop_gradient(moving.move(params, state.z, "centred"))
+    return z, Trouble((state.n_divergent > 0).sum() / count, info.is_tamed.sum() / (count * n_steps))

@@ -82,13 +82,14 @@ def fit(
     else:
         job = _new_job(folder, model, load_data(data, data_dir, seed=seed), inference, seed, dict(hyper or {}))
         job.manifest["data"]["source"] = _source(data, data_dir)
-    total = steps if steps is not None else job.manifest["target_updates"]
-    if total < 1:
-        raise PplebmError(f"steps must be positive, got {total}.")
-    job.manifest["target_updates"] = total
+    if steps is not None:
+        if steps < 1:
+            raise PplebmError(f"steps must be positive, got {steps}.")
+        job.manifest["inference"]["hyper"]["updates"] = steps
+        job = job._replace(hyper=job.hyper._replace(updates=steps))
     start = _start(job, resume)
     files.write_manifest(folder, job.manifest)
-    learned = _learn(job, start, total, progress)
+    learned = _learn(job, start, progress)
     job.program.write_back(learned.state.params)
     return open_run(folder, model if callable(model) else None)
 
@@ -138,7 +139,6 @@ def _new_job(folder: Path, model: Any, data: Dataset, inference: str | Path, see
         "versions": files.versions(),
         "seed": seed,
         "backend": "pyro",
-        "target_updates": hyper.updates,
         "model": _page_entry(folder, "model", model_page, getattr(model, "__name__", "model"), shown),
         "inference": _page_entry(folder, "inference", page, "", hyper._asdict()),
         "data": {
@@ -192,9 +192,10 @@ def _start(job: Job, resume: bool) -> train.Progress:
     return progress
 
 
-def _learn(job: Job, progress: train.Progress, total: int, show: bool | None) -> train.Progress:
+def _learn(job: Job, progress: train.Progress, show: bool | None) -> train.Progress:
     """Run the loop, log, evaluate and save; on Ctrl-C save and say how to go on."""
     rows: list[dict[str, Any]] = []
+    total = job.hyper.updates
     began, before = time.perf_counter(), _seconds_so_far(job.folder)
     bar = tqdm(total=total, initial=progress.update, unit="update", disable=None if show is None else not show)
     loop = train.updates(job.page, job.program, job.data.train, job.hyper, job.manifest["seed"], progress)

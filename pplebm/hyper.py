@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import difflib
 import typing
 from collections.abc import Mapping
@@ -58,10 +59,8 @@ def split_between(changes: Mapping[str, Any], owners: Mapping[str, Any]) -> dict
 
 def _convert(value: Any, hint: Any, what: str) -> Any:
     if isinstance(value, str) and hint is not str:
-        try:
+        with contextlib.suppress(ValueError, SyntaxError):  # what stays text is told by the check below
             value = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            pass  # left as text: the check below says what was expected
     if hint is float and type(value) is int:
         value = float(value)
     if typing.get_origin(hint) is tuple:

@@ -26,6 +26,7 @@ class LangevinInfo(NamedTuple):
     log_density: Array  # (B,) at the state the step started from
     grad_norm: Array  # (B,)
     is_divergent: Array  # (B,)
+    is_tamed: Array  # (B,) the drift was shortened to max_drift
 
 
 def from_h(h: float) -> float:
@@ -54,7 +55,10 @@ def init(ppl: Any, z: Latents) -> LangevinState:
 
 
 def langevin(
-    ppl: Any, step_size: Schedule | Mapping[str, Schedule], temperature: Schedule = 1.0
+    ppl: Any,
+    step_size: Schedule | Mapping[str, Schedule],
+    temperature: Schedule = 1.0,
+    max_drift: float | None = None,
 ) -> Callable[[Any, LangevinState, Callable[[Latents], Array]], tuple[LangevinState, LangevinInfo]]:
     r"""Make an unadjusted Langevin kernel.
 
@@ -68,9 +72,12 @@ def langevin(
         ppl: the backend.
         step_size: s > 0; a number, one number per step, or a dict of these by site.
         temperature: T >= 0; a number or one number per step.
+        max_drift: greatest length of a datum's drift ½ s² ∇log p over all its sites; longer ones are shortened to
+            it, which keeps chains in steep places from exploding and biases them only there ("taming", after
+            Brosse, Durmus, Moulines, Sabanis, SPA 2019). None: no limit.
 
     Raises:
-        PplebmError: for a step size that is not positive or a negative temperature.
+        PplebmError: for a step size or max_drift that is not positive, or a negative temperature.
 
     Example:
         >>> import torch, pplebm.backends.pyro as ppl
@@ -84,6 +91,8 @@ def langevin(
     if not all(_lowest(s) > 0 for s in sizes.values()):
         raise PplebmError(f"step_size must be positive, got {step_size}.")
     heat = _schedule(ppl, temperature, "temperature")
+    if max_drift is not None and not max_drift > 0:
+        raise PplebmError(f"max_drift must be positive or None, got {max_drift}.")
     if _lowest(heat) < 0:
         raise PplebmError(f"temperature must not be negative, got {temperature}.")
 
@@ -93,21 +102,46 @@ def langevin(
         value, gradient = ppl.value_and_grad(log_density, state.z)
         noise = ppl.normal_like(key, state.z)
         root_heat = ppl.take(heat, state.step) ** 0.5
-        proposal = {}
-        for site, z in state.z.items():
-            if site not in sizes and "" not in sizes:
-                raise PplebmError(f"step_size lacks site '{site}'; got sizes for {', '.join(sizes)}.")
-            s = ppl.take(sizes.get(site, sizes.get("")), state.step)
-            proposal[site] = z + 0.5 * s**2 * gradient[site] + s * root_heat * noise[site]
+        size = {site: ppl.take(_of_site(sizes, site), state.step) for site in state.z}
+        drift = {site: 0.5 * size[site] ** 2 * g for site, g in gradient.items()}
+        tamed, shrink = _tame(ppl, drift, max_drift)
+        proposal = {
+            site: z + _spread(shrink, z) * drift[site] + size[site] * root_heat * noise[site]
+            for site, z in state.z.items()
+        }
         fine = ppl.isfinite(value)
         for z in proposal.values():
             fine = fine & (abs(z.reshape(len(z), -1)) < LIMIT).all(1)  # false for nan as well
-        z = {k: ppl.where(fine.reshape(-1, *[1] * (p.ndim - 1)), p, state.z[k]) for k, p in proposal.items()}
-        squares = sum((g.reshape(len(g), -1) ** 2).sum(1) for g in gradient.values())
+        z = {k: ppl.where(_spread(fine, p), p, state.z[k]) for k, p in proposal.items()}
         new = LangevinState(z, state.step + 1, state.n_divergent + ~fine)
-        return new, LangevinInfo(value, squares**0.5, ~fine)
+        return new, LangevinInfo(value, _norm(gradient), ~fine, tamed)
 
     return kernel
+
+
+def _norm(tree: Latents) -> Array:
+    return sum((a.reshape(len(a), -1) ** 2).sum(1) for a in tree.values()) ** 0.5
+
+
+def _spread(per_datum: Array, like: Array) -> Array:
+    """(B,) to (B, 1, ..., 1) as `like` needs it."""
+    return per_datum.reshape(-1, *[1] * (like.ndim - 1))
+
+
+def _tame(ppl: Any, drift: Latents, max_drift: float | None) -> tuple[Array, Array]:
+    """Which data's drifts are too long, and the factors (B,) that shorten them."""
+    length = _norm(drift)
+    ones = 0.0 * next(iter(drift.values())).reshape(len(length), -1).sum(1) + 1.0
+    if max_drift is None:
+        return ones < 0, ones
+    tamed = length > max_drift
+    return tamed, ppl.where(tamed, max_drift / ppl.where(tamed, length, ones), ones)
+
+
+def _of_site(sizes: dict[str, Any], site: str) -> Any:
+    if site not in sizes and "" not in sizes:
+        raise PplebmError(f"step_size lacks site '{site}'; got sizes for {', '.join(sizes)}.")
+    return sizes.get(site, sizes.get(""))
 
 
 def _by_site(step_size: Any) -> dict[str, Any]:

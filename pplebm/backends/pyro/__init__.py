@@ -6,7 +6,6 @@ import pyro.distributions as dist
 
 from pplebm.backends.pyro.arrays import adam as adam
 from pplebm.backends.pyro.arrays import asarray as asarray
-from pplebm.backends.pyro.arrays import concatenate as concatenate
 from pplebm.backends.pyro.arrays import exp as exp
 from pplebm.backends.pyro.arrays import init_adam as init_adam
 from pplebm.backends.pyro.arrays import isfinite as isfinite

@@ -17,11 +17,6 @@ where = torch.where
 isfinite = torch.isfinite
 
 
-def concatenate(arrays: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Join arrays along their last axis."""
-    return torch.cat(list(arrays), dim=-1)
-
-
 def asarray(a: Any) -> torch.Tensor:
     """Turn numbers and arrays into a tensor; floating point takes torch's default dtype."""
     tensor = torch.as_tensor(a)
@@ -115,15 +110,16 @@ def adam(
     params: Mapping[str, torch.Tensor],
     gradients: Mapping[str, torch.Tensor],
     state: AdamState,
-    rates: Mapping[str, float],
+    rates: Mapping[str, Any],
     betas: tuple[float, float] = (0.9, 0.999),
 ) -> tuple[dict[str, torch.Tensor], AdamState]:
     """One Adam descent step with a learning rate per parameter; returns new arrays, changes none."""
     new = {n: p.detach().clone() for n, p in params.items()}
     mean = {n: m.clone() for n, m in state.mean.items()}
     square = {n: s.clone() for n, s in state.square.items()}
-    for rate in sorted(set(rates.values())):
-        names = [n for n in new if rates[n] == rate]
+    numbers = {n: float(rates[n]) for n in new}
+    for rate in sorted(set(numbers.values())):
+        names = [n for n in new if numbers[n] == rate]
         _torch_adam(
             [new[n] for n in names],
             [gradients[n].detach() for n in names],

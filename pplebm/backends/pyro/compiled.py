@@ -45,8 +45,8 @@ def _check_deterministic(eager: Terms, params: Tensors, z: Tensors, x: torch.Ten
     for name in first:
         if not torch.equal(first[name].nan_to_num(), second[name].nan_to_num()):
             raise PplebmError(
-                f"site '{name}' has a random log density (dropout in training mode?): two runs of the model at the same "
-                f"latents disagree; make the networks deterministic, for instance with .eval()."
+                f"site '{name}' has a random log density (dropout in training mode?): two runs of the model at the "
+                f"same latents disagree; make the networks deterministic, for instance with .eval()."
             )
 
 

@@ -41,10 +41,8 @@ class AtLatents(Messenger):
             u = tracing.datum_back(self.z[name], msg, plate)
             msg["value"], self._jacobian[name] = to_value(msg["fn"], u, self.coordinates)
             msg["done"] = True
-        elif name in self.traced.observed_names:
-            if not self.with_data:
-                shape = msg["fn"].shape()
-                msg["value"], msg["done"] = torch.zeros(shape, dtype=torch.get_default_dtype()), True
+        elif name in self.traced.observed_names and not self.with_data:
+            msg["value"], msg["done"] = torch.zeros(msg["fn"].shape(), dtype=torch.get_default_dtype()), True
 
     def _pyro_post_sample(self, msg: Any) -> None:
         name, fn, plate = msg["name"], msg["fn"], self.traced.structure.plate

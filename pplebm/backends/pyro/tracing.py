@@ -44,10 +44,10 @@ class Substitute(TorchFunctionMode):
 
 
 @contextlib.contextmanager
-def seeded(seed: int) -> Iterator[None]:
+def seeded(key: int) -> Iterator[None]:
     """Torch's global generator, on which Pyro draws, seeded for a while and then as it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed % 2**63)
+        torch.manual_seed(key % 2**63)
         yield
 
 
@@ -76,7 +76,7 @@ def sample_sites(trace: Any) -> list[dict[str, Any]]:
     ]
 
 
-def find_plate(sites: list[dict[str, Any]], batch: int, wanted: str | None) -> str:
+def find_plate(sites: list[dict[str, Any]], full_sizes: dict[str, int], batch: int, wanted: str | None) -> str:
     """Name of the data plate: the one asked for, the only one, or the one named "data"."""
     frames = {name: frame for site in sites for name, frame in plates_of(site).items()}
     if wanted is None:
@@ -87,9 +87,10 @@ def find_plate(sites: list[dict[str, Any]], batch: int, wanted: str | None) -> s
             f"no data plate: plates found: {found}; put per-datum sites inside `with pyro.plate('data', len(x)):` "
             f"or name the data plate with Program(model, plate=...)."
         )
-    if frames[wanted].size != batch:
+    size = full_sizes.get(wanted, frames[wanted].size)
+    if size != batch:
         raise PplebmError(
-            f"plate '{wanted}' has size {frames[wanted].size} on a batch of {batch} data; write "
+            f"plate '{wanted}' has size {size} on a batch of {batch} data; write "
             f"pyro.plate('{wanted}', len(x)) without subsampling, pplebm passes the mini-batches itself."
         )
     return wanted
@@ -139,7 +140,8 @@ def structure_of(trace: Any, batch: int, wanted_plate: str | None) -> Structure:
     for site in sites:
         if not site["is_observed"]:
             check_latent(site)
-    plate = find_plate(sites, batch, wanted_plate)
+    subsamples = {n: s["fn"].size for n, s in trace.nodes.items() if s["type"] == "sample" and site_is_subsample(s)}
+    plate = find_plate(sites, subsamples, batch, wanted_plate)
     latents, observed, tilts, has_noise = [], [], [], {}
     for site in sites:
         name, local = site["name"], plate in plates_of(site)

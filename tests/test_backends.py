@@ -1,0 +1,119 @@
+"""Laws of the narrow waist, one per name, for every backend."""
+
+from __future__ import annotations
+
+import inspect
+
+import numpy as np
+import pytest
+
+from pplebm.ppl import PPL
+
+
+def test_every_name_is_there_and_nothing_more(ppl):
+    wanted = {n for n, v in vars(PPL).items() if callable(v) and not n.startswith("_")} | {"dist", "name"}
+    have = {n for n in vars(ppl) if not n.startswith("_") and not inspect.ismodule(getattr(ppl, n))} | {"dist"}
+    assert wanted == have - {"annotations"}
+    assert len(wanted) <= 32  # a third framework starts where this grows
+
+
+def test_parameter_names_agree_with_the_protocol(ppl):
+    for name, declared in vars(PPL).items():
+        if callable(declared) and not name.startswith("_") and name not in ("sample", "plate", "exp", "where"):
+            expected = list(inspect.signature(declared).parameters)[1:]
+            try:
+                got = list(inspect.signature(getattr(ppl, name)).parameters)
+            except ValueError:
+                continue  # a builtin of the host
+            if name not in ("isfinite", "softplus"):  # the host's own names
+                assert got[: len(expected)] == expected, name
+
+
+def test_split_gives_independent_keys_and_repeats(ppl):
+    keys = ppl.split(ppl.key(3), 4)
+    assert [int(np.sum(k)) for k in keys] == [int(np.sum(k)) for k in ppl.split(ppl.key(3), 4)]
+    assert len({int(np.sum(k)) for k in keys}) == 4
+
+
+def test_normal_like_is_standard_normal_and_repeats(ppl):
+    tree = {"a": ppl.asarray(np.zeros((400, 50))), "b": ppl.asarray(np.zeros(3))}
+    first, again = ppl.normal_like(ppl.key(1), tree), ppl.normal_like(ppl.key(1), tree)
+    a = ppl.to_numpy(first["a"])
+    assert (a == ppl.to_numpy(again["a"])).all() and first["b"].shape == (3,)
+    assert abs(a.mean()) < 5 / np.sqrt(a.size) and abs(a.var() - 1) < 5 * np.sqrt(2 / a.size)
+
+
+def test_value_and_grad_per_datum_and_with_aux(ppl):
+    z = {"u": ppl.asarray(np.array([[1.0, 2.0], [3.0, 4.0]])), "unused": ppl.asarray(np.zeros((2, 1)))}
+    value, gradient = ppl.value_and_grad(lambda z: (z["u"] ** 3).sum(-1), z)
+    np.testing.assert_allclose(ppl.to_numpy(value), [9, 91])
+    np.testing.assert_allclose(ppl.to_numpy(gradient["u"]), [[3, 12], [27, 48]])
+    np.testing.assert_allclose(ppl.to_numpy(gradient["unused"]), 0)
+    (value, aux), _ = ppl.value_and_grad(lambda z: (z["u"].sum(), (z["u"] * 2,)), z, has_aux=True)
+    assert float(value) == 10 and ppl.to_numpy(aux[0])[1, 1] == 8
+
+
+def test_value_and_grad_of_a_constant_is_zero(ppl):
+    _, gradient = ppl.value_and_grad(lambda z: ppl.asarray(np.ones(2)), {"u": ppl.asarray(np.ones(2))})
+    assert (ppl.to_numpy(gradient["u"]) == 0).all()
+
+
+def test_stop_gradient(ppl):
+    z = {"u": ppl.asarray(np.ones(2))}
+    _, gradient = ppl.value_and_grad(lambda z: z["u"] * ppl.stop_gradient(z)["u"] ** 2, z)
+    np.testing.assert_allclose(ppl.to_numpy(gradient["u"]), 1)
+
+
+def test_iterate_stacks_by_step(ppl):
+    total, steps = ppl.iterate(lambda s, k: (s + 1.0, s * 2.0), ppl.asarray(0.0), ppl.split(ppl.key(0), 3))
+    assert float(total) == 3 and ppl.to_numpy(steps).tolist() == [0, 2, 4]
+
+
+def test_take_is_constant_or_scheduled(ppl):
+    schedule = ppl.asarray([0.3, 0.2, 0.1])
+    assert ppl.take(0.5, 7) == 0.5
+    np.testing.assert_allclose([float(ppl.take(schedule, t)) for t in (0, 2, 9)], [0.3, 0.1, 0.1])
+
+
+@pytest.mark.parametrize("betas", [(0.9, 0.999), (0.5, 0.9)])
+def test_adam_is_the_published_update(ppl, betas):
+    """Kingma & Ba (2015), algorithm 1, with a rate per parameter; the arrays given are not changed."""
+    params = {"a": ppl.asarray(np.array([1.0, -2.0])), "b": ppl.asarray(np.array(0.5))}
+    state, rates = ppl.init_adam(params), {"a": 0.1, "b": 0.01}
+    reference = {n: np.array(ppl.to_numpy(p), dtype=float) for n, p in params.items()}
+    mean, square = ({n: np.zeros_like(p) for n, p in reference.items()} for _ in range(2))
+    for t in range(1, 4):
+        gradients = {n: ppl.asarray(np.full(p.shape, 0.3 * t) * (1 + p)) for n, p in reference.items()}
+        kept = {n: ppl.to_numpy(p) for n, p in params.items()}
+        new, state = ppl.adam(params, gradients, state, rates, betas)
+        for n, g in gradients.items():
+            np.testing.assert_array_equal(ppl.to_numpy(params[n]), kept[n])
+            g = ppl.to_numpy(g)
+            mean[n] = betas[0] * mean[n] + (1 - betas[0]) * g
+            square[n] = betas[1] * square[n] + (1 - betas[1]) * g**2
+            corrected = np.sqrt(square[n] / (1 - betas[1] ** t)) + 1e-8
+            reference[n] = reference[n] - rates[n] * mean[n] / (1 - betas[0] ** t) / corrected
+            np.testing.assert_allclose(ppl.to_numpy(new[n]), reference[n], rtol=1e-5)
+        params = new
+
+
+def test_arrays(ppl):
+    a = ppl.asarray(np.array([[1.0, np.inf], [np.nan, -1.0]]))
+    assert ppl.to_numpy(ppl.isfinite(a)).tolist() == [[True, False], [False, True]]
+    chosen = ppl.where(ppl.isfinite(a), a, 0.0 * ppl.asarray(np.ones((2, 2))))
+    np.testing.assert_allclose(ppl.to_numpy(chosen), [[1, 0], [0, -1]])
+    b = ppl.asarray(np.array([0.0, 1.0]))
+    np.testing.assert_allclose(ppl.to_numpy(ppl.exp(b)), np.exp([0, 1]), rtol=1e-6)
+    np.testing.assert_allclose(ppl.to_numpy(ppl.softplus(b)), np.log1p(np.exp([0, 1])), rtol=1e-6)
+
+
+def test_seeded_repeats_the_hosts_draws_and_leaves_no_trace(ppl):
+    def draw(seed):
+        with ppl.seeded(ppl.key(seed)):
+            return ppl.to_numpy(ppl.dist.Normal(0.0, 1.0).sample((3,)))
+
+    assert (draw(1) == draw(1)).all() and (draw(1) != draw(2)).any()
+
+
+def test_key_is_never_negative_or_too_large(ppl):
+    assert all(0 <= k < 2**63 for k in ppl.split(ppl.key(2**62), 100))
