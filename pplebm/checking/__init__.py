@@ -1,0 +1,112 @@
+"""`pplebm.check`: what is wrong with a new model or algorithm, told in seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from pplebm import gallery
+from pplebm.checking import algorithms, models
+from pplebm.checking.findings import Checklist, Finding, Report, told
+from pplebm.data import load as load_data
+from pplebm.errors import PplebmError
+from pplebm.hyper import override, split_between
+
+__all__ = ["Finding", "Report", "check", "told"]
+
+
+def check(
+    model: str | Path | Callable[..., Any],
+    data: Any = "digits",
+    inference: str | Path = "short_run_mle",
+    hyper: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    data_dir: str | Path | None = None,
+) -> Report:
+    """Find out what is wrong with a model on data under an algorithm, or with an algorithm, without learning.
+
+    A model: does it load and run, what are its sites, do all parameters learn, is the tilt finite and the tilted
+    prior normalisable, are the algorithm's chains stable at its step sizes, does one update work. An algorithm: does
+    it learn small models of the gallery, keep to the rules of a page, repeat itself, survive a checkpoint.
+
+    Args:
+        model: name of a page, path of a file, or any Pyro callable of a batch; or an algorithm's name or path.
+        data: as for `pplebm.fit`; not used for an algorithm.
+        inference: name or path of an algorithm page.
+        hyper: changes to the hyperparameters of either page.
+        seed: of data split, initial weights and noise.
+        data_dir: where named data sets lie.
+
+    Returns:
+        The findings, in order; what they made impossible is skipped. `report.ok` sums them up.
+
+    Raises:
+        PplebmError: for bad data, algorithms or hyperparameters; never for a bad model.
+
+    Example:
+        >>> import numpy as np
+        >>> report = check("conjugate_tilt", np.random.default_rng(0).normal(size=(40, 4)))
+        >>> report.ok, report.findings[2].name
+        (True, 'runs')
+    """
+    items, page = Checklist(), None
+    if not callable(model):
+        page = _load(items, model, seed)
+    subject = f"check of {getattr(model, '__name__', None) or model}"
+    if page is not None and hasattr(page, "step"):
+        algorithms.check(items, page, dict(hyper or {}), seed)
+        return Report(subject, tuple(items.findings))
+    dataset = load_data(data, data_dir, seed=seed)
+    algorithm = gallery.load(inference, seed)
+    if not hasattr(algorithm, "step"):
+        raise PplebmError(f"'{inference}' is a model page, not an algorithm; see `pplebm list`.")
+    shares = _shares(page, algorithm, dict(hyper or {}) if page or callable(model) else {})
+    settings = override(algorithm.Hyper(), shares["inference"], f"algorithm '{gallery.page_name(algorithm)}'")
+    bound = model if callable(model) else None
+    if page is not None:
+        bound = _bind(items, page, dataset.event_shape, seed, shares["model"])
+    models.check(items, bound, dataset, algorithm, settings, seed)
+    return Report(f"{subject} on {dataset.name} by {gallery.page_name(algorithm)}", tuple(items.findings))
+
+
+def _load(items: Checklist, model: str | Path, seed: int) -> ModuleType | None:
+    """The page; a file that fails to load is a finding, a name that does not exist is the caller's mistake."""
+    is_page = str(model) in (*gallery.models_available(), *gallery.inference_available())
+    if not is_page and not Path(model).expanduser().is_file():
+        gallery.load(model, seed)  # says what was meant
+    pages: list[ModuleType] = []
+
+    def loads() -> tuple[bool, str]:
+        pages.append(gallery.load(model, seed))
+        kind = "an algorithm page" if hasattr(pages[0], "step") else "a page for every backend"
+        if not hasattr(pages[0], "step") and not gallery.is_gallery_model(pages[0].model):
+            kind = "a plain Pyro program"
+        return True, f"{pages[0].__file__} is {kind}"
+
+    items.look("loads", loads, essential=True)
+    return pages[0] if pages else None
+
+
+def _shares(page: ModuleType | None, algorithm: ModuleType, changes: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Changes of hyperparameters by owner; wrong ones are the caller's mistake."""
+    defaults = page.Hyper() if page is not None and gallery.is_gallery_model(page.model) else None
+    shares = split_between(changes, {"model": defaults, "inference": algorithm.Hyper()})
+    if defaults is not None and page is not None:
+        override(defaults, shares["model"], f"model '{gallery.page_name(page)}'")
+    return shares
+
+
+def _bind(items: Checklist, page: ModuleType, shape: tuple[int, ...], seed: int, hyper: dict[str, Any]) -> Any:
+    """The page as a callable of a batch, its networks made."""
+    bound: list[Callable[..., Any]] = []
+
+    def networks() -> tuple[bool, str]:
+        bound.append(gallery.bind(page, "pyro", shape=shape, seed=seed, **hyper))
+        return True, f"made for data of shape {shape}"
+
+    if not gallery.is_gallery_model(page.model):
+        return gallery.bind(page, "pyro", shape=shape, seed=seed)
+    items.look("networks", networks, essential=True)
+    return bound[0] if bound else None

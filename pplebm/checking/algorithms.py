@@ -1,0 +1,126 @@
+"""What can be wrong with an algorithm page: tried on small models of the gallery."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from pplebm import folder as files
+from pplebm import gallery, train
+from pplebm.checking.findings import Checklist, Verdict
+from pplebm.hyper import override
+from pplebm.program import Program
+from pplebm.tree import tree_leaves
+
+N, D = 24, 4  # data and their dimension
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "conjugate tilt": ("conjugate_tilt", {}),
+    "one layer": ("latent_ebm", {"latent_dim": 3, "width": 8, "tilt_width": 8}),
+    "no tilt": ("latent_ebm", {"latent_dim": 3, "width": 8, "tilted": False}),
+}
+
+
+def check(items: Checklist, page: ModuleType, changes: dict[str, Any], seed: int) -> None:
+    """Add the findings on an algorithm page to a checklist."""
+    settings = override(page.Hyper(), changes, f"algorithm '{gallery.page_name(page)}'") if changes else None
+    items.look("names", lambda: _names(page), essential=True)
+    items.look("hyperparameters", lambda: _hyper(page), essential=True)
+    for name, (model, hyper) in CASES.items():
+        items.look(name, _Case(page, settings, model, hyper, seed).learns)
+    items.look("checkpoint", _Case(page, settings, *CASES["one layer"], seed).survives)
+
+
+def _names(page: ModuleType) -> Verdict:
+    missing = [name for name in gallery.SHELVES["inference"] if not hasattr(page, name)]
+    if missing:
+        return False, f"it lacks {', '.join(missing)}; compare with inference/_template.py"
+    loose = [name for name in ("Hyper", "State", "Info") if not hasattr(getattr(page, name), "_fields")]
+    return not loose, f"{', '.join(loose)} must be a NamedTuple" if loose else "it has all that a page must have"
+
+
+def _hyper(page: ModuleType) -> Verdict:
+    without = [f for f in page.Hyper._fields if f not in page.Hyper._field_defaults]
+    if without:
+        return False, f"{', '.join(without)} of Hyper has no default"
+    missing = [f for f in ("updates", "batch_size") if not isinstance(getattr(page.Hyper(), f, None), int)]
+    if missing:
+        return False, f"Hyper needs whole numbers {', '.join(missing)}, which `pplebm fit` reads"
+    return True, f"{len(page.Hyper._fields)}, all with defaults"
+
+
+class _Case:
+    """The algorithm on one small model and small data."""
+
+    def __init__(self, page: ModuleType, settings: Any, model: str, hyper: dict[str, Any], seed: int) -> None:
+        self.page, self.seed, self.model, self.model_hyper = page, seed, model, hyper
+        self.settings = settings
+        self.data = np.random.default_rng(seed).normal(size=(N, D)).astype(np.float32)
+
+    def _begin(self) -> tuple[Program, Any, Any, train.Progress]:
+        model = gallery.bind(self.model, "pyro", shape=(D,), seed=self.seed, **self.model_hyper)
+        program = Program(model, data=self.data[:5], seed=self.seed)
+        hyper = (self.page.Hyper() if self.settings is None else self.settings)._replace(batch_size=N // 2)
+        x = program.ppl.asarray(self.data[: N // 2])
+        return program, hyper, x, train.begin(self.page, program, x, hyper, self.seed)
+
+    def learns(self) -> Verdict:
+        program, hyper, x, begin = self._begin()
+        ppl = program.ppl
+        if "params" not in getattr(begin.state, "_fields", ()):
+            return False, "init must return a State, a NamedTuple with a field `params`"
+        key = ppl.split(ppl.key(self.seed))[0]
+        state, info = self.page.step(ppl, key, begin.state, program, x, hyper)
+        for what, got in (("State", state), ("Info", info)):
+            if not isinstance(got, getattr(self.page, what)):
+                return False, f"step must return (State, Info), but its {what} is a {type(got).__name__}"
+        bad = [n for n, v in info._asdict().items() if not _is_scalar(v) or not np.isfinite(float(v))]
+        if bad:
+            return False, f"Info holds finite scalars only, and these are not: {', '.join(bad)}"
+        again, _ = self.page.step(ppl, key, begin.state, program, x, hyper)
+        if self._differ(ppl, state, again):
+            return False, "two steps from one state and one key differ, so runs could not be repeated or resumed"
+        moved = self._differ(ppl, state.params, program.params)
+        if not moved:
+            return False, "no parameter moved in one step"
+        return self._draws(program, hyper, x, state.params, f"one step moved {len(moved)} of {len(program.params)}")
+
+    def _draws(self, program: Program, hyper: Any, x: Any, params: Any, moved: str) -> Verdict:
+        """Latents of both phases have the shapes of the program, and the share of divergent chains is one number."""
+        ppl, key = program.ppl, program.ppl.key(self.seed)
+        for what, (z, share) in (
+            ("posterior", self.page.posterior(ppl, key, program, params, x, hyper)),
+            ("prior", self.page.prior(ppl, key, program, params, len(x), hyper)),
+        ):
+            wanted = {s.name: (len(x), *s.shape) for s in program.latents}
+            got = {name: tuple(v.shape) for name, v in z.items()}
+            if got != wanted:
+                return False, f"{what} must return latents of shapes {wanted}, got {got}"
+            if not _is_scalar(share) or not 0.0 <= float(share) <= 1.0:
+                return False, f"{what} must return the share of divergent chains as one number in [0, 1]"
+        return True, f"{moved} parameters, Info is finite, steps repeat, draws have the right shapes"
+
+    def survives(self) -> Verdict:
+        program, hyper, _, begin = self._begin()
+        progress, _ = next(train.updates(self.page, program, self.data, hyper, self.seed, begin))
+        with tempfile.TemporaryDirectory() as folder:
+            files.write_checkpoint(Path(folder), program.ppl, progress)
+            back = files.read_checkpoint(Path(folder), program.ppl, begin)
+        lost = self._differ(program.ppl, progress, back)
+        return not lost, f"it changes {', '.join(lost[:4])}" if lost else "the state goes to a file and back unchanged"
+
+    def _differ(self, ppl: Any, a: Any, b: Any) -> list[str]:
+        """Paths of the leaves in which two trees differ."""
+
+        def plain(leaf: Any) -> Any:
+            return ppl.to_numpy(leaf) if hasattr(leaf, "shape") else leaf
+
+        left, right = dict(tree_leaves(a)), dict(tree_leaves(b))
+        return [n for n in left if n not in right or not np.array_equal(plain(left[n]), plain(right[n]))]
+
+
+def _is_scalar(value: Any) -> bool:
+    return np.prod(getattr(value, "shape", ()), dtype=int) == 1

@@ -1,0 +1,50 @@
+"""How sharp a log density is, which is what limits the step size of Langevin chains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from pplebm.ppl import Array, Latents
+
+REACH = 1e-2  # of the finite difference, in coordinates of unit scale
+
+
+def largest_curvature(
+    ppl: Any, key: Any, log_density: Callable[[Latents], Array], z: Latents, n_iterations: int = 12
+) -> float:
+    r"""Largest eigenvalue :math:`\lambda` of :math:`-\nabla^2 \log p` found at latents z, over all data.
+
+    Power iteration on central differences of the gradient, every datum its own direction. Langevin of step size s is
+    unstable where :math:`s > 2 / \sqrt\lambda`. Data at which the gradient is not finite are left out.
+
+    Example:
+        >>> import torch, pplebm.backends.pyro as ppl
+        >>> precision = torch.tensor([1., 25.])
+        >>> z = {"z": torch.zeros(3, 2)}
+        >>> round(largest_curvature(ppl, 0, lambda z: -0.5 * (precision * z["z"] ** 2).sum(1), z), 2)
+        25.0
+    """
+    direction, found = _unit(ppl.normal_like(key, z)), np.zeros(1)
+    for _ in range(n_iterations):
+        ahead, behind = (
+            ppl.value_and_grad(log_density, {k: v + sign * REACH * direction[k] for k, v in z.items()})[1]
+            for sign in (1.0, -1.0)
+        )
+        image = {k: (behind[k] - ahead[k]) / (2.0 * REACH) for k in z}
+        found = ppl.to_numpy(sum(_flat(direction[k] * image[k]).sum(1) for k in z))
+        direction = _unit(image)
+    finite = found[np.isfinite(found)]
+    return float(finite.max()) if len(finite) else float("nan")
+
+
+def _flat(a: Array) -> Array:
+    return a.reshape(len(a), -1)
+
+
+def _unit(z: Latents) -> Latents:
+    """Directions of length one, datum by datum."""
+    length = sum((_flat(v) ** 2).sum(1) for v in z.values()) ** 0.5 + 1e-30
+    return {k: v / length.reshape(-1, *[1] * (v.ndim - 1)) for k, v in z.items()}

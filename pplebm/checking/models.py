@@ -1,0 +1,257 @@
+"""What can be wrong with a model: looked at step by step on one small batch."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from pplebm import chains, train
+from pplebm.checking.curvature import largest_curvature
+from pplebm.checking.findings import Checklist, Verdict
+from pplebm.data import Dataset
+from pplebm.errors import PplebmError, PplebmWarning
+from pplebm.ppl import Latents, Params
+from pplebm.program import Program
+
+BATCH = 64  # chains at once
+WIDE = 5.0  # standard deviations at which a tilt is tried besides base draws
+OUTWARD = (10.0, 100.0)  # and where the tilted prior must fall off
+LEFT_OF_RUN = "the model failed on"
+
+
+def check(items: Checklist, model: Any, data: Dataset, page: ModuleType, hyper: Any, seed: int) -> None:
+    """Add the findings on a model to a checklist; None for a model that did not load."""
+    m = _Model(model, data, page, hyper, seed)
+    items.look("runs", m.runs, essential=True)
+    items.look("sites", m.sites, essential=True)
+    items.look("global latents", m.global_latents, essential=True)
+    items.look("batch sizes", m.batch_sizes, essential=True)
+    items.look("density", m.density, essential=True)
+    items.look("finite", m.finite)
+    items.look("data shape", m.data_shape)
+    items.look("parameters", m.parameters)
+    items.look("tilt", m.tilt)
+    items.look("normalisable", m.normalisable)
+    items.look("posterior chain", m.posterior_chain)
+    items.look("prior chain", m.prior_chain)
+    items.look("update", m.update)
+
+
+class _Model:
+    """A model on a batch of data; every method looks at one thing."""
+
+    def __init__(self, model: Any, data: Dataset, page: ModuleType, hyper: Any, seed: int) -> None:
+        self.model, self.data, self.page, self.seed = model, data, page, seed
+        n = min(BATCH, hyper.batch_size, len(data.train))
+        self.hyper, self.n = hyper._replace(batch_size=n), n
+        self.refused: PplebmError | None = None  # by the structure of the program, told under "sites"
+        self.program: Program
+        self.x: Any
+        self.z: Latents  # draws of the base
+        self.params: Params
+
+    def _keys(self, n: int) -> Any:
+        return self.program.ppl.split(self.program.ppl.key(self.seed), n)
+
+    # --- structure
+
+    def runs(self) -> Verdict:
+        try:
+            self.program = Program(self.model, data=self.data.train[:5], seed=self.seed)
+        except PplebmError as error:
+            if str(error).startswith(LEFT_OF_RUN):
+                raise
+            self.refused = error
+        return True, f"on a batch of shape {(min(5, len(self.data.train)), *self.data.event_shape)}"
+
+    def sites(self) -> Verdict:
+        if self.refused is not None:
+            raise self.refused
+        p = self.program
+        latents = []
+        for s in p.latents:
+            noise = "noise coordinates" if p.has_noise[s.name] else "centred coordinates only"
+            latents.append(f"{s.name} {s.shape} {s.distribution} on {s.support}, {noise}")
+        observed = ", ".join(f"{s.name} {s.shape} {s.distribution}" for s in p.observed) or "nothing"
+        tilts = ", ".join(s.name for s in p.tilts) or "none"
+        sentence = f"latents: {'; '.join(latents)}. Observed: {observed}. Tilts: {tilts}. Data plate: '{p.plate}'."
+        if not p.observed:
+            return False, sentence + " Without an observed site nothing is learned: write pyro.sample(..., obs=x)."
+        return True, sentence
+
+    def global_latents(self) -> Verdict:
+        self.program.refuse_global_latents(self.page.__name__.rsplit(".", 1)[-1])
+        ppl = self.program.ppl
+        self.params, self.x = self.program.params, ppl.asarray(self.data.train[: self.n])
+        return True, f"none: every latent stands in the plate '{self.program.plate}'"
+
+    def batch_sizes(self) -> Verdict:
+        Program(self.model, data=self.data.train[:3], seed=self.seed)
+        self.z = self.program.draw_base(self._keys(1)[0], self.n)
+        return True, f"runs on 3, 5 and {self.n} data alike"
+
+    # --- densities
+
+    def density(self) -> Verdict:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", PplebmWarning)
+            self.program.log_joint(self.params, self.z, self.x)
+            self.program.log_prior(self.params, self.z)
+        slow = [str(w.message) for w in caught if issubclass(w.category, PplebmWarning)]
+        return True, slow[0] if slow else "compiled, and equal to a run of the model itself"
+
+    def finite(self) -> Verdict:
+        terms = self._terms(self.z, self.x)
+        bad = {name: int((~np.isfinite(v)).sum()) for name, v in terms.items()}
+        told = ", ".join(f"site '{name}' at {k} of {self.n} base draws" for name, k in bad.items() if k)
+        if told:
+            return (
+                False,
+                f"the log density is not finite: {told}; keep scales away from 0 and arguments in their domain",
+            )
+        joint = sum(terms.values())
+        return True, f"log densities are, at base draws: log p̃(x, z) is {np.median(joint):.4g} nats in the median"
+
+    def data_shape(self) -> Verdict:
+        try:
+            means = self.program.observe(self.params, self.z)
+        except NotImplementedError:
+            name = self.program.observed[0].distribution
+            return False, f"the observed distribution ({name}) has no mean, which reconstructions and figures need"
+        if len(means) > 1:
+            return (
+                True,
+                f"{len(means)} observed sites; reconstructions and samples are had by run.program.observe alone",
+            )
+        got, wanted = tuple(next(iter(means.values())).shape[1:]), self.data.event_shape
+        if got != wanted:
+            return False, f"the observed site has shape {got} and a datum {wanted}; reshape the mean, not the data"
+        return True, f"the observed site has the data's: {wanted}"
+
+    def _terms(self, z: Latents, x: Any = None, params: Params | None = None) -> dict[str, np.ndarray]:
+        terms = self.program.log_terms(self.params if params is None else params, z, x)
+        return {name: self.program.ppl.to_numpy(v) for name, v in terms.items()}
+
+    def parameters(self) -> Verdict:
+        p = self.program
+        faults = []
+        if p.unregistered:
+            shapes = ", ".join(map(str, p.unregistered[:4])) + (", ..." if len(p.unregistered) > 4 else "")
+            faults.append(
+                f"{len(p.unregistered)} tensors of shapes {shapes} require gradients and enter the density, but are "
+                f"not registered and would never learn: write pyro.module('name', net) in the model, or freeze them"
+            )
+        idle = sorted(set(p.params) - p.reached_params)
+        if idle:
+            shown = ", ".join(idle[:4]) + (", ..." if len(idle) > 4 else "")
+            faults.append(f"no gradient reaches {shown}: use them in the model, or remove them")
+        _, gradient = p.ppl.value_and_grad(lambda q: p.log_joint(q, self.z, self.x).mean(), self.params)
+        bad = [n for n, g in gradient.items() if not np.isfinite(p.ppl.to_numpy(g)).all()]
+        if bad:
+            faults.append(f"the gradient of {', '.join(bad[:4])} is not finite at base draws")
+        if not p.params:
+            return True, "; ".join(faults) or "the program has none: nothing will be learned"
+        of_tilt = f", of which {len(p.tilt_params)} are the tilt's alone" if p.tilts else ""
+        return not faults, "; ".join(faults) or f"a gradient reaches all {len(p.params)}{of_tilt}"
+
+    # --- the tilt
+
+    def _spread(self, size: float) -> Latents:
+        noise = self.program.ppl.normal_like(self._keys(3)[2], self.z)
+        return {k: size * v for k, v in noise.items()}
+
+    def tilt(self) -> Verdict:
+        names = [s.name for s in self.program.tilts]
+        if not names:
+            return None, "there is none: an ordinary generator, Z = 1"
+        near, far = self._terms(self.z), self._terms(self._spread(WIDE))
+        ranges, faults = [], []
+        for name in names:
+            both = np.concatenate([near[name], far[name]])
+            if not np.isfinite(both).all():
+                where = "base draws" if not np.isfinite(near[name]).all() else f"latents {WIDE:g} times as wide"
+                faults.append(
+                    f"'{name}' is not finite at {(~np.isfinite(both)).sum()} of {2 * self.n} latents ({where})"
+                )
+            elif np.ptp(both) == 0.0 and self._still(name):
+                faults.append(
+                    f"'{name}' is constant ({both[0]:.3g}), so it tilts nothing: make it a function of latents"
+                )
+            else:
+                low, high = f"[{near[name].min():.3g}, {near[name].max():.3g}]", f"[{both.min():.3g}, {both.max():.3g}]"
+                ranges.append(f"'{name}' in {low} nats at base draws, {high} at latents {WIDE:g} times as wide")
+        return not faults, "; ".join(faults or ranges)
+
+    def _still(self, name: str) -> bool:
+        """Whether a tilt stays constant at other weights: one whose last layer starts at zero does not."""
+        noise = self.program.ppl.normal_like(self._keys(4)[3], self.params)
+        values = self._terms(self._spread(1.0), params={k: v + 0.1 * noise[k] for k, v in self.params.items()})[name]
+        return bool(np.ptp(values) == 0.0)
+
+    def normalisable(self) -> Verdict:
+        if not self.program.tilts:
+            return None, "there is no tilt, so the prior is as its distributions are"
+        at = [sum(self._terms(self._spread(size)).values()) for size in (1.0, *OUTWARD)]
+        with np.errstate(invalid="ignore"):
+            growing = float(np.mean((at[2] > at[1]) & (at[1] > at[0])))
+        if growing > 0.02:
+            return False, (
+                f"the tilted prior grows outwards in {100 * growing:.0f} % of directions (up to {OUTWARD[1]:g} "
+                f"standard deviations): exp(f) outgrows the base and Z is infinite; bound the tilt, tilt(..., bound=8.0)"
+            )
+        return True, "the tilted prior falls off in every direction tried"
+
+    # --- the algorithm on it
+
+    def posterior_chain(self) -> Verdict:
+        key = self._keys(5)[4]
+        z, share = self.page.posterior(self.program.ppl, key, self.program, self.params, self.x, self.hyper)
+        return self._chain(z, share, "posterior", lambda p, z: p.log_joint(self.params, z, self.x))
+
+    def prior_chain(self) -> Verdict:
+        if not self.program.tilts:
+            return None, "not needed without a tilt: the base is drawn directly"
+        key = self._keys(6)[5]
+        z, share = self.page.prior(self.program.ppl, key, self.program, self.params, self.n, self.hyper)
+        return self._chain(z, share, "prior", lambda p, z: p.log_prior(self.params, z))
+
+    def _chain(self, z: Latents, share: Any, phase: str, log_density: Callable[[Program, Latents], Any]) -> Verdict:
+        ppl, diverged = self.program.ppl, float(share)
+        finite = all(np.isfinite(ppl.to_numpy(v)).all() for v in z.values())
+        field, sentence = f"step_size_{phase}", "no chain diverged"
+        fine = finite and diverged == 0.0
+        if not fine:
+            sentence = f"{100 * diverged:.0f} % of {self.n} chains diverged" if finite else "a latent is not finite"
+        size = getattr(self.hyper, field, None)
+        if not isinstance(size, float):
+            return fine, sentence
+        moving = self.program.with_coordinates(getattr(self.hyper, "coordinates", "centred"))
+        begin = chains.start(moving, self._keys(1)[0], self.params, self.n)
+        end = self.program.move(self.params, z, moving.coordinates)
+        both = [largest_curvature(ppl, self._keys(2)[1], lambda u: log_density(moving, u), at) for at in (begin, end)]
+        largest = max(map(float, both))
+        if not np.isfinite(largest) or largest <= 0.0:
+            return fine, f"{sentence}; the curvature along them could not be found"
+        limit = 2.0 / largest**0.5
+        share_of_limit = f"step size s={size:g} is at {100 * size / limit:.0f} % of the stability limit"
+        sentence += f"; {share_of_limit} 2/sqrt(lambda) = {limit:.3g}"
+        if size > limit:
+            sentence += f": lower it (--set {field}={limit / 2:.2g}), or widen the scale of the sharpest site"
+        return fine and size <= limit, sentence
+
+    def update(self) -> Verdict:
+        begin = train.begin(self.page, self.program, self.x, self.hyper, self.seed)
+        progress, event = next(
+            train.updates(self.page, self.program, self.data.train, self.hyper, self.seed, begin)
+        )  # fmt: skip
+        if event.rolled_back_to is not None:
+            bad = ", ".join(n for n, v in event.metrics.items() if not np.isfinite(v)) or "a parameter"
+            return False, f"one update ended non-finite ({bad}); see the findings above, or lower the learning rate"
+        ppl, after = self.program.ppl, progress.state.params
+        still = [n for n in self.params if np.array_equal(ppl.to_numpy(after[n]), ppl.to_numpy(self.params[n]))]
+        moved = f"{len(self.params) - len(still)} of {len(self.params)} parameters moved"
+        return True, f"one is finite, and {moved}" + (f" (not {', '.join(still[:4])})" if still else "")

@@ -1,0 +1,27 @@
+"""The command `pplebm`. Importing it loads neither torch nor a backend; commands do so when they run."""
+
+from __future__ import annotations
+
+import click
+
+from pplebm import __version__
+from pplebm.cli import learning, pages, use
+from pplebm.cli.group import Group
+
+
+@click.group(cls=Group, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="pplebm")
+@click.option("--traceback", is_flag=True, help="Show the whole traceback of an unexpected error.")
+@click.pass_context
+def main(context: click.Context, traceback: bool) -> None:
+    """Hierarchical latent-variable generators with energy-tilted priors, declared as Pyro programs.
+
+    Start with `pplebm demo`; then `pplebm list`, `pplebm copy PAGE my_model.py`, `pplebm check my_model.py` and
+    `pplebm fit my_model.py --data my_data.npy`.
+    """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+for command in (*pages.COMMANDS, *learning.COMMANDS, *use.COMMANDS):
+    main.add_command(command)

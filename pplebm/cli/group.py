@@ -1,0 +1,90 @@
+"""How the command line speaks: errors in one or two lines, notes in one, and "did you mean" for slips."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+
+from pplebm.errors import PplebmError
+
+INTERRUPTED = 130  # what a shell reports of a command ended by Ctrl-C
+
+
+class Group(click.Group):
+    """A click group that ends every command with a sentence and a status, never with a traceback."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        """Run; exit 0, 1 (check found something), 2 (a mistake the user can mend) or 130 (Ctrl-C)."""
+        kwargs["standalone_mode"] = False
+        try:
+            with _notes():
+                status = super().main(*args, **kwargs)
+        except click.ClickException as error:
+            context = getattr(error, "ctx", None)
+            path = context.command_path if context is not None else "pplebm"
+            status = _fail(f"{error.format_message()} (see `{path} --help`)")
+        except PplebmError as error:
+            status = _fail(str(error))
+        except (KeyboardInterrupt, click.Abort):
+            status = INTERRUPTED
+        except BrokenPipeError:  # the reader, `head` for instance, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            status = 0
+        except Exception as error:
+            if "--traceback" in (kwargs.get("args") or (args[0] if args and args[0] else sys.argv)):
+                raise
+            from pplebm.checking.findings import told  # found only by those who need it
+
+            status = _fail(f"unexpected {told(error)}; `pplebm --traceback ...` shows where it came from")
+        sys.exit(status if isinstance(status, int) else 0)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """Find a command, or say which one was meant."""
+        if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            close = difflib.get_close_matches(args[0], self.list_commands(ctx), 1)
+            hint = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(self.list_commands(ctx))}."
+            raise PplebmError(f"no command '{args[0]}'; {hint}")
+        return super().resolve_command(ctx, args)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order in which they were added, which is the order of use."""
+        return list(self.commands)
+
+
+def _fail(sentence: str) -> int:
+    click.echo(f"pplebm: {sentence}", err=True)
+    return 2
+
+
+@contextmanager
+def _notes() -> Iterator[None]:
+    """Warnings as one line each."""
+
+    def show(message: Any, category: Any, filename: str, lineno: int, file: Any = None, line: Any = None) -> None:
+        click.echo(f"pplebm: note: {str(message).replace(chr(10), ' ')}", err=True)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
+
+
+def settings(pairs: tuple[str, ...]) -> dict[str, str]:
+    """`--set key=value` options as a dictionary of text.
+
+    >>> settings(("sigma=0.5", "model.width=64"))
+    {'sigma': '0.5', 'model.width': '64'}
+    """
+    changes = {}
+    for pair in pairs:
+        key, sign, value = pair.partition("=")
+        if not sign or not key.strip():
+            raise PplebmError(f"--set {pair}: write --set name=value.")
+        changes[key.strip()] = value.strip()
+    return changes

@@ -1,0 +1,166 @@
+"""Commands that learn: fit, demo."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pplebm.cli.group import settings
+from pplebm.errors import PplebmError
+
+if TYPE_CHECKING:
+    from pplebm.runs import Run
+
+SHOWN = ("log_likelihood", "energy_gap", "tilt_positive", "tilt_negative", "held_out_error", "seconds")
+NEW_RUN_ONLY = ("inference", "seed", "pairs")  # options that a run has settled
+
+
+@click.command()
+@click.argument("model", metavar="[PAGE_OR_FILE]", required=False)
+@click.option("--inference", default="short_run_mle", show_default=True, help="Algorithm page, by name or path.")
+@click.option("--data", help="Name of a data set, or a .npy, .npz or .csv file.  [default: digits]")
+@click.option("--data-dir", type=click.Path(), help="Where named data sets lie.")
+@click.option("--out", type=click.Path(), help="Run folder.  [default: runs/MODEL-INFERENCE-seedN]")
+@click.option("--steps", type=click.IntRange(1), help="Number of updates.  [default: the algorithm's own]")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
+@click.option("--set", "pairs", multiple=True, metavar="NAME=VALUE", help="Change a hyperparameter; repeatable.")
+@click.option("--resume", is_flag=True, help="Go on with the run in --out; nothing else need be given.")
+@click.option("--no-report", is_flag=True, help="Do not write report.html.")
+@click.pass_context
+def fit(context: click.Context, model: str | None, resume: bool, no_report: bool, **options: Any) -> None:
+    """Learn a model from data.
+
+    Everything is kept in a run folder. Ctrl-C saves and says how to go on.
+    """
+    changes = settings(options["pairs"])
+    if resume:
+        given = [n for n in NEW_RUN_ONLY if context.get_parameter_source(n) == click.core.ParameterSource.COMMANDLINE]
+        run = _resume(model, given, options)
+    elif model is None:
+        raise PplebmError("fit needs a page or a file, for instance `pplebm fit joint_ebm`; see `pplebm list`.")
+    else:
+        from pplebm.fitting import fit as learn
+
+        run = learn(
+            model, options["data"] or "digits", options["inference"], options["out"], options["seed"],
+            options["steps"], changes, options["data_dir"],
+        )  # fmt: skip
+    finish(run, not no_report)
+
+
+def _resume(model: str | None, given: list[str], options: dict[str, Any]) -> Run:
+    from pplebm import folder
+    from pplebm.fitting import fit as learn
+
+    if options["out"] is None:
+        raise PplebmError("--resume needs the run folder: --out RUN.")
+    if given:
+        names = ", ".join("--set" if n == "pairs" else f"--{n}" for n in given)
+        raise PplebmError(
+            f"a run keeps its settings, so {names} cannot be given with --resume; start a new run instead."
+        )
+    manifest = folder.read_manifest(Path(options["out"]))
+    name = manifest["model"]["name"]
+    if model is not None and Path(model).stem != name:
+        raise PplebmError(f"the run in '{options['out']}' is one of '{name}', not of '{model}'; leave the name out.")
+    data, data_dir = source_of(manifest, options["data"], options["data_dir"])
+    if data is None:
+        raise PplebmError(
+            f"the run learned from an array ('{manifest['data']['name']}'); name the same data with --data."
+        )
+    return learn(name, data, out=options["out"], steps=options["steps"], data_dir=data_dir, resume=True)
+
+
+def source_of(manifest: dict[str, Any], data: str | None, data_dir: str | None) -> tuple[str | None, str | None]:
+    """Data and folder as given, otherwise as the run remembers them; None where they cannot be found again."""
+    from pplebm.data import names
+
+    entry = manifest["data"]
+    source = entry.get("source") or {}
+    data_dir = data_dir or source.get("data_dir")
+    if data is not None:
+        return data, data_dir
+    return (entry["name"] if source.get("path") is None and entry["name"] in names() else source.get("path")), data_dir
+
+
+def finish(run: Run, with_report: bool, data: str | None = None, data_dir: str | None = None) -> Path | None:
+    """Say where the run is and how it ended, and write the report."""
+    for note in run.manifest["data"]["notes"]:
+        click.echo(f"pplebm: note: {note}", err=True)
+    rows = run.metrics
+    click.echo(
+        f"{run.manifest['model']['name']} by {run.manifest['inference']['name']}: {run.manifest['updates']} updates"
+    )
+    last = {key: value for row in rows for key, value in row.items()}  # held-out figures stand in some rows only
+    for name in [n for n in SHOWN if n in last] or [n for n in last if n != "update"]:
+        click.echo(f"  {name:16} {last[name]:.4g}")
+    if rollbacks := run.manifest["rollbacks"]:
+        click.echo(f"  {'rolled back':16} {len(rollbacks)} times, last at update {rollbacks[-1]['update']}")
+    click.echo(f"run: {run.path}")
+    return write_report(run, data, data_dir) if with_report else None
+
+
+def write_report(run: Run, data: str | None = None, data_dir: str | None = None) -> Path:
+    """Write the report with the data of the run, if they can be found again."""
+    from pplebm import report
+    from pplebm.data import load
+
+    source, folder = source_of(run.manifest, data, data_dir)
+    try:
+        dataset = None if source is None else load(source, folder, seed=run.manifest["seed"])
+    except PplebmError as error:
+        if data is not None:
+            raise
+        click.echo(f"pplebm: note: the report goes without the data: {error}", err=True)
+        dataset = None
+    path = report.write(run, dataset)
+    click.echo(f"report: {path}")
+    return path
+
+
+@click.command()
+@click.option("--steps", type=click.IntRange(1), help="Number of updates.  [default: the algorithm's own]")
+@click.option("--out", default="runs/demo", show_default=True, type=click.Path(), help="Run folder.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
+@click.option("--set", "pairs", multiple=True, metavar="NAME=VALUE", help="Change a hyperparameter; repeatable.")
+@click.option("--open", "open_it", is_flag=True, help="Open the report in a browser.")
+def demo(steps: int | None, out: str, seed: int, pairs: tuple[str, ...], open_it: bool) -> None:
+    """Learn handwritten digits and write a report.
+
+    The model is joint_ebm, the algorithm short_run_mle, and it takes a minute or two.
+    """
+    from pplebm.fitting import fit as learn
+
+    folder = unused(Path(out))
+    click.echo(f"learning joint_ebm of 8x8 digits by short_run_mle, kept in {folder}; Ctrl-C saves and stops")
+    path = finish(learn("joint_ebm", "digits", "short_run_mle", folder, seed, steps, settings(pairs)), True)
+    click.echo(f"more draws: pplebm sample {folder} -n 64 --out {folder / 'samples.npz'}")
+    if open_it and path is not None and _has_screen():
+        import webbrowser
+
+        webbrowser.open(path.resolve().as_uri())
+
+
+def unused(folder: Path) -> Path:
+    """The folder, or the first of folder-2, folder-3, ... that does not exist.
+
+    >>> unused(Path("no-such-folder")).name
+    'no-such-folder'
+    """
+    candidate, n = folder, 1
+    while candidate.exists():
+        n += 1
+        candidate = folder.with_name(f"{folder.name}-{n}")
+    return candidate
+
+
+def _has_screen() -> bool:
+    display = sys.platform in ("darwin", "win32") or "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ
+    return sys.stdout.isatty() and display
+
+
+COMMANDS = (fit, demo)

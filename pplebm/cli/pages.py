@@ -1,0 +1,106 @@
+"""Commands about pages: list, show, copy, check."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import shutil
+import sys
+from types import ModuleType
+from typing import Any
+
+import click
+
+from pplebm import gallery
+from pplebm.cli.group import settings
+
+
+@click.command("list")
+def list_pages() -> None:
+    """List the models and algorithms that ship along."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 10**4
+    for title, names in (("models", gallery.models_available()), ("algorithms", gallery.inference_available())):
+        click.echo(f"{title}:")
+        for name in names:
+            page = gallery.load(name)
+            backends = "+".join(getattr(page, "BACKENDS", ())) or "any"
+            line = f"  {name:18} {backends:14} {page.PAPER}"
+            click.echo(line if len(line) <= width else line[: width - 3] + "...")
+    click.echo("\npplebm show PAGE tells more; pplebm copy PAGE FILE makes it your own.")
+
+
+@click.command()
+@click.argument("name", metavar="PAGE")
+@click.option("--source", is_flag=True, help="Print the file instead.")
+def show(name: str, source: bool) -> None:
+    """Show a page: equation, paper, hyperparameters.
+
+    With the departures from the paper and the reasons for the defaults.
+    """
+    page = gallery.load(name)
+    text = gallery.source(page)
+    if source:
+        click.echo(text, nl=False)
+        return
+    click.echo(inspect.getdoc(page) or gallery.page_name(page))
+    if paper := getattr(page, "PAPER", ""):
+        click.echo(f"\npaper: {paper}")
+    if deviations := getattr(page, "DEVIATIONS", ()):
+        click.echo("\ndeviations:")
+        for sentence in deviations:
+            click.echo(click.wrap_text(sentence, 110, initial_indent="  - ", subsequent_indent="    "))
+    if hasattr(page, "Hyper"):
+        click.echo("\nhyperparameters (--set name=value):")
+        for row in hyperparameters(page, text):
+            click.echo(row)
+    click.echo(f"\nfile: {page.__file__}")
+
+
+def hyperparameters(page: ModuleType, text: str) -> list[str]:
+    """Fields of a page's Hyper with their defaults and the comments beside them."""
+    lines = text.splitlines()
+    reasons: dict[str, str] = {}
+    for node in ast.parse(text).body:
+        if isinstance(node, ast.ClassDef) and node.name == "Hyper":
+            for field in node.body:
+                if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+                    rest = lines[(field.end_lineno or 1) - 1].encode()[field.end_col_offset :].decode()
+                    reasons[field.target.id] = rest.partition("#")[2].strip()
+    values: dict[str, Any] = page.Hyper()._asdict()
+    width = max((len(f"{n} = {v}") for n, v in values.items()), default=0)
+    return [f"  {f'{n} = {v}':{width}}  {reasons.get(n, '')}".rstrip() for n, v in values.items()]
+
+
+@click.command()
+@click.argument("name", metavar="PAGE")
+@click.argument("file", type=click.Path())
+def copy(name: str, file: str) -> None:
+    """Copy a page to a file of your own.
+
+    Change it and use it by its path wherever a page is asked for.
+    """
+    target = gallery.copy(name, file)
+    use = f"MODEL --inference {target}" if hasattr(gallery.load(name), "step") else f"{target}"
+    click.echo(f"copied to {target}; change it, then `pplebm check {target}` and `pplebm fit {use}`.")
+
+
+@click.command()
+@click.argument("model", metavar="PAGE_OR_FILE")
+@click.option("--data", default="digits", show_default=True, help="Name of a data set, or a .npy, .npz or .csv file.")
+@click.option("--data-dir", type=click.Path(), help="Where named data sets lie.")
+@click.option("--inference", default="short_run_mle", show_default=True, help="Algorithm page, by name or path.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
+@click.option("--set", "pairs", multiple=True, metavar="NAME=VALUE", help="Change a hyperparameter; repeatable.")
+def check(model: str, data: str, data_dir: str | None, inference: str, seed: int, pairs: tuple[str, ...]) -> int:
+    """Find out what is wrong with a model, in seconds.
+
+    Or with an algorithm. Exit status 1 if anything is.
+    """
+    from pplebm.checking import check as run
+
+    report = run(model, data, inference, settings(pairs), seed, data_dir)
+    click.echo(str(report))
+    return 0 if report.ok else 1
+
+
+COMMANDS = (list_pages, show, copy, check)

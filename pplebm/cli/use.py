@@ -1,0 +1,117 @@
+"""Commands that use a run: sample, score, report."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from pplebm.cli.learning import source_of, write_report
+from pplebm.errors import PplebmError
+
+GRID = 100  # images at most
+
+
+@click.command()
+@click.argument("run", type=click.Path())
+@click.option("-n", "n", default=64, show_default=True, type=click.IntRange(1), help="Number of draws.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
+@click.option("--base", is_flag=True, help="Draw from the base, tilts ignored.")
+@click.option("--mean", is_flag=True, help="Leave out the observation noise.")
+@click.option("--n-steps", type=click.IntRange(1), help="Steps of the prior chain.  [default: as in learning]")
+@click.option("--out", required=True, type=click.Path(), help="An .npz file, or a .npy file.")
+def sample(run: str, n: int, seed: int, base: bool, mean: bool, n_steps: int | None, out: str) -> None:
+    """Draw data from a learned model.
+
+    They are in the units of its data; images also go to a PNG beside the file.
+    """
+    from pplebm.runs import open_run
+
+    target = Path(out)
+    if target.suffix not in (".npz", ".npy"):
+        raise PplebmError(f"'{target}' must end in .npz or .npy.")
+    opened = open_run(run)
+    x = opened.sample_data(n, seed, base, mean, n_steps)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    np.save(target, x) if target.suffix == ".npy" else np.savez(target, x=x)
+    click.echo(f"{target}: {n} draws of shape {x.shape[1:]}" + ("" if target.suffix == ".npy" else ", key 'x'"))
+    if picture := grid(opened.scaling.to_model(x)[:GRID]):
+        from matplotlib.image import imsave
+
+        path = target.with_suffix(".png")
+        imsave(path, picture[0], cmap="gray", vmin=0.0, vmax=1.0)
+        click.echo(str(path) + (f": the first {GRID}" if n > GRID else ""))
+
+
+def grid(x: np.ndarray, zoom: int = 4) -> tuple[np.ndarray] | None:
+    """Images in model units (N, H, W) or (N, H, W, C) side by side, values in [0, 1]; None for what is no image.
+
+    >>> grid(np.zeros((5, 8, 8)))[0].shape
+    (68, 102)
+    >>> grid(np.zeros((5, 3))) is None
+    True
+    """
+    if x.ndim not in (3, 4) or (x.ndim == 4 and x.shape[-1] not in (1, 3)):
+        return None
+    x = x[..., 0] if x.ndim == 4 and x.shape[-1] == 1 else x
+    zoom = max(1, min(zoom, 128 // max(x.shape[1:3])))
+    x = np.clip(0.5 + 0.5 * x, 0.0, 1.0).repeat(zoom, 1).repeat(zoom, 2)
+    columns = int(np.ceil(len(x) ** 0.5))
+    rows = -(-len(x) // columns)
+    height, width = x.shape[1] + 2, x.shape[2] + 2
+    canvas = np.ones((rows * height, columns * width, *x.shape[3:]))
+    for i, image in enumerate(x):
+        top, left = i // columns * height + 1, i % columns * width + 1
+        canvas[top : top + height - 2, left : left + width - 2] = image
+    return (canvas,)
+
+
+@click.command()
+@click.argument("run", type=click.Path())
+@click.option("--data", required=True, help="Name of a data set (its held-out part), or a .npy, .npz or .csv file.")
+@click.option("--data-dir", type=click.Path(), help="Where named data sets lie.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
+@click.option("-k", "k", default=5, show_default=True, type=click.IntRange(0), help="Most anomalous data to name.")
+@click.option("--out", type=click.Path(), help="A .csv file of index and score, in the order of the data.")
+def score(run: str, data: str, data_dir: str | None, seed: int, k: int, out: str | None) -> None:
+    """Score data under a learned model; higher is more anomalous."""
+    from pplebm.data import load_for
+    from pplebm.runs import open_run
+
+    opened = open_run(run)
+    folder = source_of(opened.manifest, data, data_dir)[1]
+    x = opened.scaling.to_user(load_for(opened.scaling, opened.event_shape, data, folder))
+    scores = opened.anomaly_score(x, seed)
+    if out is not None:
+        Path(out).parent.mkdir(parents=True, exist_ok=True)
+        _write_scores(Path(out), scores)
+        click.echo(f"{out}: index and score of {len(scores)} data")
+    click.echo(f"anomaly score of {len(scores)} data, in nats; higher is more anomalous:")
+    for q in (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0):
+        click.echo(f"  {100 * q:3.0f} %  {np.quantile(scores, q):.4g}")
+    for i in np.argsort(-scores, kind="stable")[:k]:
+        click.echo(f"  datum {i} scores {scores[i]:.4g}")
+
+
+def _write_scores(path: Path, scores: Any) -> None:
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("index", "score"))
+        writer.writerows((i, f"{s:.9g}") for i, s in enumerate(scores))
+
+
+@click.command()
+@click.argument("run", type=click.Path())
+@click.option("--data", help="What the run learned from, if it cannot be found again by itself.")
+@click.option("--data-dir", type=click.Path(), help="Where named data sets lie.")
+def report(run: str, data: str | None, data_dir: str | None) -> None:
+    """Write report.html into a run folder."""
+    from pplebm.runs import open_run
+
+    write_report(open_run(run), data, data_dir)
+
+
+COMMANDS = (sample, score, report)
