@@ -16,8 +16,8 @@ PAPER = (
 )
 DEVIATIONS = (
     "Perceptrons take the place of the convolutional nets, so that small images and tables both fit.",
-    "The conditional standard deviation is softplus(·) plus a floor of 0.2, not exp(·) + 0.01: below s/2 the chain of "
-    "step size s diverges.",
+    "The conditional standard deviation is softplus(· + 0.2) plus a floor of 0.2, so about 1 before learning, not "
+    "exp(·) + 0.01: a chain in z of step size s diverges where it falls below s/2.",
     "Each tilt is bounded by b·tanh(f/b) and so cannot run away; the paper leaves it free.",
     "The mean of x is not squashed by tanh; data may lie a little outside [-1, 1].",
 )
@@ -38,12 +38,12 @@ class Hyper(NamedTuple):
 def nets(hyper: Hyper, shape: tuple[int, ...]) -> dict[str, Net]:
     """Networks as data, for data of event shape `shape`."""
     dims = hyper.latent_dims
-    out = {"decoder": mlp(dims[0], shape, hyper.width, hyper.depth)}
+    out = {"decoder": mlp(dims[0], shape, hyper.width, hyper.depth, "leaky_relu")}
     for i, (below, above) in enumerate(pairwise(dims), start=1):
-        out[f"conditional{i}"] = mlp(above, 2 * below, hyper.width, hyper.depth)
+        out[f"conditional{i}"] = mlp(above, 2 * below, hyper.width, hyper.depth, "leaky_relu")
     if hyper.tilted:
         for i, dim in enumerate(dims, start=1):
-            out[f"tilt{i}"] = mlp(dim, 1, hyper.tilt_width, hyper.depth)
+            out[f"tilt{i}"] = mlp(dim, 1, hyper.tilt_width, hyper.depth, "leaky_relu")
     return out
 
 
@@ -55,7 +55,7 @@ def model(ppl: Any, net: Any, hyper: Hyper, x: Any = None, n: int | None = None)
         layers = {top: z}
         for i in range(top - 1, 0, -1):
             h = net[f"conditional{i}"](z)
-            mean, scale = h[..., : dims[i - 1]], ppl.softplus(h[..., dims[i - 1] :]) + hyper.scale_floor
+            mean, scale = h[..., : dims[i - 1]], ppl.softplus(h[..., dims[i - 1] :] + 0.2) + hyper.scale_floor
             z = layers[i] = ppl.sample(f"z{i}", ppl.dist.Normal(mean, scale).to_event(1))
         if hyper.tilted:
             for i, layer in layers.items():

@@ -29,9 +29,9 @@ class Hyper(NamedTuple):
 
 def nets(hyper: Hyper, shape: tuple[int, ...]) -> dict[str, Net]:
     """Networks as data, for data of event shape `shape`."""
-    out = {"decoder": mlp(hyper.latent_dim, shape, hyper.width, hyper.depth)}
+    out = {"decoder": mlp(hyper.latent_dim, shape, hyper.width, hyper.depth, "leaky_relu")}
     if hyper.tilted:
-        out["tilt"] = mlp(hyper.latent_dim, 1, hyper.tilt_width, hyper.depth)
+        out["tilt"] = mlp(hyper.latent_dim, 1, hyper.tilt_width, hyper.depth, "leaky_relu")
     return out
 
 

@@ -33,6 +33,7 @@ class Structure(NamedTuple):
     observed: tuple[Site, ...]
     tilts: tuple[Site, ...]
     has_noise: dict[str, bool]  # latent -> its distribution has noise coordinates (location and scale)
+    bounds: dict[str, float]  # tilt -> its bound, for tilts that have one
 
 
 class Traced(Protocol):

@@ -92,6 +92,11 @@ class Program:
         return self._traced.structure.tilts
 
     @property
+    def tilt_bounds(self) -> dict[str, float]:
+        """Bounds in nats of the tilts that have one."""
+        return self._traced.structure.bounds
+
+    @property
     def params(self) -> Params:
         """Unconstrained parameters by name, at their values when the program was made."""
         return dict(self._traced.params)

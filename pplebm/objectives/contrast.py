@@ -14,6 +14,8 @@ class ContrastAux(NamedTuple):
     log_likelihood: Array  # mean of log p(x|z⁺)
     tilt_positive: Array  # mean of f(z⁺)
     tilt_negative: Array  # mean of f(z⁻)
+    tilt_penalty: Array  # value of the penalty, in the loss
+    tilt_saturation: Array  # share of tilt values of either phase beyond 95 % of their bound
 
 
 def contrast(
@@ -50,9 +52,21 @@ def contrast(
     loss = -program.total(terms).mean()
     log_likelihood = program.total(terms, program.observed).mean()
     if not program.tilts or negative is None:
-        return loss, ContrastAux(log_likelihood, f_positive.mean(), f_positive.mean())
+        none = 0.0 * log_likelihood
+        return loss, ContrastAux(log_likelihood, f_positive.mean(), f_positive.mean(), none, none)
     prior_terms = program.log_terms(params, negative)
     f_negative = program.total(prior_terms, program.tilts)
     loss = loss + program.total(prior_terms).mean()
-    loss = loss + tilt_penalty * ((f_positive**2).mean() + (f_negative**2).mean())
-    return loss, ContrastAux(log_likelihood, f_positive.mean(), f_negative.mean())
+    penalty = tilt_penalty * ((f_positive**2).mean() + (f_negative**2).mean())
+    saturation = _saturation(program, terms, prior_terms, like=penalty)
+    return loss + penalty, ContrastAux(log_likelihood, f_positive.mean(), f_negative.mean(), penalty, saturation)
+
+
+def _saturation(program: Program, positive: dict[str, Array], negative: dict[str, Array], like: Array) -> Array:
+    """A saturated tilt passes no gradient: the share of values that are."""
+    shares = [
+        (abs(terms[name]) > 0.95 * bound).sum() / len(terms[name])
+        for name, bound in program.tilt_bounds.items()
+        for terms in (positive, negative)
+    ]
+    return 0.0 * like + sum(shares) / max(1, len(shares))

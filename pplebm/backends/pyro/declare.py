@@ -54,9 +54,11 @@ def tilt(name: str, log_factor: torch.Tensor, bound: float | None = None) -> Non
     """
     if not isinstance(log_factor, torch.Tensor):
         raise PplebmError(f"tilt '{name}' got {type(log_factor).__name__}; give it a tensor of shape (B,).")
+    if bound is not None and not bound > 0:
+        raise PplebmError(f"tilt '{name}' got bound {bound}; a bound is a positive number of nats, or None.")
     f = log_factor if bound is None else bound * torch.tanh(log_factor / bound)
     unit = dist.Unit(f)
-    infer: Any = {"is_auxiliary": True, "is_tilt": True, "tilt_shape": tuple(f.shape)}
+    infer: Any = {"is_auxiliary": True, "is_tilt": True, "tilt_shape": tuple(f.shape), "bound": bound}
     try:
         pyro.sample(name, unit, obs=unit.sample(), infer=infer)
     except ValueError as error:

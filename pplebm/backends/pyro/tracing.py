@@ -142,12 +142,14 @@ def structure_of(trace: Any, batch: int, wanted_plate: str | None) -> Structure:
             check_latent(site)
     subsamples = {n: s["fn"].size for n, s in trace.nodes.items() if s["type"] == "sample" and site_is_subsample(s)}
     plate = find_plate(sites, subsamples, batch, wanted_plate)
-    latents, observed, tilts, has_noise = [], [], [], {}
+    latents, observed, tilts, has_noise, bounds = [], [], [], {}, {}
     for site in sites:
         name, local = site["name"], plate in plates_of(site)
         if site["infer"].get("is_tilt"):
             check_tilt(site, plate)
             tilts.append(Site(name, (), "", "tilt", True))
+            if site["infer"]["bound"] is not None:
+                bounds[name] = float(site["infer"]["bound"])
         elif site["infer"].get("is_auxiliary"):
             raise PplebmError(
                 f"site '{name}' is a pyro.factor, which pplebm cannot place in prior or likelihood; write "
@@ -163,7 +165,7 @@ def structure_of(trace: Any, batch: int, wanted_plate: str | None) -> Structure:
             latents.append(describe(site, unconstrained, plate))
     if not latents:
         raise PplebmError("the program has no latent site; write pyro.sample('z', ...) without obs for one.")
-    return Structure(plate, tuple(latents), tuple(observed), tuple(tilts), has_noise)
+    return Structure(plate, tuple(latents), tuple(observed), tuple(tilts), has_noise, bounds)
 
 
 def describe(site: dict[str, Any], value: torch.Tensor, plate: str) -> Site:
