@@ -30,7 +30,8 @@ def write(run: Run, data: Source | None = None) -> Path:
         >>> import tempfile, numpy, pplebm
         >>> data = numpy.random.default_rng(0).normal(size=(60, 3))
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     run = pplebm.fit("conjugate_tilt", data, out=f"{folder}/run", steps=1, hyper={"batch_size": 8})
+        ...     short = {"batch_size": 8, "n_steps_prior": 2}
+        ...     run = pplebm.fit("conjugate_tilt", data, out=f"{folder}/run", steps=1, hyper=short)
         ...     write(run).name
         'report.html'
     """

@@ -18,7 +18,7 @@ N_CHAINS = 256  # followed step by step
 N_GRID = 64  # pictures of a grid
 LENGTHEN = 3  # the followed chains run so many times longer than those of learning
 MAX_KEPT = 240  # steps of the followed chains that are looked at
-CHAIN_FIELDS = ("coordinates", "init", "n_steps_prior", "step_size_prior")  # temperature and max_drift if they exist
+CHAIN_FIELDS = ("coordinates", "init", "n_steps_prior", "step_size_prior")
 
 
 class Draws(NamedTuple):
@@ -197,7 +197,7 @@ def _follow(run: Run) -> Chain:
     k_start, k_run, k_base = ppl.split(ppl.key(6), 3)
     state = langevin.init(ppl, chains.start(moving, k_start, params, N_CHAINS, hyper.init))
     temperature = getattr(hyper, "temperature", 1.0)
-    kernel = langevin.langevin(ppl, hyper.step_size_prior, temperature, max_drift=getattr(hyper, "max_drift", None))
+    kernel = langevin.langevin(ppl, hyper.step_size_prior, temperature)
     n_steps = LENGTHEN * hyper.n_steps_prior
     every = -(-n_steps // MAX_KEPT)
     _, _, kept = chains.record(ppl, k_run, kernel, state, lambda z: moving.log_prior(params, z), n_steps, every)

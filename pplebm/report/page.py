@@ -152,6 +152,8 @@ def _panels(m: Material) -> tuple[list[figures.Panel], list[figures.Panel]]:
         if there:
             known.append((title, there, logarithmic))
     rest = dict.fromkeys(name for row in m.rows for name in row if name not in seen)
+    if m.prior is None:
+        rest = {name: None for name in rest if not name.startswith("tilt")}
     shown = [name for name in rest if len(figures.column(m.rows, name)[0])]
     others: list[figures.Panel] = [(n.replace("_", " "), [(n, "", figures.OTHER)], False) for n in shown]
     return known, others
