@@ -16,7 +16,7 @@ LAYERS = {
     "cli": 6,
     "__main__": 6,
     "report": 5,
-    "check": 5,
+    "checking": 5,
     "demo": 5,
     "train": 4,
     "runs": 4,
