@@ -30,7 +30,7 @@ def check(items: Checklist, page: ModuleType, changes: dict[str, Any], seed: int
     items.look("names", lambda: _names(page), essential=True)
     items.look("hyperparameters", lambda: _hyper(page), essential=True)
     for name, (model, hyper) in CASES.items():
-        items.look(name, _Case(page, settings, model, hyper, seed).learns)
+        items.look(name, _Case(page, settings, model, hyper, seed).learns, essential=True)
     items.look("checkpoint", _Case(page, settings, *CASES["one layer"], seed).survives)
 
 
@@ -91,7 +91,7 @@ class _Case:
     def _draws(self, program: Program, hyper: Any, x: Any, params: Any, moved: str) -> Verdict:
         """Latents of both phases have the shapes of the program, and the share of divergent chains is one number."""
         ppl, key = program.ppl, program.ppl.key(self.seed)
-        for what, (z, share) in (
+        for what, (z, trouble) in (
             ("posterior", self.page.posterior(ppl, key, program, params, x, hyper)),
             ("prior", self.page.prior(ppl, key, program, params, len(x), hyper)),
         ):
@@ -99,6 +99,7 @@ class _Case:
             got = {name: tuple(v.shape) for name, v in z.items()}
             if got != wanted:
                 return False, f"{what} must return latents of shapes {wanted}, got {got}"
+            share = getattr(trouble, "divergent", trouble)
             if not _is_scalar(share) or not 0.0 <= float(share) <= 1.0:
                 return False, f"{what} must return the share of divergent chains as one number in [0, 1]"
         return True, f"{moved} parameters, Info is finite, steps repeat, draws have the right shapes"

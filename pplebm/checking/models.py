@@ -200,8 +200,8 @@ class _Model:
             growing = float(np.mean((at[2] > at[1]) & (at[1] > at[0])))
         if growing > 0.02:
             return False, (
-                f"the tilted prior grows outwards in {100 * growing:.0f} % of directions (up to {OUTWARD[1]:g} "
-                f"standard deviations): exp(f) outgrows the base and Z is infinite; bound the tilt, tilt(..., bound=8.0)"
+                f"the tilted prior grows outwards in {100 * growing:.0f} % of directions (tried to {OUTWARD[1]:g} "
+                f"deviations): exp(f) outgrows the base, Z is infinite; bound the tilt, tilt(..., bound=8.0)"
             )
         return True, "the tilted prior falls off in every direction tried"
 
@@ -209,23 +209,25 @@ class _Model:
 
     def posterior_chain(self) -> Verdict:
         key = self._keys(5)[4]
-        z, share = self.page.posterior(self.program.ppl, key, self.program, self.params, self.x, self.hyper)
-        return self._chain(z, share, "posterior", lambda p, z: p.log_joint(self.params, z, self.x))
+        z, trouble = self.page.posterior(self.program.ppl, key, self.program, self.params, self.x, self.hyper)
+        return self._chain(z, trouble, "posterior", lambda p, z: p.log_joint(self.params, z, self.x))
 
     def prior_chain(self) -> Verdict:
         if not self.program.tilts:
             return None, "not needed without a tilt: the base is drawn directly"
         key = self._keys(6)[5]
-        z, share = self.page.prior(self.program.ppl, key, self.program, self.params, self.n, self.hyper)
-        return self._chain(z, share, "prior", lambda p, z: p.log_prior(self.params, z))
+        z, trouble = self.page.prior(self.program.ppl, key, self.program, self.params, self.n, self.hyper)
+        return self._chain(z, trouble, "prior", lambda p, z: p.log_prior(self.params, z))
 
-    def _chain(self, z: Latents, share: Any, phase: str, log_density: Callable[[Program, Latents], Any]) -> Verdict:
-        ppl, diverged = self.program.ppl, float(share)
+    def _chain(self, z: Latents, trouble: Any, phase: str, log_density: Callable[[Program, Latents], Any]) -> Verdict:
+        ppl, diverged = self.program.ppl, float(getattr(trouble, "divergent", trouble))
         finite = all(np.isfinite(ppl.to_numpy(v)).all() for v in z.values())
         field, sentence = f"step_size_{phase}", "no chain diverged"
         fine = finite and diverged == 0.0
         if not fine:
             sentence = f"{100 * diverged:.0f} % of {self.n} chains diverged" if finite else "a latent is not finite"
+        if (tamed := 100 * float(getattr(trouble, "tamed", 0.0))) >= 1.0:
+            sentence += f", {tamed:.0f} % of steps were shortened to max_drift"
         size = getattr(self.hyper, field, None)
         if not isinstance(size, float):
             return fine, sentence
