@@ -100,7 +100,7 @@ def step(ppl: Any, key: Any, state: State, program: Any, x: Any, hyper: Hyper) -
     (_, aux), gradient = ppl.value_and_grad(loss, state.params, has_aux=True)
     norm_tilt = norm({n: gradient[n] for n in program.tilt_params}, like=aux.log_likelihood)
     clipped, norm_all = clip(ppl, gradient, hyper.clip_norm)
-    left = ppl.asarray((1.0 - state.update / hyper.updates) / hyper.decay_share)
+    left = ppl.asarray((1.0 - state.update / hyper.updates) / max(hyper.decay_share, 1e-6))
     decay = ppl.where(left < 1.0, left, 1.0 + 0.0 * left)
     tilt_rate, rate = decay * hyper.learning_rate_tilt, decay * hyper.learning_rate
     rates = {n: tilt_rate if n in program.tilt_params else rate for n in state.params}

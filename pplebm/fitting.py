@@ -214,7 +214,7 @@ def _learn(job: Job, progress: train.Progress, show: bool | None) -> train.Progr
                 seconds = round(before + time.perf_counter() - began, 2)
                 row = {"update": progress.update, "seconds": seconds, **event.metrics}
                 if progress.update % EVALUATE_EVERY == 0 or last:
-                    row["held_out_error"] = _held_out_error(job, progress)
+                    row |= _held_out_error(job, progress)
                 rows.append(row)
                 if "energy_gap" in event.metrics:
                     bar.set_postfix(gap=f"{event.metrics['energy_gap']:.2f}", refresh=False)
@@ -246,12 +246,15 @@ def _seconds_so_far(folder: Path) -> float:
     return rows[-1]["seconds"] if rows else 0.0
 
 
-def _held_out_error(job: Job, progress: train.Progress) -> float:
-    """Mean squared error of posterior-draw reconstructions of held-out data, in model units."""
+def _held_out_error(job: Job, progress: train.Progress) -> dict[str, float]:
+    """Mean squared error of posterior-draw reconstructions of held-out data, in model units, where there is one."""
     ppl, params = job.program.ppl, progress.state.params
     x = ppl.asarray(job.data.held_out[:EVALUATE_ON])
     z, _ = job.page.posterior(ppl, ppl.key(progress.update), job.program, params, x, job.hyper)
-    observed = list(job.program.observe(params, z).values())
+    try:
+        observed = list(job.program.observe(params, z).values())
+    except PplebmError:  # the observed distribution has no mean
+        return {}
     if len(observed) != 1 or tuple(observed[0].shape) != tuple(x.shape):
-        return float("nan")  # several observed sites, or none of the data's shape
-    return float(((observed[0] - x) ** 2).mean())
+        return {}  # several observed sites, or none of the data's shape
+    return {"held_out_error": float(((observed[0] - x) ** 2).mean())}

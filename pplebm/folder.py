@@ -111,7 +111,9 @@ def read_checkpoint(folder: Path, ppl: Any, template: Progress) -> Progress:
 
 
 def append_metrics(folder: Path, rows: list[dict[str, Any]]) -> None:
-    """Add rows to metrics.jsonl."""
+    """Add rows to metrics.jsonl, but for those it has already."""
+    known = read_metrics(folder)
+    rows = [row for row in rows if not known or row["update"] > known[-1]["update"]]
     with open(folder / METRICS, "a") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
 

@@ -105,7 +105,7 @@ def _check_page(page: ModuleType, path: Path) -> None:
         raise PplebmError(f"'{path.name}' has neither a `model` nor a `step`; name your Pyro program `model`.")
     missing = [name for name in wanted if not hasattr(page, name)]
     if missing:
-        raise PplebmError(f"'{path.name}' lacks {', '.join(missing)}; compare with {path.parent.name}/_template.py.")
+        raise PplebmError(f"'{path.name}' lacks {', '.join(missing)}; a page has {', '.join(wanted)}.")
 
 
 def is_gallery_model(model: Any) -> bool:

@@ -201,6 +201,12 @@ def whole_data_plate(x):
         pyro.sample("x", dist.Normal(z, 1.0), obs=x[:, 0])
 
 
+def fixed_plate(x):
+    with pyro.plate("data", 5):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(z.sum(), 1.0).expand([5]))
+
+
 def breaks(x):
     raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
@@ -215,6 +221,8 @@ REFUSED = {
     "tilt scalar": (lambda x: two_layers(x, lambda a, b: pplebm.tilt("f", a.sum())), r"'f'.*\(\).*\(5,\)"),
     "tilt (1,)": (lambda x: two_layers(x, lambda a, b: pplebm.tilt("f", a.sum().view(1))), r"'f'.*\(1,\).*\(5,\)"),
     "tilt number": (lambda x: two_layers(x, lambda a, b: pplebm.tilt("f", 1.0)), "'f'.*float"),
+    "tilt not finite": (lambda x: two_layers(x, lambda a, b: pplebm.tilt("f", a.sum(-1).log())), "'f' is not finite"),
+    "plate of fixed size": (fixed_plate, "'data' has size 5 on a batch of 3"),
     "error inside": (breaks, r"failed on a batch of shape \(5, 2\).*mat1"),
     "no latent": (lambda x: None, "no data plate"),
 }
@@ -266,21 +274,40 @@ def test_random_density_is_refused():
         program.log_joint({}, program.draw_base(0, 6), X)
 
 
-def test_density_that_keeps_state_is_refused():
+def test_graph_that_disagrees_with_an_eager_run_is_refused():
+    from pplebm.backends.pyro.compiled import compile_graph
+
     calls = []
 
-    def model(x):
-        calls.append(len(calls))
-        with pyro.plate("data", len(x)):
-            z = pyro.sample("z", dist.Normal(0.0, 1.0))
-            shift = 1.0 if len(calls) > 8 else 0.0  # frozen into the graph
-            pyro.sample("x", dist.Normal(z + shift, 1.0), obs=x[:, 0])
+    def eager(params, z, x):  # state that changes after tracing is frozen into the graph
+        calls.append(1)
+        return {"x": z["z"] * (2.0 if len(calls) > 3 else 1.0)}
 
-    program = pplebm.Program(model, data=X)
-    with pytest.raises(PplebmError, match=r"'x'"):
-        for _ in range(9):
-            program.log_joint({}, {"z": torch.zeros(6)}, X)
-            program._traced._compiled.clear()
+    with pytest.raises(PplebmError, match=r"'x' disagrees with an eager run.*keeps state"):
+        compile_graph(eager, {}, {"z": torch.ones(4)}, X)
+
+
+@pytest.mark.parametrize("coordinates", ["centred", "noise"])
+def test_simplified_graph_has_the_values_and_gradients_of_an_eager_run(coordinates, float64):
+    model = pplebm.bind("joint_ebm", shape=(3, 2), latent_dims=(4, 3, 2))
+    program = pplebm.Program(model, coordinates=coordinates)
+    ppl, params, traced = program.ppl, program.params, program._traced
+    x = torch.randn(7, 3, 2, generator=torch.Generator().manual_seed(0))
+    z = program.draw_base(1, 7)
+
+    def eager(tree):
+        return sum(traced.run(tree["params"], tree["z"], x, coordinates).terms.values())
+
+    def graph(tree):
+        return program.log_joint(tree["params"], tree["z"], x)
+
+    at = {"params": params, "z": z}
+    (value, gradient), (expected, exact) = ppl.value_and_grad(graph, at), ppl.value_and_grad(eager, at)
+    torch.testing.assert_close(value, expected, rtol=1e-12, atol=1e-12)
+    for name in params:
+        torch.testing.assert_close(gradient["params"][name], exact["params"][name], rtol=1e-11, atol=1e-12)
+    for name in z:
+        torch.testing.assert_close(gradient["z"][name], exact["z"][name], rtol=1e-11, atol=1e-12)
 
 
 def test_branching_on_values_runs_eagerly_and_says_so():

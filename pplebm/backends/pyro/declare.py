@@ -57,7 +57,7 @@ def tilt(name: str, log_factor: torch.Tensor, bound: float | None = None) -> Non
     if bound is not None and not bound > 0:
         raise PplebmError(f"tilt '{name}' got bound {bound}; a bound is a positive number of nats, or None.")
     f = log_factor if bound is None else bound * torch.tanh(log_factor / bound)
-    unit = dist.Unit(f)
+    unit = dist.Unit(f, validate_args=False)  # a tilt that is not finite is told by name when the program is traced
     infer: Any = {"is_auxiliary": True, "is_tilt": True, "tilt_shape": tuple(f.shape), "bound": bound}
     try:
         pyro.sample(name, unit, obs=unit.sample(), infer=infer)

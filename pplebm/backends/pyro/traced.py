@@ -67,8 +67,11 @@ class TracedProgram:
         self._store: dict[str, Any] = {"params": {}, "constraints": {}}
         self._compiled: dict[Any, Callable[..., Tensors]] = {}
         with tracing.store_scope(self._store), tracing.seeded(seed), pyro.validation_enabled(True):
-            trace = poutine.trace(lambda x: tracing.call(model, x)).get_trace(data)
+            trace, shorter = (
+                poutine.trace(lambda x: tracing.call(model, x)).get_trace(x) for x in (data, data[: len(data) // 2 + 1])
+            )
         self.structure = tracing.structure_of(trace, len(data), plate)
+        tracing.structure_of(shorter, len(data) // 2 + 1, plate)  # a plate of fixed size fits one batch only
         self.tilt_names = frozenset(s.name for s in self.structure.tilts)
         self.observed_names = frozenset(s.name for s in self.structure.observed)
         self._leaves = tracing.parameters_of(trace)
@@ -175,7 +178,7 @@ class TracedProgram:
             raise PplebmError("the program has no observed site; condition one with pyro.sample(..., obs=x).")
         with tracing.seeded(0 if key is None else key):
             return {
-                name: self._first(site, site["fn"].mean if key is None else site["fn"].sample())
+                name: self._first(site, tracing.mean(site) if key is None else site["fn"].sample())
                 for name, site in observed.items()
             }
 

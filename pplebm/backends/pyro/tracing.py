@@ -123,6 +123,11 @@ def check_tilt(site: dict[str, Any], plate: str) -> None:
         raise PplebmError(
             f"tilt '{name}' stands outside the data plate '{plate}'; move it inside, one value per datum, shape (B,)."
         )
+    if not torch.isfinite(site["fn"].log_factor).all():
+        raise PplebmError(
+            f"tilt '{name}' is not finite at draws of the base; keep its argument in its domain, or bound it with "
+            f"tilt('{name}', ..., bound=8.0)."
+        )
     expected = [1] * max(-f.dim for f in frames.values())
     for frame in frames.values():
         expected[frame.dim] = frame.size
@@ -205,6 +210,14 @@ def per_datum(log_density: torch.Tensor, site: dict[str, Any], plate: str) -> to
     """Sum the log density of a site over every plate but the data plate: (B,)."""
     front = log_density.movedim(plates_of(site)[plate].dim, 0)
     return front.flatten(1).sum(1) if front.dim() > 1 else front
+
+
+def mean(site: dict[str, Any]) -> torch.Tensor:
+    """Mean of a site's distribution; the host knows none for some."""
+    try:
+        return site["fn"].mean
+    except NotImplementedError as error:
+        raise PplebmError(f"site '{site['name']}' ({type(site['fn']).__name__}) has no mean; ask for draws.") from error
 
 
 def parameters_of(trace: Any) -> dict[str, torch.Tensor]:
