@@ -94,6 +94,7 @@ def short_run(
     def log_density(z: Latents) -> Array:
         return moving.log_prior(params, z) if x is None else moving.log_joint(params, z, x)
 
-    state, info = run(ppl, k_run, kernel, state, log_density, n_steps)
+    with ppl.threads_for(program.work(count)):
+        state, info = run(ppl, k_run, kernel, state, log_density, n_steps)
     z = ppl.stop_gradient(moving.move(params, state.z, "centred"))
     return z, Trouble((state.n_divergent > 0).sum() / count, info.is_tamed.sum() / (count * n_steps))

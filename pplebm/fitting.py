@@ -201,7 +201,8 @@ def _learn(job: Job, progress: train.Progress, show: bool | None) -> train.Progr
     loop = train.updates(job.page, job.program, job.data.train, job.hyper, job.manifest["seed"], progress)
     try:
         while progress.update < total:
-            progress, event = next(loop)
+            with job.program.ppl.threads_for(job.program.work(job.hyper.batch_size)):
+                progress, event = next(loop)
             bar.update(1)
             if event.rolled_back_to is not None:
                 note = {"update": progress.update, "to": event.rolled_back_to, "metrics": {}}

@@ -104,9 +104,8 @@ def read_checkpoint(folder: Path, ppl: Any, template: Progress) -> Progress:
         raise PplebmError(f"the checkpoint in '{folder}' belongs to another model or algorithm ('{odd}' differs).")
     for name, leaf in wanted.items():
         if hasattr(leaf, "shape") and tuple(leaf.shape) != tuple(leaves[name].shape):
-            raise PplebmError(
-                f"'{name}' has shape {tuple(leaves[name].shape)} in the checkpoint and {tuple(leaf.shape)} in the model."
-            )
+            have, want = tuple(leaves[name].shape), tuple(leaf.shape)
+            raise PplebmError(f"'{name}' has shape {have} in the checkpoint and {want} in the model.")
     return tree_fill(template, leaves)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -220,6 +221,10 @@ class Program:
     def coordinates_of(self, params: Params, values: dict[str, Array]) -> Latents:
         """Coordinates of given site values: the inverse of `values`."""
         return self._traced.coordinates_of(params, values, self.coordinates)
+
+    def work(self, n: int) -> int:
+        """Rough number of multiplications of one density evaluation on n data: parameters times data."""
+        return n * sum(math.prod(p.shape) for p in self._traced.params.values())
 
     def write_back(self, params: Params) -> None:
         """Copy parameter values into the model's own modules and parameters, as a Pyro user expects after learning."""

@@ -6,6 +6,7 @@ import inspect
 
 import numpy as np
 import pytest
+import torch
 
 from pplebm.ppl import PPL
 
@@ -113,6 +114,16 @@ def test_seeded_repeats_the_hosts_draws_and_leaves_no_trace(ppl):
             return ppl.to_numpy(ppl.dist.Normal(0.0, 1.0).sample((3,)))
 
     assert (draw(1) == draw(1)).all() and (draw(1) != draw(2)).any()
+
+
+def test_threads_are_as_before_afterwards(ppl):
+    before = torch.get_num_threads()
+    with pytest.raises(ValueError), ppl.threads_for(10):
+        assert torch.get_num_threads() == 1
+        raise ValueError
+    assert torch.get_num_threads() == before
+    with ppl.threads_for(10**12):
+        assert torch.get_num_threads() == before
 
 
 def test_key_is_never_negative_or_too_large(ppl):

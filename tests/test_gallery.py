@@ -33,8 +33,10 @@ def test_page_has_exactly_the_lawful_public_names(shelf, name):
     own = {
         n
         for n, v in vars(module).items()
-        if not n.startswith("_") and getattr(v, "__module__", module.__name__) == module.__name__ and not isinstance(v, type(sys))
-    }  # fmt: skip
+        if not n.startswith("_")
+        and getattr(v, "__module__", module.__name__) == module.__name__
+        and not isinstance(v, type(sys))
+    }
     assert set(gallery.SHELVES[shelf]) <= own
     assert own <= allowed, f"{own - allowed} should be private"
     assert module.__doc__ and len(module.__doc__.splitlines()) >= 3, "a page opens with its equations"

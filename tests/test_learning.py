@@ -145,7 +145,7 @@ def test_roll_back_to_the_last_good_state(program):
 def test_endless_roll_back_stops_with_a_remedy(program):
     page, x = Fragile(set(), always=True), np.zeros((8, 2), "float32")
     loop = train.updates(page, program, x, Hyper(), 0, train.begin(page, program, x, Hyper(), 0))
-    with pytest.raises(PplebmError, match="non-finite.*bound the tilt"):
+    with pytest.raises(PplebmError, match=r"non-finite.*bound the tilt"):
         for _ in range(50):
             next(loop)
 

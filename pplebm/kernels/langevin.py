@@ -9,7 +9,7 @@ from pplebm.errors import PplebmError
 from pplebm.ppl import Array, Latents
 
 Schedule = float | Sequence[float]
-LIMIT = 1e6  # a coordinate beyond this has diverged, whatever the density says
+LIMIT = 1e6  # latents further from the origin than this have diverged, whatever the density says
 
 
 class LangevinState(NamedTuple):
@@ -24,7 +24,6 @@ class LangevinInfo(NamedTuple):
     """What a person wants to see of one step."""
 
     log_density: Array  # (B,) at the state the step started from
-    grad_norm: Array  # (B,)
     is_divergent: Array  # (B,)
     is_tamed: Array  # (B,) the drift was shortened to max_drift
 
@@ -104,23 +103,23 @@ def langevin(
         root_heat = ppl.take(heat, state.step) ** 0.5
         size = {site: ppl.take(_of_site(sizes, site), state.step) for site in state.z}
         drift = {site: 0.5 * size[site] ** 2 * g for site, g in gradient.items()}
-        tamed, shrink = _tame(ppl, drift, max_drift)
-        proposal = {
-            site: z + _spread(shrink, z) * drift[site] + size[site] * root_heat * noise[site]
-            for site, z in state.z.items()
-        }
-        fine = ppl.isfinite(value)
-        for z in proposal.values():
-            fine = fine & (abs(z.reshape(len(z), -1)) < LIMIT).all(1)  # false for nan as well
+        if max_drift is None:
+            tamed = value != value
+        else:
+            tamed, drift = _tame(ppl, drift, max_drift)
+        proposal = {site: z + drift[site] + (size[site] * root_heat) * noise[site] for site, z in state.z.items()}
+        fine = ppl.isfinite(value) & (_squares(proposal) < LIMIT**2)  # false for nan as well
         z = {k: ppl.where(_spread(fine, p), p, state.z[k]) for k, p in proposal.items()}
         new = LangevinState(z, state.step + 1, state.n_divergent + ~fine)
-        return new, LangevinInfo(value, _norm(gradient), ~fine, tamed)
+        return new, LangevinInfo(value, ~fine, tamed)
 
     return kernel
 
 
-def _norm(tree: Latents) -> Array:
-    return sum((a.reshape(len(a), -1) ** 2).sum(1) for a in tree.values()) ** 0.5
+def _squares(tree: Latents) -> Array:
+    """Squared length of each datum's latents over all sites, (B,)."""
+    parts = [a.reshape(len(a), -1) for a in tree.values()]
+    return sum((p * p).sum(1) for p in parts[1:]) + (parts[0] * parts[0]).sum(1)
 
 
 def _spread(per_datum: Array, like: Array) -> Array:
@@ -128,14 +127,12 @@ def _spread(per_datum: Array, like: Array) -> Array:
     return per_datum.reshape(-1, *[1] * (like.ndim - 1))
 
 
-def _tame(ppl: Any, drift: Latents, max_drift: float | None) -> tuple[Array, Array]:
-    """Which data's drifts are too long, and the factors (B,) that shorten them."""
-    length = _norm(drift)
-    ones = 0.0 * next(iter(drift.values())).reshape(len(length), -1).sum(1) + 1.0
-    if max_drift is None:
-        return ones < 0, ones
+def _tame(ppl: Any, drift: Latents, max_drift: float) -> tuple[Array, Latents]:
+    """Which data's drifts are too long, (B,), and all drifts with these shortened."""
+    length = _squares(drift) ** 0.5
     tamed = length > max_drift
-    return tamed, ppl.where(tamed, max_drift / ppl.where(tamed, length, ones), ones)
+    shrink = ppl.where(tamed, max_drift / length, 1.0 + 0.0 * length)
+    return tamed, {site: _spread(shrink, d) * d for site, d in drift.items()}
 
 
 def _of_site(sizes: dict[str, Any], site: str) -> Any:

@@ -16,6 +16,7 @@ from pplebm.backends.pyro.arrays import softplus as softplus
 from pplebm.backends.pyro.arrays import split as split
 from pplebm.backends.pyro.arrays import stop_gradient as stop_gradient
 from pplebm.backends.pyro.arrays import take as take
+from pplebm.backends.pyro.arrays import threads_for as threads_for
 from pplebm.backends.pyro.arrays import to_numpy as to_numpy
 from pplebm.backends.pyro.arrays import value_and_grad as value_and_grad
 from pplebm.backends.pyro.arrays import where as where

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +11,8 @@ import torch
 from torch.optim.adam import adam as _torch_adam
 
 from pplebm.tree import tree_fill, tree_leaves, tree_map
+
+SMALL_WORK = 50_000_000
 
 exp = torch.exp
 softplus = torch.nn.functional.softplus
@@ -87,6 +90,20 @@ def iterate(step: Callable[[Any, int], tuple[Any, Any]], state: Any, keys: Seque
         state, out = step(state, k)
         outs.append(out)
     return state, tree_map(lambda *rows: torch.stack(rows), outs[0], *outs[1:]) if outs else None
+
+
+@contextlib.contextmanager
+def threads_for(work: int) -> Iterator[None]:
+    """Run on one thread what is too small to share; `work` is about the number of multiplications of one step.
+
+    Threads that wait for each other cost small networks more than they bring, above all on a busy machine.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if work < SMALL_WORK else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 # --- updates

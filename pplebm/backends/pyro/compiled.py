@@ -24,8 +24,18 @@ def compile_graph(eager: Terms, params: Tensors, z: Tensors, x: torch.Tensor | N
     """
     params, z = ({n: t.detach() for n, t in tree.items()} for tree in (params, z))
     _check_deterministic(eager, params, z, x)
+    names, n_params = [*params, *z], len(params)
+    outputs: list[str] = []
+
+    def flat(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The same without dicts, whose unpacking would cost at every step."""
+        named = list(zip(names, tensors, strict=False))
+        terms = eager(dict(named[:n_params]), dict(named[n_params:]), tensors[-1] if x is not None else None)
+        outputs[:] = list(terms)
+        return tuple(terms.values())
+
     try:
-        graph = make_fx(eager)(params, z, x)
+        graph = make_fx(flat)(*params.values(), *z.values(), *(() if x is None else (x,)))
     except PplebmError as error:
         warnings.warn(
             f"the density could not be traced and runs eagerly, several times slower: {error}",
@@ -34,8 +44,14 @@ def compile_graph(eager: Terms, params: Tensors, z: Tensors, x: torch.Tensor | N
         )
         return eager
     simplify(graph)
-    _check_agreement(eager, graph, params, z, x)
-    return graph
+    forward, param_names, z_names = graph.forward, names[:n_params], names[n_params:]
+
+    def compiled(params: Tensors, z: Tensors, x: torch.Tensor | None) -> Tensors:
+        tensors = [*(params[n] for n in param_names), *(z[n] for n in z_names), *(() if x is None else (x,))]
+        return dict(zip(outputs, forward(*tensors), strict=True))
+
+    _check_agreement(eager, compiled, params, z, x)
+    return compiled
 
 
 _SAME = torch.ops.aten

@@ -33,13 +33,13 @@ class AtLatents(Messenger):
         self.terms: Tensors = {}
         self.sites: dict[str, Any] = {}  # latent sites, their values included
         self.observed: dict[str, Any] = {}
-        self._jacobian: dict[str, Any] = {}
+        self._log_density: Tensors = {}
 
     def _pyro_sample(self, msg: Any) -> None:
         name, plate = msg["name"], self.traced.structure.plate
         if name in self.z:
             u = tracing.datum_back(self.z[name], msg, plate)
-            msg["value"], self._jacobian[name] = to_value(msg["fn"], u, self.coordinates)
+            msg["value"], self._log_density[name] = to_value(msg["fn"], u, self.coordinates)
             msg["done"] = True
         elif name in self.traced.observed_names and not self.with_data:
             msg["value"], msg["done"] = torch.zeros(msg["fn"].shape(), dtype=torch.get_default_dtype()), True
@@ -47,7 +47,7 @@ class AtLatents(Messenger):
     def _pyro_post_sample(self, msg: Any) -> None:
         name, fn, plate = msg["name"], msg["fn"], self.traced.structure.plate
         if name in self.z:
-            log_density = fn.log_prob(msg["value"]) + self._jacobian[name]
+            log_density = self._log_density[name]
             self.sites[name] = dict(msg)
         elif name in self.traced.tilt_names or (self.with_data and name in self.traced.observed_names):
             log_density = fn.log_prob(msg["value"])
