@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +17,7 @@ from pplebm import gallery, train
 from pplebm.data import Dataset
 from pplebm.data import load as load_data
 from pplebm.data import names as data_names
-from pplebm.errors import PplebmError
+from pplebm.errors import PplebmError, PplebmWarning
 from pplebm.hyper import override, split_between
 from pplebm.program import Program
 from pplebm.runs import Run, open_run, rebuild
@@ -89,8 +90,7 @@ def fit(
         job = job._replace(hyper=job.hyper._replace(updates=steps))
     start = _start(job, resume)
     files.write_manifest(folder, job.manifest)
-    learned = _learn(job, start, progress)
-    job.program.write_back(learned.state.params)
+    _learn(job, start, progress)
     return open_run(folder, model if callable(model) else None)
 
 
@@ -192,7 +192,7 @@ def _start(job: Job, resume: bool) -> train.Progress:
     return progress
 
 
-def _learn(job: Job, progress: train.Progress, show: bool | None) -> train.Progress:
+def _learn(job: Job, progress: train.Progress, show: bool | None) -> None:
     """Run the loop, log, evaluate and save; on Ctrl-C save and say how to go on."""
     rows: list[dict[str, Any]] = []
     total = job.hyper.updates
@@ -208,7 +208,8 @@ def _learn(job: Job, progress: train.Progress, show: bool | None) -> train.Progr
                 note = {"update": progress.update, "to": event.rolled_back_to, "metrics": {}}
                 note["metrics"] = {k: str(v) for k, v in event.metrics.items()}
                 job.manifest["rollbacks"].append(note)
-                bar.write(f"update {progress.update} was not finite; went back to update {event.rolled_back_to}.")
+                sentence = f"update {progress.update} was not finite; went back to update {event.rolled_back_to}."
+                warnings.warn(sentence, PplebmWarning, stacklevel=3)
                 continue
             last = progress.update == total
             if progress.update % LOG_EVERY == 0 or last:
@@ -231,7 +232,6 @@ def _learn(job: Job, progress: train.Progress, show: bool | None) -> train.Progr
         raise
     finally:
         bar.close()
-    return progress
 
 
 def _save(job: Job, progress: train.Progress, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

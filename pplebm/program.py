@@ -65,6 +65,7 @@ class Program:
         self.ppl: Any = backend(getattr(model, "backend", "pyro"))
         self._model, self._plate, self._seed = model, plate, seed
         self._found: Traced | None = None
+        self._params: Params | None = None
         data = getattr(model, "example", None) if data is None else data
         if data is not None:
             self._found = self.ppl.trace(model, self.ppl.asarray(data)[:5], plate, seed)
@@ -99,8 +100,8 @@ class Program:
 
     @property
     def params(self) -> Params:
-        """Unconstrained parameters by name, at their values when the program was made."""
-        return dict(self._traced.params)
+        """Unconstrained parameters by name: the model's own values when it was first run, or those given since."""
+        return dict(self._traced.params if self._params is None else self._params)
 
     @property
     def tilt_params(self) -> frozenset[str]:
@@ -134,8 +135,15 @@ class Program:
 
     def with_coordinates(self, coordinates: str) -> Program:
         """The same program, its latents in other coordinates."""
+        return self._changed(coordinates=_checked(coordinates))
+
+    def with_params(self, params: Params) -> Program:
+        """The same program with `params` as its own: what `draw_base` and `simulate` use when none are given."""
+        return self._changed(_params=dict(params))
+
+    def _changed(self, **attributes: Any) -> Program:
         other = object.__new__(Program)
-        other.__dict__.update(self.__dict__ | {"coordinates": _checked(coordinates)})
+        other.__dict__.update(self.__dict__ | attributes)
         return other
 
     # --- densities, (B,) each

@@ -141,7 +141,8 @@ def open_run(path: str | Path, model: Callable[..., Any] | None = None) -> Run:
 
     Args:
         path: folder that `pplebm.fit` or `pplebm fit --out` wrote.
-        model: the callable, for a run that was fitted on a callable instead of a page or file.
+        model: the callable, for a run that was fitted on a callable instead of a page or file; its own modules
+            take the learned weights.
 
     Raises:
         PplebmError: if there is no run, no checkpoint, or the pages and the checkpoint do not match.
@@ -152,7 +153,10 @@ def open_run(path: str | Path, model: Callable[..., Any] | None = None) -> Run:
     x = program.ppl.asarray(np.zeros((hyper.batch_size, *manifest["data"]["event_shape"])))
     template = train.begin(page, program, x, hyper, manifest["seed"])
     progress = files.read_checkpoint(folder, program.ppl, template)
-    return Run(folder, manifest | {"updates": progress.update}, program, page, hyper, progress.state.params)
+    params = progress.state.params
+    if model is not None:
+        program.write_back(params)
+    return Run(folder, manifest | {"updates": progress.update}, program.with_params(params), page, hyper, params)
 
 
 def rebuild(folder: Path, manifest: dict[str, Any], model: Any = None) -> tuple[Program, ModuleType, Any]:
