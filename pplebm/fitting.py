@@ -111,7 +111,8 @@ def _source(data: Any, data_dir: Any) -> dict[str, str | None]:
 def _new_job(folder: Path, model: Any, data: Dataset, inference: str | Path, seed: int, changes: dict[str, Any]) -> Job:
     if (folder / files.MANIFEST).exists():
         raise PplebmError(
-            f"'{folder}' holds a run already; choose another folder (--out), or go on with it (--resume)."
+            f"'{folder}' holds a run already; choose another folder (--out, out=...), or go on with it (--resume, "
+            f"resume=True)."
         )
     page = gallery.load(inference, seed)
     if not hasattr(page, "step"):

@@ -97,3 +97,17 @@ def test_links_between_files_lead_somewhere(document):
     links = re.findall(r"\]\((?!\w+:|#)([^)#\s]+)", (ROOT / document).read_text(encoding="utf-8"))
     broken = [link for link in links if not ((ROOT / document).parent / link).exists()]
     assert not broken
+
+
+def test_the_first_example_of_the_readme_runs(monkeypatch, tmp_path):
+    """As printed, but for a few updates only and in a folder of its own."""
+    import pplebm
+
+    fit = pplebm.fit
+    short = {"n_steps_posterior": 2, "n_steps_prior": 2}
+    monkeypatch.setattr(
+        pplebm, "fit", lambda model, data: fit(model, data, out=tmp_path / "run", steps=2, hyper=short), raising=False
+    )
+    names: dict = {}
+    exec(python_blocks("README.md")[0], names)
+    assert names["run"].sample_data(3).shape == (3, 8, 8)
