@@ -57,6 +57,7 @@ class Info(NamedTuple):
     tilt_negative: Any
     grad_norm: Any  # before clipping
     grad_norm_tilt: Any
+    clipped: Any  # 1 if the gradient was shortened to clip_norm
     divergent_positive: Any  # share of chains with a non-finite step
     divergent_negative: Any
     tamed_positive: Any  # share of steps whose drift was shortened
@@ -107,6 +108,6 @@ def step(ppl: Any, key: Any, state: State, program: Any, x: Any, hyper: Hyper) -
     params, adam = ppl.adam(state.params, clipped, state.adam, rates)
     gap = aux.tilt_positive - aux.tilt_negative
     return State(params, adam, state.update + 1), Info(
-        gap, aux.log_likelihood, aux.tilt_positive, aux.tilt_negative, norm_all, norm_tilt,
+        gap, aux.log_likelihood, aux.tilt_positive, aux.tilt_negative, norm_all, norm_tilt, norm_all > hyper.clip_norm,
         trouble.divergent, trouble_negative.divergent, trouble.tamed, aux.tilt_penalty, aux.tilt_saturation,
     )  # fmt: skip

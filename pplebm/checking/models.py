@@ -117,11 +117,7 @@ class _Model:
         return True, f"log densities are, at base draws: log p̃(x, z) is {np.median(joint):.4g} nats in the median"
 
     def data_shape(self) -> Verdict:
-        try:
-            means = self.program.observe(self.params, self.z)
-        except NotImplementedError:
-            name = self.program.observed[0].distribution
-            return False, f"the observed distribution ({name}) has no mean, which reconstructions and figures need"
+        means = self.program.observe(self.params, self.z)
         if len(means) > 1:
             return (
                 True,
