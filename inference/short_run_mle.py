@@ -18,6 +18,7 @@ PAPER = (
 )
 DEVIATIONS = (
     "Chains move in noise coordinates (with log|J|), so one step size suits every layer; the paper moves z itself.",
+    "Long drifts of posterior steps are shortened, and the step size there is twice the paper's.",
     "All parameters are updated together from the same samples by one Adam; the paper steps four in turn.",
     "Gradients are clipped, and the tilt's square is penalised; the paper does neither.",
 )

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hypothesis
 import pytest
 import torch
+
+hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("fixed")
 
 BACKENDS = ("pyro",)
 

@@ -104,7 +104,7 @@ def test_an_untilted_run_of_one_row(tmp_path):
     assert len(run.metrics) == 1
     shown = written(run)
     assert "no energy gap" in shown.words and "no chain is needed" in shown.words
-    assert "Energy gap" not in shown.words and len(shown.images) == 3
+    assert "Energy gap" not in shown.words and len(shown.images) == 4
     one = (run.path / files.REPORT).read_bytes()
     assert report.write(pplebm.open_run(run.path)).read_bytes() == one, "the same run makes the same report"
 
