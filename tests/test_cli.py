@@ -262,6 +262,7 @@ def test_ctrl_c_saves_exits_130_and_says_how_to_go_on(images, tmp_path):
     process = python(
         "-m", "pplebm", "fit", "latent_ebm", "--data", images, "--out", folder, "--steps", 100000, "--no-report",
         *sets(*TINY, *SMALL),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a test run in the background ignores it
     )  # fmt: skip
     deadline = time.monotonic() + 60
     while not (folder / "checkpoint.safetensors").exists() and time.monotonic() < deadline:
