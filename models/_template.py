@@ -9,7 +9,7 @@ from pplebm.nets import Net, mlp
 
 PAPER = "Authors. Title. Venue Year. arXiv number"
 DEVIATIONS = ("One sentence per departure from the paper; leave the tuple empty if there is none.",)
-BACKENDS = ("pyro",)  # the backends this page runs on
+BACKENDS = ("pyro", "numpyro")  # the backends this page runs on
 
 
 class Hyper(NamedTuple):

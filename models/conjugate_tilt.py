@@ -18,7 +18,7 @@ from pplebm.nets import Net
 
 PAPER = "Conjugate special case of Cui, Wu, Han. CVPR 2023. arXiv:2306.06323"
 DEVIATIONS = ("Nets are affine and tilts quadratic, so that prior, posterior and log Z are known.",)
-BACKENDS = ("pyro",)
+BACKENDS = ("pyro", "numpyro")
 
 
 class Hyper(NamedTuple):

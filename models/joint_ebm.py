@@ -21,7 +21,7 @@ DEVIATIONS = (
     "Each tilt is bounded by b·tanh(f/b) and so cannot run away; the paper leaves it free.",
     "The mean of x is not squashed by tanh; data may lie a little outside [-1, 1].",
 )
-BACKENDS = ("pyro",)
+BACKENDS = ("pyro", "numpyro")
 
 
 class Hyper(NamedTuple):

@@ -14,7 +14,7 @@ DEVIATIONS = (
     "σ enters the generator's gradient as the likelihood asks; the released code drops it there and keeps it in the "
     "chain.",
 )
-BACKENDS = ("pyro",)
+BACKENDS = ("pyro", "numpyro")
 
 
 class Hyper(NamedTuple):

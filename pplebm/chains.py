@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from pplebm.errors import PplebmError
 from pplebm.kernels import langevin
 from pplebm.ppl import Array, Latents, Params
@@ -24,8 +26,10 @@ def start(program: Program, key: Any, params: Params, n: int, init: str | Latent
     if isinstance(init, str):
         if init not in INITS:
             raise PplebmError(f"init '{init}' is not known; choose one of {', '.join(INITS)}, or give latents.")
-        base = program.draw_base(key, n, params)
-        return base if init == "base" else program.ppl.normal_like(key, base)
+        if init == "base":
+            return program.draw_base(key, n, params)
+        zeros = {s.name: program.ppl.asarray(np.zeros((n, *s.shape))) for s in program.latents}
+        return program.ppl.normal_like(key, zeros)
     for site in program.latents:
         if site.name not in init or len(init[site.name]) != n:
             got = tuple(init[site.name].shape) if site.name in init else "nothing"

@@ -19,6 +19,7 @@ from pplebm.data import load as load_data
 from pplebm.data import names as data_names
 from pplebm.errors import PplebmError, PplebmWarning
 from pplebm.hyper import override, split_between
+from pplebm.phases import Phases
 from pplebm.program import Program
 from pplebm.runs import Run, open_run, rebuild
 
@@ -46,6 +47,7 @@ def fit(
     steps: int | None = None,
     hyper: Mapping[str, Any] | None = None,
     data_dir: str | Path | None = None,
+    backend: str = "pyro",
     resume: bool = False,
     progress: bool | None = None,
 ) -> Run:
@@ -60,6 +62,7 @@ def fit(
         steps: number of updates; by default the algorithm page's own.
         hyper: changes to the hyperparameters of either page; "model.sigma" names the page where both have a field.
         data_dir: where named data sets lie.
+        backend: "pyro" or "numpyro"; for a callable or a file of your own, the language it is written in.
         resume: go on from the last checkpoint in `out`; equals an uninterrupted run bit for bit.
         progress: show a progress bar; by default only in a terminal.
 
@@ -81,7 +84,7 @@ def fit(
     if resume:
         job = _old_job(folder, model, data, data_dir)
     else:
-        job = _new_job(folder, model, load_data(data, data_dir, seed=seed), inference, seed, dict(hyper or {}))
+        job = _new_job(folder, model, load_data(data, data_dir, seed=seed), inference, seed, dict(hyper or {}), backend)
         job.manifest["data"]["source"] = _source(data, data_dir)
     if steps is not None:
         if steps < 1:
@@ -108,7 +111,9 @@ def _source(data: Any, data_dir: Any) -> dict[str, str | None]:
     }
 
 
-def _new_job(folder: Path, model: Any, data: Dataset, inference: str | Path, seed: int, changes: dict[str, Any]) -> Job:
+def _new_job(
+    folder: Path, model: Any, data: Dataset, inference: str | Path, seed: int, changes: dict[str, Any], backend: str
+) -> Job:
     if (folder / files.MANIFEST).exists():
         raise PplebmError(
             f"'{folder}' holds a run already; choose another folder (--out, out=...), or go on with it (--resume, "
@@ -125,21 +130,21 @@ def _new_job(folder: Path, model: Any, data: Dataset, inference: str | Path, see
     hyper = override(page.Hyper(), shares["inference"], f"algorithm '{gallery.page_name(page)}'")
     shown = {} if defaults is None else override(defaults, shares["model"], f"model '{model}'")._asdict()
     bound = model if model_page is None else gallery.bind(
-        model_page, "pyro", shape=data.event_shape, seed=seed, **shares["model"]
+        model_page, backend, shape=data.event_shape, seed=seed, **shares["model"]
     )  # fmt: skip
     if hyper.batch_size > len(data.train):
         raise PplebmError(
             f"batch_size {hyper.batch_size} exceeds the {len(data.train)} training data; "
             f"use --set batch_size={max(1, len(data.train) // 2)}."
         )
-    program = Program(bound, data=data.train[:5], seed=seed)
+    program = Program(bound, data=data.train[:5], seed=seed, backend=backend)
     folder.mkdir(parents=True, exist_ok=True)
     np.save(folder / "example.npy", data.train[:5])
     manifest = {
         "pplebm_run": 1,
         "versions": files.versions(),
         "seed": seed,
-        "backend": "pyro",
+        "backend": backend,
         "model": _page_entry(folder, "model", model_page, getattr(model, "__name__", "model"), shown),
         "inference": _page_entry(folder, "inference", page, "", hyper._asdict()),
         "data": {
@@ -196,7 +201,7 @@ def _start(job: Job, resume: bool) -> train.Progress:
 def _learn(job: Job, progress: train.Progress, show: bool | None) -> None:
     """Run the loop, log, evaluate and save; on Ctrl-C save and say how to go on."""
     rows: list[dict[str, Any]] = []
-    total = job.hyper.updates
+    total, phases = job.hyper.updates, Phases(job.program, job.page, job.hyper)
     began, before = time.perf_counter(), _seconds_so_far(job.folder)
     bar = tqdm(total=total, initial=progress.update, unit="update", disable=None if show is None else not show)
     loop = train.updates(job.page, job.program, job.data.train, job.hyper, job.manifest["seed"], progress)
@@ -217,7 +222,7 @@ def _learn(job: Job, progress: train.Progress, show: bool | None) -> None:
                 seconds = round(before + time.perf_counter() - began, 2)
                 row = {"update": progress.update, "seconds": seconds, **event.metrics}
                 if progress.update % EVALUATE_EVERY == 0 or last:
-                    row |= _held_out_error(job, progress)
+                    row |= _held_out_error(job, phases, progress)
                 rows.append(row)
                 if "energy_gap" in event.metrics:
                     bar.set_postfix(gap=f"{event.metrics['energy_gap']:.2f}", refresh=False)
@@ -248,11 +253,11 @@ def _seconds_so_far(folder: Path) -> float:
     return rows[-1]["seconds"] if rows else 0.0
 
 
-def _held_out_error(job: Job, progress: train.Progress) -> dict[str, float]:
+def _held_out_error(job: Job, phases: Phases, progress: train.Progress) -> dict[str, float]:
     """Mean squared error of posterior-draw reconstructions of held-out data, in model units, where there is one."""
     ppl, params = job.program.ppl, progress.state.params
     x = ppl.asarray(job.data.held_out[:EVALUATE_ON])
-    z, _ = job.page.posterior(ppl, ppl.key(progress.update), job.program, params, x, job.hyper)
+    z = phases.posterior(ppl.key(progress.update), params, x)
     try:
         observed = list(job.program.observe(params, z).values())
     except PplebmError:  # the observed distribution has no mean

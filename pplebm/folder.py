@@ -32,7 +32,7 @@ def write_whole(path: Path, content: str) -> None:
 
 def versions() -> dict[str, str]:
     """Versions of what a result may depend on."""
-    wanted = ("pplebm", "numpy", "torch", "pyro-ppl", "scikit-learn")
+    wanted = ("pplebm", "numpy", "torch", "pyro-ppl", "jax", "numpyro", "scikit-learn")
     found = {"python": platform.python_version()}
     for package in wanted:
         try:

@@ -16,7 +16,7 @@ from typing import Any
 
 from pplebm.errors import PplebmError
 from pplebm.hyper import override
-from pplebm.program import backend
+from pplebm.program import load_backend
 
 SHELVES = {
     "models": ("PAPER", "DEVIATIONS", "BACKENDS", "Hyper", "nets", "model"),
@@ -84,7 +84,7 @@ def _load_file(path: Path, home: str, seed: int) -> ModuleType:
     page = importlib.util.module_from_spec(spec)
     sys.path.insert(0, home)
     try:
-        with backend("pyro").seeded(seed):
+        with load_backend("pyro").seeded(seed):
             spec.loader.exec_module(page)
     except PplebmError:
         raise
@@ -128,7 +128,7 @@ def bind(
 
     Args:
         page: name, path or module of a model page.
-        backend_name: "pyro".
+        backend_name: "pyro" or "numpyro".
         shape: shape of one datum.
         seed: of the initial weights, drawn by NumPy, so that every backend starts equal.
         hyper: changes to the page's Hyper.
@@ -145,8 +145,8 @@ def bind(
     """
     module = page if isinstance(page, ModuleType) else load(page, seed)
     backends = getattr(module, "BACKENDS", ("pyro",))
-    ppl = backend(backend_name)
-    if backend_name not in backends:
+    ppl = load_backend(backend_name)
+    if backend_name not in backends and is_gallery_model(module.model):
         raise PplebmError(f"page '{page_name(module)}' runs on {', '.join(backends)}, not on '{backend_name}'.")
     if not is_gallery_model(module.model):
         if hyper:

@@ -12,6 +12,7 @@ from pplebm.errors import PplebmError
 from pplebm.ppl import Array, Latents, Params, Site, Traced
 
 COORDINATES = ("centred", "noise")
+BACKENDS = ("pyro", "numpyro")
 
 
 class Program:
@@ -29,11 +30,13 @@ class Program:
     normal sites. log|J| is included in every density.
 
     Args:
-        model: any Pyro function or PyroModule called with a batch of data, or what `pplebm.bind` returns.
+        model: any Pyro function, PyroModule or NumPyro function called with a batch of data, or what `pplebm.bind`
+            returns.
         data: a batch (B, *event) to run it on; may be left out for bound gallery pages.
         coordinates: "centred" or "noise".
         plate: name of the data plate, if there are several plates and none is called "data".
         seed: seed of the first run.
+        backend: "pyro" or "numpyro", the language of a plain program; bound pages know theirs.
 
     Raises:
         PplebmError: naming the site, for what cannot be handled: discrete latents, tilts of wrong shape or outside
@@ -60,9 +63,10 @@ class Program:
         coordinates: str = "centred",
         plate: str | None = None,
         seed: int = 0,
+        backend: str | None = None,
     ) -> None:
         self.coordinates = _checked(coordinates)
-        self.ppl: Any = backend(getattr(model, "backend", "pyro"))
+        self.ppl: Any = load_backend(str(backend or getattr(model, "backend", "pyro")))
         self._model, self._plate, self._seed = model, plate, seed
         self._found: Traced | None = None
         self._params: Params | None = None
@@ -267,8 +271,15 @@ def _checked(coordinates: str) -> str:
     return coordinates
 
 
-def backend(name: str) -> ModuleType:
-    """The backend module of that name: an implementation of `pplebm.ppl.PPL`."""
-    if name != "pyro":
-        raise PplebmError(f"backend '{name}' is not available; this version runs on 'pyro'.")
-    return importlib.import_module(f"pplebm.backends.{name}")
+def load_backend(name: str) -> ModuleType:
+    """The backend module of that name: an implementation of `pplebm.ppl.PPL`.
+
+    Raises:
+        PplebmError: if there is none of that name, or its extra is not installed.
+    """
+    if name not in BACKENDS:
+        raise PplebmError(f"backend '{name}' is not known; choose one of {', '.join(BACKENDS)}.")
+    try:
+        return importlib.import_module(f"pplebm.backends.{name}")
+    except ModuleNotFoundError as error:
+        raise PplebmError(f"backend '{name}' needs {error.name}; pip install 'pplebm[{name}]'.") from error

@@ -14,6 +14,7 @@ from pplebm import gallery, train
 from pplebm.data import Scaling, load_for
 from pplebm.errors import PplebmError
 from pplebm.hyper import override
+from pplebm.phases import Phases
 from pplebm.ppl import Latents
 from pplebm.program import Program
 
@@ -34,6 +35,7 @@ class Run:
         self.program, self.page, self.hyper, self.params = program, page, hyper, params
         self.scaling = Scaling.from_json(manifest["data"]["scaling"])
         self.event_shape = tuple(manifest["data"]["event_shape"])
+        self._phases: dict[Any, Phases] = {}
 
     def __repr__(self) -> str:
         m = self.manifest
@@ -51,13 +53,12 @@ class Run:
         key = self.program.ppl.key(seed)
         if base or not self.program.tilts:
             return self.program.draw_base(key, n, self.params)
-        hyper = self._with_steps("n_steps_prior", n_steps)
-        return self.page.prior(self.program.ppl, key, self.program, self.params, n, hyper)[0]
+        return self._phases_of("n_steps_prior", n_steps).prior(key, self.params, n)
 
     def posterior_latents(self, x: Any, seed: int = 0, n_steps: int | None = None) -> Latents:
         """One latent per datum of the posterior, centred coordinates; x in model units."""
-        ppl, hyper = self.program.ppl, self._with_steps("n_steps_posterior", n_steps)
-        return self.page.posterior(ppl, ppl.key(seed), self.program, self.params, ppl.asarray(x), hyper)[0]
+        ppl, phases = self.program.ppl, self._phases_of("n_steps_posterior", n_steps)
+        return phases.posterior(ppl.key(seed), self.params, ppl.asarray(x))
 
     # --- what most people want
 
@@ -117,10 +118,13 @@ class Run:
             raise PplebmError(f"the program observes {', '.join(observed)}; use run.program.observe for each.")
         return {"x": next(iter(observed.values()))}
 
-    def _with_steps(self, field: str, n_steps: int | None) -> Any:
-        if n_steps is None:
-            return self.hyper
-        return override(self.hyper, {field: n_steps}, f"algorithm '{self.manifest['inference']['name']}'")
+    def _phases_of(self, field: str, n_steps: int | None) -> Phases:
+        hyper = self.hyper
+        if n_steps is not None:
+            hyper = override(hyper, {field: n_steps}, f"algorithm '{self.manifest['inference']['name']}'")
+        if hyper not in self._phases:
+            self._phases[hyper] = Phases(self.program, self.page, hyper)
+        return self._phases[hyper]
 
     def _by_chunks(self, function: Callable[[Any, int], Any], x: Any, seed: int) -> dict[str, np.ndarray]:
         """Apply to data in the user's units, chunk by chunk; short chunks are filled up so that shapes repeat."""
@@ -136,19 +140,23 @@ class Run:
         return {name: self.program.ppl.to_numpy(a) for name, a in arrays.items()}
 
 
-def open_run(path: str | Path, model: Callable[..., Any] | None = None) -> Run:
+def open_run(path: str | Path, model: Callable[..., Any] | None = None, backend: str | None = None) -> Run:
     """Open a run folder; pages are taken from the copies in it, nothing is unpickled.
 
     Args:
         path: folder that `pplebm.fit` or `pplebm fit --out` wrote.
         model: the callable, for a run that was fitted on a callable instead of a page or file; its own modules
             take the learned weights.
+        backend: open a run of a gallery page in the other language. Weights, hyperparameters and scaling carry over;
+            the random numbers, and so single draws, do not.
 
     Raises:
         PplebmError: if there is no run, no checkpoint, or the pages and the checkpoint do not match.
     """
     folder = Path(path)
     manifest = files.read_manifest(folder)
+    if backend is not None and backend != manifest["backend"]:
+        manifest = _in_other_language(manifest, backend)
     program, page, hyper = rebuild(folder, manifest, model)
     x = program.ppl.asarray(np.zeros((hyper.batch_size, *manifest["data"]["event_shape"])))
     template = train.begin(page, program, x, hyper, manifest["seed"])
@@ -157,6 +165,15 @@ def open_run(path: str | Path, model: Callable[..., Any] | None = None) -> Run:
     if model is not None:
         program.write_back(params)
     return Run(folder, manifest | {"updates": progress.update}, program.with_params(params), page, hyper, params)
+
+
+def _in_other_language(manifest: dict[str, Any], backend: str) -> dict[str, Any]:
+    name = manifest["model"]["name"]
+    if manifest["model"]["page"] is None or not manifest["model"]["hyper"]:
+        raise PplebmError(
+            f"'{name}' is a {manifest['backend']} program; only gallery pages open on '{backend}' as well."
+        )
+    return manifest | {"backend": backend}
 
 
 def rebuild(folder: Path, manifest: dict[str, Any], model: Any = None) -> tuple[Program, ModuleType, Any]:
@@ -171,7 +188,7 @@ def rebuild(folder: Path, manifest: dict[str, Any], model: Any = None) -> tuple[
     page = gallery.load_copy(folder / manifest["inference"]["page"]["file"], manifest["inference"]["home"], seed)
     hyper = override(page.Hyper(), manifest["inference"]["hyper"], "the algorithm page of this run")
     example = np.load(folder / "example.npy", allow_pickle=False)
-    return Program(model, data=example, seed=seed), page, hyper
+    return Program(model, data=example, seed=seed, backend=manifest["backend"]), page, hyper
 
 
 def _count(n: Any) -> int:

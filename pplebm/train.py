@@ -54,14 +54,16 @@ def updates(
         PplebmError: after ten roll-backs, or when the batch size exceeds the data.
     """
     ppl, per_epoch, epoch = program.ppl, len(train) // hyper.batch_size, -1
+    stream = int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    step = ppl.compiled(lambda key, state, x: page.step(ppl, key, state, program, x, hyper))
     order: list[np.ndarray] = batches(len(train), hyper.batch_size, seed, 0)
     while True:
         if progress.update // per_epoch != epoch:
             epoch = progress.update // per_epoch
             order = batches(len(train), hyper.batch_size, seed, epoch)
         x = ppl.asarray(train[order[progress.update % per_epoch]])
-        key = ppl.split(ppl.key(seed), 3)[0] + 1000003 * progress.update + progress.n_rollbacks
-        state, info = page.step(ppl, key, progress.state, program, x, hyper)
+        key = ppl.key((stream + 1000003 * progress.update + progress.n_rollbacks) % 2**63)
+        state, info = step(key, progress.state, x)
         metrics = {name: float(value) for name, value in info._asdict().items()}
         update = progress.update + 1
         if all(map(math.isfinite, metrics.values())) and _finite(ppl, state):

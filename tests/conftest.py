@@ -9,15 +9,15 @@ import torch
 hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("fixed")
 
-BACKENDS = ("pyro",)
+BACKENDS = ("pyro", "numpyro")
 
 
 @pytest.fixture(params=BACKENDS)
 def ppl(request):
     """Every backend in turn."""
-    from pplebm.program import backend
+    from pplebm.program import load_backend
 
-    return backend(request.param)
+    return load_backend(request.param)
 
 
 @pytest.fixture

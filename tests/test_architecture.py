@@ -24,6 +24,7 @@ LAYERS = {
     "gallery": 4,
     "data": 4,
     "fitting": 4,
+    "phases": 4,
     "scores": 4,
     "models": 4,
     "inference": 4,
@@ -31,6 +32,7 @@ LAYERS = {
     "guides": 3,
     "evidence": 3,
     "interop": 3,
+    "numpyro": 3,  # the statement for NumPyro programs
     "kernels": 2,
     "chains": 2,
     "diagnostics": 2,

@@ -32,8 +32,8 @@ def test_parameter_names_agree_with_the_protocol(ppl):
 
 def test_split_gives_independent_keys_and_repeats(ppl):
     keys = ppl.split(ppl.key(3), 4)
-    assert [int(np.sum(k)) for k in keys] == [int(np.sum(k)) for k in ppl.split(ppl.key(3), 4)]
-    assert len({int(np.sum(k)) for k in keys}) == 4
+    assert [str(k) for k in keys] == [str(k) for k in ppl.split(ppl.key(3), 4)]
+    assert len({str(k) for k in keys}) == 4
 
 
 def test_normal_like_is_standard_normal_and_repeats(ppl):
@@ -111,7 +111,7 @@ def test_arrays(ppl):
 def test_seeded_repeats_the_hosts_draws_and_leaves_no_trace(ppl):
     def draw(seed):
         with ppl.seeded(ppl.key(seed)):
-            return ppl.to_numpy(ppl.dist.Normal(0.0, 1.0).sample((3,)))
+            return ppl.to_numpy(ppl.sample("z", ppl.dist.Normal(0.0, 1.0).expand([3])))
 
     assert (draw(1) == draw(1)).all() and (draw(1) != draw(2)).any()
 
@@ -119,12 +119,18 @@ def test_seeded_repeats_the_hosts_draws_and_leaves_no_trace(ppl):
 def test_threads_are_as_before_afterwards(ppl):
     before = torch.get_num_threads()
     with pytest.raises(ValueError), ppl.threads_for(10):
-        assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == (1 if ppl.name == "pyro" else before)
         raise ValueError
     assert torch.get_num_threads() == before
     with ppl.threads_for(10**12):
         assert torch.get_num_threads() == before
 
 
-def test_key_is_never_negative_or_too_large(ppl):
-    assert all(0 <= k < 2**63 for k in ppl.split(ppl.key(2**62), 100))
+def test_keys_take_large_seeds(ppl):
+    keys = ppl.split(ppl.key(2**63 - 1), 100)
+    assert ppl.normal_like(keys[99], {"a": ppl.asarray(np.zeros(2))})["a"].shape == (2,)
+
+
+def test_compiled_functions_give_the_same(ppl):
+    double = ppl.compiled(lambda tree: {"a": 2.0 * tree["a"]})
+    assert ppl.to_numpy(double({"a": ppl.asarray(np.ones(2))})["a"]).tolist() == [2.0, 2.0]

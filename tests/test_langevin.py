@@ -12,11 +12,18 @@ from scipy.linalg import solve_discrete_lyapunov
 from pplebm import chains
 from pplebm.errors import PplebmError
 from pplebm.kernels.langevin import from_h, from_tau, init, langevin
+from pplebm.program import load_backend
 
 pytestmark = pytest.mark.usefixtures("float64")
 N = 5_000  # chains; all tolerances below follow from it
 LAMBDA = np.array([[2.0, 0.6, 0.0], [0.6, 1.0, -0.3], [0.0, -0.3, 0.5]])
 MEAN = np.array([1.0, -2.0, 0.5])
+
+
+@pytest.fixture
+def ppl():
+    """Chains in torch; the same kernel in JAX is compared with it in test_parity."""
+    return load_backend("pyro")
 
 
 def gaussian_target(z):

@@ -119,7 +119,7 @@ def test_random_density_is_refused():
 
 
 def test_graph_that_disagrees_with_an_eager_run_is_refused():
-    from pplebm.backends.pyro.compiled import compile_graph
+    from pplebm.backends.pyro.graphs import compile_graph
 
     calls = []
 

@@ -24,6 +24,7 @@ def check(
     hyper: Mapping[str, Any] | None = None,
     seed: int = 0,
     data_dir: str | Path | None = None,
+    backend: str = "pyro",
 ) -> Report:
     """Find out what is wrong with a model on data under an algorithm, or with an algorithm, without learning.
 
@@ -38,6 +39,7 @@ def check(
         hyper: changes to the hyperparameters of either page.
         seed: of data split, initial weights and noise.
         data_dir: where named data sets lie.
+        backend: "pyro" or "numpyro"; for a callable or a file of your own, the language it is written in.
 
     Returns:
         The findings, in order; what they made impossible is skipped. `report.ok` sums them up.
@@ -66,8 +68,8 @@ def check(
     settings = override(algorithm.Hyper(), shares["inference"], f"algorithm '{gallery.page_name(algorithm)}'")
     bound = model if callable(model) else None
     if page is not None:
-        bound = _bind(items, page, dataset.event_shape, seed, shares["model"])
-    models.check(items, bound, dataset, algorithm, settings, seed)
+        bound = _bind(items, page, backend, dataset.event_shape, seed, shares["model"])
+    models.check(items, bound, dataset, algorithm, settings, seed, backend)
     return Report(f"{subject} on {dataset.name} by {gallery.page_name(algorithm)}", tuple(items.findings))
 
 
@@ -82,7 +84,7 @@ def _load(items: Checklist, model: str | Path, seed: int) -> ModuleType | None:
         pages.append(gallery.load(model, seed))
         kind = "an algorithm page" if hasattr(pages[0], "step") else "a page for every backend"
         if not hasattr(pages[0], "step") and not gallery.is_gallery_model(pages[0].model):
-            kind = "a plain Pyro program"
+            kind = "a plain program"
         return True, f"{pages[0].__file__} is {kind}"
 
     items.look("loads", loads, essential=True)
@@ -98,15 +100,17 @@ def _shares(page: ModuleType | None, algorithm: ModuleType, changes: dict[str, A
     return shares
 
 
-def _bind(items: Checklist, page: ModuleType, shape: tuple[int, ...], seed: int, hyper: dict[str, Any]) -> Any:
+def _bind(
+    items: Checklist, page: ModuleType, backend: str, shape: tuple[int, ...], seed: int, hyper: dict[str, Any]
+) -> Any:
     """The page as a callable of a batch, its networks made."""
     bound: list[Callable[..., Any]] = []
 
     def networks() -> tuple[bool, str]:
-        bound.append(gallery.bind(page, "pyro", shape=shape, seed=seed, **hyper))
+        bound.append(gallery.bind(page, backend, shape=shape, seed=seed, **hyper))
         return True, f"made for data of shape {shape}"
 
     if not gallery.is_gallery_model(page.model):
-        return gallery.bind(page, "pyro", shape=shape, seed=seed)
+        return gallery.bind(page, backend, shape=shape, seed=seed)
     items.look("networks", networks, essential=True)
     return bound[0] if bound else None

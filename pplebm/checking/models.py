@@ -23,9 +23,9 @@ OUTWARD = (10.0, 100.0)  # and where the tilted prior must fall off
 LEFT_OF_RUN = "the model failed on"
 
 
-def check(items: Checklist, model: Any, data: Dataset, page: ModuleType, hyper: Any, seed: int) -> None:
+def check(items: Checklist, model: Any, data: Dataset, page: ModuleType, hyper: Any, seed: int, backend: str) -> None:
     """Add the findings on a model to a checklist; None for a model that did not load."""
-    m = _Model(model, data, page, hyper, seed)
+    m = _Model(model, data, page, hyper, seed, backend)
     items.look("runs", m.runs, essential=True)
     items.look("sites", m.sites, essential=True)
     items.look("global latents", m.global_latents, essential=True)
@@ -44,8 +44,8 @@ def check(items: Checklist, model: Any, data: Dataset, page: ModuleType, hyper: 
 class _Model:
     """A model on a batch of data; every method looks at one thing."""
 
-    def __init__(self, model: Any, data: Dataset, page: ModuleType, hyper: Any, seed: int) -> None:
-        self.model, self.data, self.page, self.seed = model, data, page, seed
+    def __init__(self, model: Any, data: Dataset, page: ModuleType, hyper: Any, seed: int, backend: str) -> None:
+        self.model, self.data, self.page, self.seed, self.backend = model, data, page, seed, backend
         n = min(BATCH, hyper.batch_size, len(data.train))
         self.hyper, self.n = hyper._replace(batch_size=n), n
         self.refused: PplebmError | None = None  # by the structure of the program, told under "sites"
@@ -61,7 +61,7 @@ class _Model:
 
     def runs(self) -> Verdict:
         try:
-            self.program = Program(self.model, data=self.data.train[:5], seed=self.seed)
+            self.program = Program(self.model, data=self.data.train[:5], seed=self.seed, backend=self.backend)
         except PplebmError as error:
             if str(error).startswith(LEFT_OF_RUN):
                 raise
@@ -90,7 +90,7 @@ class _Model:
         return True, f"none: every latent stands in the plate '{self.program.plate}'"
 
     def batch_sizes(self) -> Verdict:
-        Program(self.model, data=self.data.train[:3], seed=self.seed)
+        Program(self.model, data=self.data.train[:3], seed=self.seed, backend=self.backend)
         self.z = self.program.draw_base(self._keys(1)[0], self.n)
         return True, f"runs on 3, 5 and {self.n} data alike"
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pplebm.runs import Run
 
 SHOWN = ("log_likelihood", "energy_gap", "tilt_positive", "tilt_negative", "held_out_error", "seconds")
-NEW_RUN_ONLY = ("inference", "seed", "pairs")  # options that a run has settled
+NEW_RUN_ONLY = ("inference", "seed", "pairs", "backend")  # options that a run has settled
 
 
 @click.command()
@@ -24,6 +24,7 @@ NEW_RUN_ONLY = ("inference", "seed", "pairs")  # options that a run has settled
 @click.option("--inference", default="short_run_mle", show_default=True, help="Algorithm page, by name or path.")
 @click.option("--data", help="Name of a data set, or a .npy, .npz or .csv file.  [default: digits]")
 @click.option("--data-dir", type=click.Path(), help="Where named data sets lie.")
+@click.option("--backend", default="pyro", show_default=True, help="pyro or numpyro.")
 @click.option("--out", type=click.Path(), help="Run folder.  [default: runs/MODEL-INFERENCE-seedN]")
 @click.option("--steps", type=click.IntRange(1), help="Number of updates.  [default: the algorithm's own]")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
@@ -47,7 +48,7 @@ def fit(context: click.Context, model: str | None, resume: bool, no_report: bool
 
         run = learn(
             model, options["data"] or "digits", options["inference"], options["out"], options["seed"],
-            options["steps"], changes, options["data_dir"],
+            options["steps"], changes, options["data_dir"], options["backend"],
         )  # fmt: skip
     finish(run, not no_report)
 

@@ -89,16 +89,19 @@ def copy(name: str, file: str) -> None:
 @click.option("--data", default="digits", show_default=True, help="Name of a data set, or a .npy, .npz or .csv file.")
 @click.option("--data-dir", type=click.Path(), help="Where named data sets lie.")
 @click.option("--inference", default="short_run_mle", show_default=True, help="Algorithm page, by name or path.")
+@click.option("--backend", default="pyro", show_default=True, help="pyro or numpyro.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
 @click.option("--set", "pairs", multiple=True, metavar="NAME=VALUE", help="Change a hyperparameter; repeatable.")
-def check(model: str, data: str, data_dir: str | None, inference: str, seed: int, pairs: tuple[str, ...]) -> int:
+def check(
+    model: str, data: str, data_dir: str | None, inference: str, backend: str, seed: int, pairs: tuple[str, ...]
+) -> int:
     """Find out what is wrong with a model, in seconds.
 
     Or with an algorithm. Exit status 1 if anything is.
     """
     from pplebm.checking import check as run
 
-    report = run(model, data, inference, settings(pairs), seed, data_dir)
+    report = run(model, data, inference, settings(pairs), seed, data_dir, backend)
     click.echo(str(report))
     return 0 if report.ok else 1
 

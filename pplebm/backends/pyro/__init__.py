@@ -6,6 +6,7 @@ import pyro.distributions as dist
 
 from pplebm.backends.pyro.arrays import adam as adam
 from pplebm.backends.pyro.arrays import asarray as asarray
+from pplebm.backends.pyro.arrays import compiled as compiled
 from pplebm.backends.pyro.arrays import exp as exp
 from pplebm.backends.pyro.arrays import init_adam as init_adam
 from pplebm.backends.pyro.arrays import isfinite as isfinite

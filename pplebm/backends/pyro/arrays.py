@@ -92,6 +92,11 @@ def iterate(step: Callable[[Any, int], tuple[Any, Any]], state: Any, keys: Seque
     return state, tree_map(lambda *rows: torch.stack(rows), outs[0], *outs[1:]) if outs else None
 
 
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function itself: densities are compiled one by one on this side."""
+    return function
+
+
 @contextlib.contextmanager
 def threads_for(work: int) -> Iterator[None]:
     """Run on one thread what is too small to share; `work` is about the number of multiplications of one step.

@@ -13,8 +13,9 @@ from pyro.distributions.util import scale_and_mask
 from pyro.poutine.messenger import Messenger
 
 from pplebm.backends.pyro import tracing
-from pplebm.backends.pyro.compiled import compile_graph
 from pplebm.backends.pyro.coordinates import to_coordinates, to_value
+from pplebm.backends.pyro.graphs import compile_graph
+from pplebm.backends.structure import structure_of
 from pplebm.errors import PplebmError
 
 Tensors = dict[str, torch.Tensor]
@@ -70,8 +71,8 @@ class TracedProgram:
             trace, shorter = (
                 poutine.trace(lambda x: tracing.call(model, x)).get_trace(x) for x in (data, data[: len(data) // 2 + 1])
             )
-        self.structure = tracing.structure_of(trace, len(data), plate)
-        tracing.structure_of(shorter, len(data) // 2 + 1, plate)  # a plate of fixed size fits one batch only
+        self.structure = structure_of(*tracing.split_trace(trace), len(data), plate, tracing.HOST)
+        structure_of(*tracing.split_trace(shorter), len(data) // 2 + 1, plate, tracing.HOST)  # no plate of fixed size
         self.tilt_names = frozenset(s.name for s in self.structure.tilts)
         self.observed_names = frozenset(s.name for s in self.structure.observed)
         self._leaves = tracing.parameters_of(trace)

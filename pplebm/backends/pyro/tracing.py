@@ -12,8 +12,8 @@ from pyro.poutine.util import site_is_subsample
 from torch.distributions import constraints
 from torch.overrides import TorchFunctionMode
 
+from pplebm.backends.structure import Host, axis, plates_of
 from pplebm.errors import PplebmError
-from pplebm.ppl import Site, Structure
 
 _REQUIRES_GRAD = torch.Tensor.requires_grad.__get__  # type: ignore[attr-defined]
 _CALL_HINT = "pplebm calls the model with one argument, a batch of data of shape (B, ...)."
@@ -62,126 +62,27 @@ def call(model: Any, x: torch.Tensor) -> Any:
         raise PplebmError(f"the model failed on a batch of shape {tuple(x.shape)}: {what} ({_CALL_HINT})") from error
 
 
-def plates_of(site: dict[str, Any]) -> dict[str, Any]:
-    """Vectorised plates around a site, by name."""
-    return {f.name: f for f in site["cond_indep_stack"] if f.vectorized}
-
-
-def sample_sites(trace: Any) -> list[dict[str, Any]]:
-    """Sample statements in program order, without deterministic ones."""
-    return [
-        site
-        for site in trace.nodes.values()
-        if site["type"] == "sample" and not site["infer"].get("_deterministic") and not site_is_subsample(site)
+def split_trace(trace: Any) -> tuple[list[dict[str, Any]], dict[str, int]]:
+    """Sample statements in program order, without deterministic ones, and the full sizes of subsampled plates."""
+    samples = {name: site for name, site in trace.nodes.items() if site["type"] == "sample"}
+    full_sizes = {name: site["fn"].size for name, site in samples.items() if site_is_subsample(site)}
+    kept = [
+        site for name, site in samples.items() if name not in full_sizes and not site["infer"].get("_deterministic")
     ]
+    return kept, full_sizes
 
 
-def find_plate(sites: list[dict[str, Any]], full_sizes: dict[str, int], batch: int, wanted: str | None) -> str:
-    """Name of the data plate: the one asked for, the only one, or the one named "data"."""
-    frames = {name: frame for site in sites for name, frame in plates_of(site).items()}
-    if wanted is None:
-        wanted = next(iter(frames)) if len(frames) == 1 else "data"
-    if wanted not in frames:
-        found = ", ".join(f"'{n}'" for n in frames) or "none"
-        raise PplebmError(
-            f"no data plate: plates found: {found}; put per-datum sites inside `with pyro.plate('data', len(x)):` "
-            f"or name the data plate with Program(model, plate=...)."
-        )
-    size = full_sizes.get(wanted, frames[wanted].size)
-    if size != batch:
-        raise PplebmError(
-            f"plate '{wanted}' has size {size} on a batch of {batch} data; write "
-            f"pyro.plate('{wanted}', len(x)) without subsampling, pplebm passes the mini-batches itself."
-        )
-    return wanted
+def unwrap(fn: Any) -> Any:
+    """The distribution inside Independent."""
+    while isinstance(fn, torch.distributions.Independent):
+        fn = fn.base_dist
+    return fn
 
 
 def noise_scale(fn: Any) -> Any | None:
     """The Normal or MultivariateNormal inside a distribution, if its noise coordinates are known."""
-    while isinstance(fn, torch.distributions.Independent):
-        fn = fn.base_dist
-    normal = (torch.distributions.Normal, torch.distributions.MultivariateNormal)
-    return fn if isinstance(fn, normal) else None
-
-
-def check_latent(site: dict[str, Any]) -> None:
-    """Refuse what gradients cannot reach."""
-    name, fn = site["name"], site["fn"]
-    if fn.support.is_discrete:
-        raise PplebmError(
-            f"latent site '{name}' ({type(fn).__name__}) is discrete; Langevin and HMC need continuous latents: "
-            f"marginalise it, or observe it."
-        )
-    if not fn.has_rsample and fn.support is constraints.dependent:
-        raise PplebmError(f"latent site '{name}' has no support that can be mapped to real coordinates.")
-
-
-def check_tilt(site: dict[str, Any], plate: str) -> None:
-    """Refuse tilts that are not one number per datum."""
-    name, frames = site["name"], plates_of(site)
-    if plate not in frames:
-        raise PplebmError(
-            f"tilt '{name}' stands outside the data plate '{plate}'; move it inside, one value per datum, shape (B,)."
-        )
-    if not torch.isfinite(site["fn"].log_factor).all():
-        raise PplebmError(
-            f"tilt '{name}' is not finite at draws of the base; keep its argument in its domain, or bound it with "
-            f"tilt('{name}', ..., bound=8.0)."
-        )
-    expected = [1] * max(-f.dim for f in frames.values())
-    for frame in frames.values():
-        expected[frame.dim] = frame.size
-    got = tuple(site["infer"]["tilt_shape"])
-    if got != tuple(expected):
-        raise PplebmError(
-            f"tilt '{name}' returned shape {got}; expected {tuple(expected)}, one value per datum of plate '{plate}'. "
-            f"Sum over event axes only, and squeeze the last axis of a net that ends in one unit."
-        )
-
-
-def structure_of(trace: Any, batch: int, wanted_plate: str | None) -> Structure:
-    """Sort the sites of a trace into latents, observations and tilts, and refuse what cannot be handled."""
-    sites = sample_sites(trace)
-    for site in sites:
-        if not site["is_observed"]:
-            check_latent(site)
-    subsamples = {n: s["fn"].size for n, s in trace.nodes.items() if s["type"] == "sample" and site_is_subsample(s)}
-    plate = find_plate(sites, subsamples, batch, wanted_plate)
-    latents, observed, tilts, has_noise, bounds = [], [], [], {}, {}
-    for site in sites:
-        name, local = site["name"], plate in plates_of(site)
-        if site["infer"].get("is_tilt"):
-            check_tilt(site, plate)
-            tilts.append(Site(name, (), "", "tilt", True))
-            if site["infer"]["bound"] is not None:
-                bounds[name] = float(site["infer"]["bound"])
-        elif site["infer"].get("is_auxiliary"):
-            raise PplebmError(
-                f"site '{name}' is a pyro.factor, which pplebm cannot place in prior or likelihood; write "
-                f"tilt('{name}', ...) for a factor of the prior, or an observed pyro.sample for the likelihood."
-            )
-        elif site["is_observed"]:
-            if not local:
-                raise PplebmError(f"observed site '{name}' stands outside the data plate '{plate}'; move it inside.")
-            observed.append(describe(site, site["value"], plate))
-        else:
-            has_noise[name] = noise_scale(site["fn"]) is not None
-            unconstrained = torch.distributions.biject_to(site["fn"].support).inv(site["value"])
-            latents.append(describe(site, unconstrained, plate))
-    if not latents:
-        raise PplebmError("the program has no latent site; write pyro.sample('z', ...) without obs for one.")
-    return Structure(plate, tuple(latents), tuple(observed), tuple(tilts), has_noise, bounds)
-
-
-def describe(site: dict[str, Any], value: torch.Tensor, plate: str) -> Site:
-    """Name, per-datum shape, support and distribution of a site."""
-    frames = plates_of(site)
-    local = plate in frames
-    shape = tuple(datum_first(value, site, plate).shape[1:]) if local else tuple(value.shape)
-    fn = site["fn"]
-    while isinstance(fn, torch.distributions.Independent):
-        fn = fn.base_dist
-    return Site(site["name"], shape, support_name(fn.support), type(fn).__name__, local)
+    fn = unwrap(fn)
+    return fn if isinstance(fn, (torch.distributions.Normal, torch.distributions.MultivariateNormal)) else None
 
 
 def support_name(support: Any) -> str:
@@ -192,18 +93,25 @@ def support_name(support: Any) -> str:
     return str(support).strip("()").lower()
 
 
+HOST = Host(
+    name="pyro",
+    unwrap=unwrap,
+    has_noise=lambda fn: noise_scale(fn) is not None,
+    is_discrete=lambda fn: fn.support.is_discrete,
+    support_name=support_name,
+    unconstrained=lambda fn, value: torch.distributions.biject_to(fn.support).inv(value),
+    all_finite=lambda a: bool(torch.isfinite(a).all()),
+)
+
+
 def datum_first(value: torch.Tensor, site: dict[str, Any], plate: str) -> torch.Tensor:
     """Move the data axis of a site's value to the front: (B, other plates, event)."""
-    return value.movedim(_axis(value, site, plate), 0)
+    return value.movedim(axis(value.dim(), site, plate), 0)
 
 
 def datum_back(value: torch.Tensor, site: dict[str, Any], plate: str) -> torch.Tensor:
     """The inverse of `datum_first`."""
-    return value.movedim(0, _axis(value, site, plate))
-
-
-def _axis(value: torch.Tensor, site: dict[str, Any], plate: str) -> int:
-    return value.dim() - site["fn"].event_dim + plates_of(site)[plate].dim
+    return value.movedim(0, axis(value.dim(), site, plate))
 
 
 def per_datum(log_density: torch.Tensor, site: dict[str, Any], plate: str) -> torch.Tensor:

@@ -1,0 +1,127 @@
+"""Arrays, keys, derivatives and updates in JAX: the numerical half of the narrow waist."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import optax
+
+exp = jnp.exp
+softplus = jax.nn.softplus
+where = jnp.where
+isfinite = jnp.isfinite
+
+
+def asarray(a: Any) -> jax.Array:
+    """Turn numbers and arrays into a JAX array; floating point takes JAX's default precision."""
+    array = jnp.asarray(a)
+    return array.astype(jnp.result_type(float)) if jnp.issubdtype(array.dtype, jnp.floating) else array
+
+
+def to_numpy(a: jax.Array) -> np.ndarray:
+    """Copy an array into a NumPy array."""
+    return np.array(a)
+
+
+def take(schedule: Any, step: Any) -> Any:
+    """Entry `step` of a schedule (the last one beyond its end); a plain number is a constant schedule."""
+    return schedule if isinstance(schedule, (int, float)) else schedule[jnp.minimum(step, len(schedule) - 1)]
+
+
+# --- randomness by JAX's own keys
+
+
+def key(seed: int) -> jax.Array:
+    """Make a key from a seed."""
+    return jax.random.key(seed)
+
+
+def split(key: jax.Array, n: int = 2) -> jax.Array:
+    """Derive n independent keys."""
+    return jax.random.split(key, n)
+
+
+def normal_like(key: jax.Array, tree: Any) -> Any:
+    """Draw a tree of standard normal arrays with the shapes of `tree`."""
+    leaves, structure = jax.tree.flatten(tree)
+    keys = jax.random.split(key, len(leaves))
+    draws = [jax.random.normal(k, a.shape, a.dtype) for k, a in zip(keys, leaves, strict=True)]
+    return jax.tree.unflatten(structure, draws)
+
+
+def seeded(key: jax.Array) -> Any:
+    """NumPyro's sample statements draw from this key for a while."""
+    return numpyro.handlers.seed(rng_seed=key)
+
+
+# --- derivatives, loops, compilation
+
+
+def value_and_grad(function: Callable[[Any], Any], at: Any, has_aux: bool = False) -> tuple[Any, Any]:
+    """Value of `function` at a tree, and the gradient of the sum of its (first) result; see the Pyro side."""
+
+    def total(tree: Any) -> tuple[jax.Array, Any]:
+        out = function(tree)
+        return jnp.sum(out[0] if has_aux else out), out
+
+    (_, out), gradient = jax.value_and_grad(total, has_aux=True)(at)
+    return out, gradient
+
+
+def stop_gradient(tree: Any) -> Any:
+    """Cut every array of a tree off from the gradient."""
+    return jax.lax.stop_gradient(tree)
+
+
+def iterate(step: Callable[[Any, Any], tuple[Any, Any]], state: Any, keys: jax.Array) -> tuple[Any, Any]:
+    """Run `state, out = step(state, key)` over keys by a scan; outs are stacked along a new first axis."""
+    return jax.lax.scan(step, state, keys)
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile a pure function of arrays as a whole."""
+    return jax.jit(function)
+
+
+def threads_for(work: int) -> Any:
+    """XLA chooses its own threads."""
+    return contextlib.nullcontext()
+
+
+# --- updates
+
+
+class AdamState(NamedTuple):
+    """First and second moments by parameter name, and the number of updates."""
+
+    mean: dict[str, jax.Array]
+    square: dict[str, jax.Array]
+    n_updates: jax.Array
+
+
+def init_adam(params: Mapping[str, jax.Array]) -> AdamState:
+    """Moments zero."""
+    zeros = {n: jnp.zeros_like(p) for n, p in params.items()}
+    return AdamState(zeros, dict(zeros), jnp.asarray(0.0))
+
+
+def adam(
+    params: Mapping[str, jax.Array],
+    gradients: Mapping[str, jax.Array],
+    state: AdamState,
+    rates: Mapping[str, Any],
+    betas: tuple[float, float] = (0.9, 0.999),
+) -> tuple[dict[str, jax.Array], AdamState]:
+    """One Adam descent step with a learning rate per parameter; returns new arrays."""
+    rule = optax.scale_by_adam(*betas)
+    before = optax.ScaleByAdamState(state.n_updates.astype(jnp.int32), dict(state.mean), dict(state.square))
+    updates, after = rule.update(dict(gradients), before)
+    new = {n: p - rates[n] * updates[n] for n, p in params.items()}
+    assert isinstance(after, optax.ScaleByAdamState)
+    return new, AdamState(after.mu, after.nu, state.n_updates + 1)

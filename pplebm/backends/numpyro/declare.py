@@ -1,0 +1,92 @@
+"""Statements of a model: the tilt, and gallery pages as ordinary NumPyro callables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+from numpyro.distributions.distribution import Unit
+
+from pplebm import nets
+from pplebm.backends.numpyro.arrays import asarray
+from pplebm.errors import PplebmError
+
+sample = numpyro.sample
+plate = numpyro.plate
+
+_ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "linear": lambda a: a,
+    "tanh": jnp.tanh,
+    "silu": jax.nn.silu,
+    "gelu": partial(jax.nn.gelu, approximate=False),
+    "leaky_relu": partial(jax.nn.leaky_relu, negative_slope=0.2),
+}
+
+
+def tilt(name: str, log_factor: jax.Array, bound: float | None = None) -> None:
+    r"""Multiply the prior density by exp(f), renormalised: :math:`p(z) = e^{f(z)} p_0(z) / Z`.
+
+    The statement of `pplebm.tilt` for NumPyro programs; its arguments, limits and errors are the same.
+
+    Example:
+        >>> import numpyro, jax.numpy as jnp, numpyro.distributions as dist, pplebm
+        >>> def model(x):
+        ...     with numpyro.plate("data", len(x)):
+        ...         z = numpyro.sample("z", dist.Normal(0., 1.).expand([2]).to_event(1))
+        ...         tilt("f", -0.5 * (z ** 2).sum(-1))
+        ...         numpyro.sample("x", dist.Normal(z, 0.3).to_event(1), obs=x)
+        >>> program = pplebm.Program(model, data=jnp.zeros((3, 2)), backend="numpyro")
+        >>> [site.name for site in program.tilts]
+        ['f']
+    """
+    if not isinstance(log_factor, (jax.Array, np.ndarray)):
+        raise PplebmError(f"tilt '{name}' got {type(log_factor).__name__}; give it an array of shape (B,).")
+    if bound is not None and not bound > 0:
+        raise PplebmError(f"tilt '{name}' got bound {bound}; a bound is a positive number of nats, or None.")
+    f = log_factor if bound is None else bound * jnp.tanh(log_factor / bound)
+    infer: Any = {"is_auxiliary": True, "is_tilt": True, "tilt_shape": tuple(f.shape), "bound": bound}
+    unit = Unit(f)
+    numpyro.sample(name, unit, obs=unit.sample(None), infer=infer)
+
+
+def param(name: str, init: Any) -> jax.Array:
+    """Declare a free parameter with an initial value."""
+    return numpyro.param(name, asarray(np.asarray(init, dtype=float)))
+
+
+def apply(net: nets.Net, weights: dict[str, jax.Array], a: jax.Array) -> jax.Array:
+    """Apply a net declared as data to (..., inputs)."""
+    for i, layer in enumerate(net.layers):
+        if isinstance(layer, nets.Dense):
+            a = _ACTIVATIONS[layer.activation](a @ weights[f"weight_{i}"].T + weights[f"bias_{i}"])
+        else:
+            a = a.reshape(*a.shape[:-1], *layer.shape)
+    return a
+
+
+def bind(page: Any, hyper: Any, shape: tuple[int, ...], seed: int) -> Callable[..., Any]:
+    """Make an ordinary NumPyro callable `model(x=None, n=None)` of a gallery page; see `pplebm.bind`."""
+    import pplebm.backends.numpyro as ppl
+
+    rng = np.random.default_rng(seed)
+    declared = page.nets(hyper, shape)
+    initial = {
+        name: {f"{kind}_{i}": asarray(array) for i, layer in enumerate(layers) for kind, array in layer.items()}
+        for name, layers in ((name, nets.initial_weights(net, rng)) for name, net in declared.items())
+    }
+
+    def model(x: jax.Array | None = None, n: int | None = None) -> Any:
+        functions = {
+            name: partial(apply, net, {k: numpyro.param(f"{name}.{k}", v) for k, v in initial[name].items()})
+            for name, net in declared.items()
+        }
+        return page.model(ppl, functions, hyper, x, n)
+
+    model.__name__ = f"{page.__name__.rsplit('.', 1)[-1]}_model"
+    model.example = jnp.zeros((2, *shape))  # type: ignore[attr-defined]
+    return model

@@ -1,0 +1,129 @@
+"""The sites of one run of a model, sorted into latents, observations and tilts: the same for every host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from pplebm.errors import PplebmError
+from pplebm.ppl import Site, Structure
+
+SiteDict = dict[str, Any]
+
+
+class Host(NamedTuple):
+    """What a host knows about its distributions and arrays."""
+
+    name: str  # as it stands in a statement: "pyro" or "numpyro"
+    unwrap: Callable[[Any], Any]  # the distribution inside Independent and the like
+    has_noise: Callable[[Any], bool]
+    is_discrete: Callable[[Any], bool]
+    support_name: Callable[[Any], str]
+    unconstrained: Callable[[Any, Any], Any]  # of a distribution and a value
+    all_finite: Callable[[Any], bool]
+
+
+def plates_of(site: SiteDict) -> dict[str, Any]:
+    """Vectorised plates around a site, by name."""
+    return {f.name: f for f in site["cond_indep_stack"] if f.dim is not None}
+
+
+def axis(n_dims: int, site: SiteDict, plate: str) -> int:
+    """Which axis of a site's value, of n_dims axes, is the data's."""
+    return n_dims - site["fn"].event_dim + plates_of(site)[plate].dim
+
+
+def structure_of(
+    sites: list[SiteDict], full_sizes: dict[str, int], batch: int, wanted_plate: str | None, host: Host
+) -> Structure:
+    """Sort sample statements, and refuse what cannot be handled, by name.
+
+    Args:
+        sites: sample statements in program order, without deterministic ones and subsampling.
+        full_sizes: sizes of subsampled plates.
+        batch: number of data in the run.
+        wanted_plate: name of the data plate, if the user gave one.
+        host: the host's knowledge of its distributions.
+    """
+    for site in sites:
+        if not site["is_observed"] and host.is_discrete(site["fn"]):
+            raise PplebmError(
+                f"latent site '{site['name']}' ({type(site['fn']).__name__}) is discrete; Langevin and HMC need "
+                f"continuous latents: marginalise it, or observe it."
+            )
+    plate = find_plate(sites, full_sizes, batch, wanted_plate, host)
+    latents, observed, tilts, has_noise, bounds = [], [], [], {}, {}
+    for site in sites:
+        name, fn, infer = site["name"], site["fn"], site["infer"] or {}
+        if infer.get("is_tilt"):
+            check_tilt(site, plate, host)
+            tilts.append(Site(name, (), "", "tilt", True))
+            if infer["bound"] is not None:
+                bounds[name] = float(infer["bound"])
+        elif infer.get("is_auxiliary"):
+            raise PplebmError(
+                f"site '{name}' is a {host.name}.factor, which pplebm cannot place in prior or likelihood; write "
+                f"tilt('{name}', ...) for a factor of the prior, or an observed {host.name}.sample for the likelihood."
+            )
+        elif site["is_observed"]:
+            if plate not in plates_of(site):
+                raise PplebmError(f"observed site '{name}' stands outside the data plate '{plate}'; move it inside.")
+            observed.append(describe(site, site["value"], plate, host))
+        else:
+            has_noise[name] = host.has_noise(fn)
+            latents.append(describe(site, host.unconstrained(fn, site["value"]), plate, host))
+    if not latents:
+        raise PplebmError(f"the program has no latent site; write {host.name}.sample('z', ...) without obs for one.")
+    return Structure(plate, tuple(latents), tuple(observed), tuple(tilts), has_noise, bounds)
+
+
+def find_plate(sites: list[SiteDict], full_sizes: dict[str, int], batch: int, wanted: str | None, host: Host) -> str:
+    """Name of the data plate: the one asked for, the only one, or the one named "data"."""
+    frames = {name: frame for site in sites for name, frame in plates_of(site).items()}
+    if wanted is None:
+        wanted = next(iter(frames)) if len(frames) == 1 else "data"
+    if wanted not in frames:
+        found = ", ".join(f"'{n}'" for n in frames) or "none"
+        raise PplebmError(
+            f"no data plate: plates found: {found}; put per-datum sites inside "
+            f"`with {host.name}.plate('data', len(x)):` or name the data plate with Program(model, plate=...)."
+        )
+    size = full_sizes.get(wanted, frames[wanted].size)
+    if size != batch:
+        raise PplebmError(
+            f"plate '{wanted}' has size {size} on a batch of {batch} data; write "
+            f"{host.name}.plate('{wanted}', len(x)) without subsampling, pplebm passes the mini-batches itself."
+        )
+    return wanted
+
+
+def check_tilt(site: SiteDict, plate: str, host: Host) -> None:
+    """Refuse tilts that are not one finite number per datum."""
+    name, frames = site["name"], plates_of(site)
+    if plate not in frames:
+        raise PplebmError(
+            f"tilt '{name}' stands outside the data plate '{plate}'; move it inside, one value per datum, shape (B,)."
+        )
+    expected = [1] * max(-f.dim for f in frames.values())
+    for frame in frames.values():
+        expected[frame.dim] = frame.size
+    got = tuple(site["infer"]["tilt_shape"])
+    if got != tuple(expected):
+        raise PplebmError(
+            f"tilt '{name}' returned shape {got}; expected {tuple(expected)}, one value per datum of plate '{plate}'. "
+            f"Sum over event axes only, and squeeze the last axis of a net that ends in one unit."
+        )
+    if not host.all_finite(host.unwrap(site["fn"]).log_factor):
+        raise PplebmError(
+            f"tilt '{name}' is not finite at draws of the base; keep its argument in its domain, or bound it with "
+            f"tilt('{name}', ..., bound=8.0)."
+        )
+
+
+def describe(site: SiteDict, value: Any, plate: str, host: Host) -> Site:
+    """Name, per-datum shape, support and distribution of a site."""
+    local, shape = plate in plates_of(site), list(value.shape)
+    if local:
+        del shape[axis(value.ndim, site, plate)]
+    fn = host.unwrap(site["fn"])
+    return Site(site["name"], tuple(shape), host.support_name(fn.support), type(fn).__name__, local)
