@@ -259,10 +259,12 @@ def test_resume_refuses_what_a_run_has_settled(run):
 
 def test_ctrl_c_saves_exits_130_and_says_how_to_go_on(images, tmp_path):
     folder = tmp_path / "run"
+    main = (  # listens to Ctrl-C even where the tests themselves run in the background and do not
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from pplebm.cli import main; main()"
+    )
     process = python(
-        "-m", "pplebm", "fit", "latent_ebm", "--data", images, "--out", folder, "--steps", 100000, "--no-report",
+        "-c", main, "fit", "latent_ebm", "--data", images, "--out", folder, "--steps", 100000, "--no-report",
         *sets(*TINY, *SMALL),
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a test run in the background ignores it
     )  # fmt: skip
     deadline = time.monotonic() + 60
     while not (folder / "checkpoint.safetensors").exists() and time.monotonic() < deadline:
