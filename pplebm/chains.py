@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from pplebm.errors import PplebmError
-from pplebm.kernels import langevin
+from pplebm.kernels.kernel import Kernel, LogDensity
 from pplebm.ppl import Array, Latents, Params
 from pplebm.program import Program
 
@@ -37,24 +36,37 @@ def start(program: Program, key: Any, params: Params, n: int, init: str | Latent
     return dict(init)
 
 
-def run(
-    ppl: Any, key: Any, kernel: Any, state: Any, log_density: Callable[[Latents], Array], n_steps: int
+def run(ppl: Any, key: Any, kernel: Kernel, state: Any, log_density: LogDensity, n_steps: int) -> tuple[Any, Any]:
+    """Run `n_steps` of a kernel on any log density; returns the last state and the infos by step, (n_steps, B) each."""
+    return ppl.iterate(
+        lambda s, noise: kernel.move(noise, s, log_density),
+        state,
+        ppl.split(key, n_steps),
+        lambda k: kernel.noise(k, state.z),
+    )
+
+
+def advance(
+    program: Program, key: Any, kernel: Kernel, state: Any, params: Params, n_steps: int, x: Array | None = None
 ) -> tuple[Any, Any]:
-    """Run `n_steps` of a kernel; returns the last state and the infos stacked by step, (n_steps, B) each."""
-    return ppl.iterate(lambda s, k: kernel(k, s, log_density), state, ppl.split(key, n_steps))
+    """Run `n_steps` of a kernel towards p(z|x), or towards the tilted prior without data; returns what `run` does.
+
+    The program's own loop is used: one step as a graph, compiled or not as `program.how` says.
+    """
+    return program.chain(kernel, state, program.ppl.split(key, n_steps), params, x)
 
 
 def record(
-    ppl: Any, key: Any, kernel: Any, state: Any, log_density: Callable[[Latents], Array], n_steps: int, every: int = 1
-) -> tuple[Any, Any, list[Latents]]:
-    """Like `run`, and keep the latents every so many steps, the start included."""
-    kept, infos = [state.z], []
-    for k in ppl.split(key, n_steps):
-        state, info = kernel(k, state, log_density)
-        infos.append(info)
-        if len(infos) % every == 0:
+    program: Program, key: Any, kernel: Kernel, state: Any, params: Params, n_steps: int, every: int = 1
+) -> tuple[Any, list[Latents]]:
+    """Run a kernel towards the tilted prior and keep the latents every so many steps, the start included."""
+    piece = program.ppl.compiled(lambda state, keys, params: program.chain(kernel, state, keys, params)[0])
+    kept, keys = [state.z], program.ppl.split(key, n_steps)
+    for i in range(0, n_steps, every):
+        state = piece(state, keys[i : i + every], params)
+        if i + every <= n_steps:
             kept.append(state.z)
-    return state, infos, kept
+    return state, kept
 
 
 class Trouble(NamedTuple):
@@ -68,7 +80,7 @@ def short_run(
     program: Program,
     key: Any,
     params: Params,
-    kernel: Any,
+    kernel: Kernel,
     n_steps: int,
     *,
     x: Array | None = None,
@@ -93,12 +105,8 @@ def short_run(
     ppl, moving = program.ppl, program.with_coordinates(coordinates)
     count = len(x) if x is not None else int(n or 0)
     k_start, k_run = ppl.split(key)
-    state = langevin.init(ppl, start(moving, k_start, params, count, init))
-
-    def log_density(z: Latents) -> Array:
-        return moving.log_prior(params, z) if x is None else moving.log_joint(params, z, x)
-
+    state = kernel.init(start(moving, k_start, params, count, init))
     with ppl.threads_for(program.work(count)):
-        state, info = run(ppl, k_run, kernel, state, log_density, n_steps)
+        state, info = advance(moving, k_run, kernel, state, params, n_steps, x)
     z = ppl.stop_gradient(moving.move(params, state.z, "centred"))
     return z, Trouble((state.n_divergent > 0).sum() / count, info.is_tamed.sum() / (count * n_steps))

@@ -36,6 +36,14 @@ class Structure(NamedTuple):
     bounds: dict[str, float]  # tilt -> its bound, for tilts that have one
 
 
+class How(NamedTuple):
+    """How a program's chains run."""
+
+    coordinates: str = "centred"
+    compiled: bool = False  # spend seconds on compiling one step; NumPyro compiles whatever it is given
+    precision: str = "full"  # of the networks inside a step: that of the program, or "bf16"
+
+
 class Traced(Protocol):
     """A program as the host runs it; made by `PPL.trace`."""
 
@@ -48,6 +56,9 @@ class Traced(Protocol):
 
     def terms(self, params: Params, z: Latents, x: Array | None, coordinates: str) -> dict[str, Array]:
         """Log density of every site, (B,) each, log|J| included; without `x` the observed sites are left out."""
+
+    def chain(self, kernel: Any, state: Any, keys: Any, params: Params, x: Array | None, how: How) -> tuple[Any, Any]:
+        """State after one step of a kernel per key towards p(z|x), or towards the prior; infos stacked by step."""
 
     def move(self, params: Params, z: Latents, coordinates: str, target: str) -> Latents:
         """The same latents in other coordinates."""
@@ -99,7 +110,13 @@ class PPL(Protocol):
     # derivatives, loops, updates
     def value_and_grad(self, function: Callable[[Tree], Any], at: Tree, has_aux: bool = False) -> tuple[Any, Tree]: ...
     def stop_gradient(self, tree: Tree) -> Tree: ...
-    def iterate(self, step: Callable[[Any, Any], tuple[Any, Any]], state: Any, keys: Sequence[Any]) -> Any: ...
+    def iterate(
+        self,
+        step: Callable[[Any, Any], tuple[Any, Any]],
+        state: Any,
+        keys: Sequence[Any],
+        draw: Callable[[Any], Tree],
+    ) -> Any: ...
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]: ...
     def threads_for(self, work: int) -> Any: ...
     def init_adam(self, params: Params) -> Any: ...

@@ -9,10 +9,11 @@ from types import ModuleType
 from typing import Any
 
 from pplebm.errors import PplebmError
-from pplebm.ppl import Array, Latents, Params, Site, Traced
+from pplebm.ppl import Array, How, Latents, Params, Site, Traced
 
 COORDINATES = ("centred", "noise")
 BACKENDS = ("pyro", "numpyro")
+PRECISIONS = ("full", "bf16")
 
 
 class Program:
@@ -65,7 +66,7 @@ class Program:
         seed: int = 0,
         backend: str | None = None,
     ) -> None:
-        self.coordinates = _checked(coordinates)
+        self.how = How(_checked(coordinates))
         self.ppl: Any = load_backend(str(backend or getattr(model, "backend", "pyro")))
         self._model, self._plate, self._seed = model, plate, seed
         self._found: Traced | None = None
@@ -133,13 +134,41 @@ class Program:
         return self._traced.structure.plate
 
     @property
+    def coordinates(self) -> str:
+        """ "centred" or "noise"."""
+        return self.how.coordinates
+
+    @property
     def has_noise(self) -> dict[str, bool]:
         """By latent site, whether it has noise coordinates of its own."""
         return dict(self._traced.structure.has_noise)
 
     def with_coordinates(self, coordinates: str) -> Program:
         """The same program, its latents in other coordinates."""
-        return self._changed(coordinates=_checked(coordinates))
+        return self._changed(how=self.how._replace(coordinates=_checked(coordinates)))
+
+    def with_chains(self, compiled: bool | None = None, precision: str | None = None) -> Program:
+        """The same program, its chains run in another way; what is not given stays as it is.
+
+        Args:
+            compiled: on the Pyro side, compile one step of every kernel, which takes seconds for each shape and about
+                halves the time of a step; the uncompiled graph is the default. NumPyro compiles in any case.
+            precision: "full", or on the Pyro side "bf16": matrix products and convolutions inside a step in bfloat16,
+                learning and reported densities in full precision. `pplebm check` tells the error of the gradient.
+
+        Raises:
+            PplebmError: for a precision that is not known, or not for this backend.
+        """
+        how = self.how
+        if precision is not None:
+            if precision not in PRECISIONS:
+                raise PplebmError(f"precision '{precision}' is not known; choose one of {', '.join(PRECISIONS)}.")
+            if precision != "full" and self.ppl.name != "pyro":
+                raise PplebmError(
+                    f"precision '{precision}' is for the backend 'pyro'; on '{self.ppl.name}' it was slower."
+                )
+            how = how._replace(precision=precision)
+        return self._changed(how=how if compiled is None else how._replace(compiled=compiled))
 
     def with_params(self, params: Params) -> Program:
         """The same program with `params` as its own: what `draw_base` and `simulate` use when none are given."""
@@ -188,6 +217,11 @@ class Program:
         for name in names[1:]:
             total = total + terms[name]
         return total
+
+    def chain(self, kernel: Any, state: Any, keys: Any, params: Params, x: Array | None = None) -> tuple[Any, Any]:
+        """One step of a kernel per key towards p(z|x), or the tilted prior; last state, and infos by step."""
+        self._check_latents(state.z, x)
+        return self._traced.chain(kernel, state, keys, params, x, self.how)
 
     # --- draws
 

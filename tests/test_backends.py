@@ -65,9 +65,16 @@ def test_stop_gradient(ppl):
     np.testing.assert_allclose(ppl.to_numpy(gradient["u"]), 1)
 
 
-def test_iterate_stacks_by_step(ppl):
-    total, steps = ppl.iterate(lambda s, k: (s + 1.0, s * 2.0), ppl.asarray(0.0), ppl.split(ppl.key(0), 3))
-    assert float(total) == 3 and ppl.to_numpy(steps).tolist() == [0, 2, 4]
+@pytest.mark.parametrize("n", [3, 100, 250])
+def test_iterate_stacks_by_step_and_draws_by_key(ppl, n):
+    """On both sides of the length at which random numbers are drawn in blocks."""
+    zero = {"a": ppl.asarray(np.zeros(2))}
+    keys = ppl.split(ppl.key(0), n)
+    total, steps = ppl.iterate(lambda s, d: (s + d["a"], (s, d)), zero["a"], keys, lambda k: ppl.normal_like(k, zero))
+    drawn = np.stack([ppl.to_numpy(ppl.normal_like(k, zero)["a"]) for k in keys])
+    np.testing.assert_allclose(ppl.to_numpy(steps[1]["a"]), drawn, rtol=1e-6)
+    np.testing.assert_allclose(ppl.to_numpy(total), drawn.sum(0), atol=1e-4)
+    np.testing.assert_allclose(ppl.to_numpy(steps[0])[1:], drawn.cumsum(0)[:-1], atol=1e-4)
 
 
 def test_take_is_constant_or_scheduled(ppl):

@@ -2,10 +2,11 @@ r"""Unadjusted Langevin: z ← z + ½ s² ∇log p(z) + s √T ξ, ξ ~ N(0, I).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pplebm.errors import PplebmError
+from pplebm.kernels.kernel import Kernel, LogDensity
 from pplebm.ppl import Array, Latents
 
 Schedule = float | Sequence[float]
@@ -50,7 +51,7 @@ def init(ppl: Any, z: Latents) -> LangevinState:
     """State at the start of a chain."""
     first = next(iter(z.values()))
     zeros = (first.reshape(len(first), -1) * 0.0).sum(1)
-    return LangevinState(z, 0, zeros)
+    return LangevinState(z, ppl.asarray(0), zeros)
 
 
 def langevin(
@@ -58,7 +59,7 @@ def langevin(
     step_size: Schedule | Mapping[str, Schedule],
     temperature: Schedule = 1.0,
     max_drift: float | None = None,
-) -> Callable[[Any, LangevinState, Callable[[Latents], Array]], tuple[LangevinState, LangevinInfo]]:
+) -> Kernel:
     r"""Make an unadjusted Langevin kernel.
 
     .. math:: z' = z + \tfrac12 s^2 \nabla \log p(z) + s \sqrt{T}\, \xi
@@ -95,11 +96,8 @@ def langevin(
     if _lowest(heat) < 0:
         raise PplebmError(f"temperature must not be negative, got {temperature}.")
 
-    def kernel(
-        key: Any, state: LangevinState, log_density: Callable[[Latents], Array]
-    ) -> tuple[LangevinState, LangevinInfo]:
+    def move(noise: Latents, state: LangevinState, log_density: LogDensity) -> tuple[LangevinState, LangevinInfo]:
         value, gradient = ppl.value_and_grad(log_density, state.z)
-        noise = ppl.normal_like(key, state.z)
         root_heat = ppl.take(heat, state.step) ** 0.5
         size = {site: ppl.take(_of_site(sizes, site), state.step) for site in state.z}
         drift = {site: 0.5 * size[site] ** 2 * g for site, g in gradient.items()}
@@ -113,7 +111,8 @@ def langevin(
         new = LangevinState(z, state.step + 1, state.n_divergent + ~fine)
         return new, LangevinInfo(value, ~fine, tamed)
 
-    return kernel
+    settings = ("langevin", tuple(sorted((k, _plain(v)) for k, v in sizes.items())), _plain(heat), max_drift)
+    return Kernel(settings, lambda z: init(ppl, z), ppl.normal_like, move)
 
 
 def _squares(tree: Latents) -> Array:
@@ -155,6 +154,10 @@ def _schedule(ppl: Any, schedule: Any, what: str) -> Any:
     if not numbers:
         raise PplebmError(f"{what} must be a number or a sequence of numbers, one per step; got {schedule!r}.")
     return ppl.asarray(numbers)
+
+
+def _plain(schedule: Any) -> tuple[float, ...]:
+    return (schedule,) if isinstance(schedule, float) else tuple(float(s) for s in schedule)
 
 
 def _lowest(schedule: Any) -> float:

@@ -195,12 +195,12 @@ def _follow(run: Run) -> Chain:
     hyper, ppl, params = run.hyper, run.program.ppl, run.params
     moving = run.program.with_coordinates(hyper.coordinates)
     k_start, k_run, k_base = ppl.split(ppl.key(6), 3)
-    state = langevin.init(ppl, chains.start(moving, k_start, params, N_CHAINS, hyper.init))
     temperature = getattr(hyper, "temperature", 1.0)
     kernel = langevin.langevin(ppl, hyper.step_size_prior, temperature)
+    state = kernel.init(chains.start(moving, k_start, params, N_CHAINS, hyper.init))
     n_steps = LENGTHEN * hyper.n_steps_prior
     every = -(-n_steps // MAX_KEPT)
-    _, _, kept = chains.record(ppl, k_run, kernel, state, lambda z: moving.log_prior(params, z), n_steps, every)
+    _, kept = chains.record(moving, k_run, kernel, state, params, n_steps, every)
     looked = [_energy_and_tilt(moving, params, z) for z in kept]
     steps = every * np.arange(len(kept))
     last = int(np.searchsorted(steps, hyper.n_steps_prior, side="right")) - 1

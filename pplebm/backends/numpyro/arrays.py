@@ -12,6 +12,8 @@ import numpy as np
 import numpyro
 import optax
 
+BLOCK = 100  # steps whose random numbers are drawn at once
+
 exp = jnp.exp
 softplus = jax.nn.softplus
 where = jnp.where
@@ -79,9 +81,26 @@ def stop_gradient(tree: Any) -> Any:
     return jax.lax.stop_gradient(tree)
 
 
-def iterate(step: Callable[[Any, Any], tuple[Any, Any]], state: Any, keys: jax.Array) -> tuple[Any, Any]:
-    """Run `state, out = step(state, key)` over keys by a scan; outs are stacked along a new first axis."""
-    return jax.lax.scan(step, state, keys)
+def iterate(
+    step: Callable[[Any, Any], tuple[Any, Any]], state: Any, keys: jax.Array, draw: Callable[[jax.Array], Any]
+) -> tuple[Any, Any]:
+    """Run `state, out = step(state, draw(key))` over keys by a scan; outs are stacked along a new first axis.
+
+    What is random is drawn ahead of the scan, where it costs half as much, in blocks, so that memory stays flat.
+    """
+    n_blocks, rest = divmod(len(keys), BLOCK)
+
+    def block(state: Any, keys: jax.Array) -> tuple[Any, Any]:
+        return jax.lax.scan(step, state, jax.vmap(draw)(keys))
+
+    if n_blocks == 0 or (n_blocks == 1 and rest == 0):
+        return block(state, keys)
+    state, outs = jax.lax.scan(block, state, keys[: n_blocks * BLOCK].reshape(n_blocks, BLOCK))
+    outs = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), outs)
+    if rest:
+        state, last = block(state, keys[n_blocks * BLOCK :])
+        outs = jax.tree.map(lambda *parts: jnp.concatenate(parts), outs, last)
+    return state, outs
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -12,8 +12,10 @@ from numpyro.distributions import biject_to, constraints
 from numpyro.primitives import Messenger
 
 from pplebm.backends.numpyro import sites
+from pplebm.backends.numpyro.arrays import iterate
 from pplebm.backends.structure import structure_of
 from pplebm.errors import PplebmError
+from pplebm.ppl import How
 
 Arrays = dict[str, jax.Array]
 
@@ -72,6 +74,7 @@ class TracedProgram:
         self.reached_params: frozenset[str] = frozenset()
         self.unregistered: list[tuple[int, ...]] = []  # a pure function can only use what it is given
         self._checked: set[Any] = set()
+        self._chains: dict[Any, Callable[..., Any]] = {}
         self._jitted = jax.jit(self._run_terms, static_argnums=3)
         if all(site.is_local for site in self.structure.latents):
             self._sort_parameters(key)
@@ -164,6 +167,25 @@ class TracedProgram:
                     f"the compiled log density of site '{name}' disagrees with a plain run (relative difference "
                     f"{float(error.max()):.1e}): the model keeps state between calls; make it a pure function."
                 )
+
+    def chain(
+        self, kernel: Any, state: Any, keys: jax.Array, params: Arrays, x: jax.Array | None, how: How
+    ) -> tuple[Any, Any]:
+        """Steps of a kernel as one scan, compiled once per kernel and shape."""
+        if (kernel.settings, how) not in self._chains:
+
+            def chain(state: Any, keys: jax.Array, params: Arrays, x: jax.Array | None) -> tuple[Any, Any]:
+                def log_density(z: Arrays) -> jax.Array:
+                    terms = list(self._run_terms(params, z, x, how.coordinates).values())
+                    return sum(terms[1:], terms[0])
+
+                def step(state: Any, noise: Any) -> tuple[Any, Any]:
+                    return kernel.move(noise, state, log_density)
+
+                return iterate(step, state, keys, lambda key: kernel.noise(key, state.z))
+
+            self._chains[kernel.settings, how] = jax.jit(chain)
+        return self._chains[kernel.settings, how](state, keys, params, x)
 
     def _moved(self, found: dict[str, Any], coordinates: str) -> Arrays:
         plate = self.structure.plate

@@ -31,9 +31,12 @@ def to_numpy(a: torch.Tensor) -> np.ndarray:
     return a.detach().cpu().numpy().copy()
 
 
-def take(schedule: Any, step: int) -> Any:
+def take(schedule: Any, step: Any) -> Any:
     """Entry `step` of a schedule (the last one beyond its end); a plain number is a constant schedule."""
-    return schedule if isinstance(schedule, (int, float)) else schedule[min(step, len(schedule) - 1)]
+    if isinstance(schedule, (int, float)):
+        return schedule
+    index = torch.as_tensor(step).clamp(max=len(schedule) - 1)
+    return schedule.index_select(0, index.reshape(1))[0]  # indexing by a tensor would read it, and stop a graph
 
 
 # --- randomness: a key is an integer, so it can be stored, compared and split without side effects
@@ -83,11 +86,13 @@ def stop_gradient(tree: Any) -> Any:
     return tree_map(lambda a: a.detach() if isinstance(a, torch.Tensor) else a, tree)
 
 
-def iterate(step: Callable[[Any, int], tuple[Any, Any]], state: Any, keys: Sequence[int]) -> tuple[Any, Any]:
-    """Run `state, out = step(state, key)` over keys; outs are stacked along a new first axis."""
+def iterate(
+    step: Callable[[Any, Any], tuple[Any, Any]], state: Any, keys: Sequence[int], draw: Callable[[int], Any]
+) -> tuple[Any, Any]:
+    """Run `state, out = step(state, draw(key))` over keys; outs are stacked along a new first axis."""
     outs = []
     for k in keys:
-        state, out = step(state, k)
+        state, out = step(state, draw(k))
         outs.append(out)
     return state, tree_map(lambda *rows: torch.stack(rows), outs[0], *outs[1:]) if outs else None
 

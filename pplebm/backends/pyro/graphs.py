@@ -23,7 +23,7 @@ def compile_graph(eager: Terms, params: Tensors, z: Tensors, x: torch.Tensor | N
         PplebmError: if graph and eager run disagree at other weights, latents and data.
     """
     params, z = ({n: t.detach() for n, t in tree.items()} for tree in (params, z))
-    _check_deterministic(eager, params, z, x)
+    check_deterministic(eager, params, z, x)
     names, n_params = [*params, *z], len(params)
     outputs: list[str] = []
 
@@ -58,8 +58,8 @@ _SAME = torch.ops.aten
 _RESHAPING = (_SAME.expand.default, _SAME.permute.default, _SAME.view.default)
 
 
-def simplify(graph: torch.fx.GraphModule) -> None:
-    """Compute once what depends on no input, and drop reshapings that change nothing."""
+def simplify(graph: torch.fx.GraphModule, differentiable: bool = True) -> None:
+    """Compute once what depends on no input, and drop what changes nothing: reshapings and, if allowed, detachings."""
     constants: dict[torch.fx.Node, torch.Tensor] = {}
     for node in list(graph.graph.nodes):
         if node.op == "get_attr":
@@ -67,7 +67,7 @@ def simplify(graph: torch.fx.GraphModule) -> None:
         elif node.op == "call_function" and isinstance(node.meta.get("val"), torch.Tensor):
             if node.all_input_nodes and all(parent in constants for parent in node.all_input_nodes):
                 _fold(graph, node, constants)
-            elif node.target in _RESHAPING and _is_identity(node):
+            elif _is_identity(node) or (node.target is _SAME.detach.default and not differentiable):
                 node.replace_all_uses_with(node.args[0])
     graph.graph.eliminate_dead_code()
     graph.recompile()
@@ -85,6 +85,8 @@ def _fold(graph: torch.fx.GraphModule, node: torch.fx.Node, constants: dict[torc
 
 
 def _is_identity(node: torch.fx.Node) -> bool:
+    if node.target not in _RESHAPING:
+        return False
     source = node.args[0].meta.get("val")  # type: ignore[union-attr]
     if not isinstance(source, torch.Tensor) or source.shape != node.meta["val"].shape:
         return False
@@ -92,7 +94,7 @@ def _is_identity(node: torch.fx.Node) -> bool:
     return list(dims) == list(range(len(dims)))  # type: ignore[arg-type]
 
 
-def _check_deterministic(eager: Terms, params: Tensors, z: Tensors, x: torch.Tensor | None) -> None:
+def check_deterministic(eager: Terms, params: Tensors, z: Tensors, x: torch.Tensor | None) -> None:
     with torch.no_grad():
         first, second = eager(params, z, x), eager(params, z, x)
     for name in first:
@@ -103,14 +105,15 @@ def _check_deterministic(eager: Terms, params: Tensors, z: Tensors, x: torch.Ten
             )
 
 
+def elsewhere(tree: Tensors, size: float) -> Tensors:
+    """The same tree with normal noise of that size added."""
+    generator = torch.Generator().manual_seed(0)
+    noise = {n: torch.randn(t.shape, generator=generator, dtype=t.dtype).to(t.device) for n, t in tree.items()}
+    return {n: t + size * noise[n] for n, t in tree.items()}
+
+
 def _check_agreement(eager: Terms, graph: Terms, params: Tensors, z: Tensors, x: torch.Tensor | None) -> None:
     """Compare at inputs that differ from those the graph was traced at."""
-    generator = torch.Generator().manual_seed(0)
-
-    def elsewhere(tree: Tensors, size: float) -> Tensors:
-        noise = {n: torch.randn(t.shape, generator=generator, dtype=t.dtype).to(t.device) for n, t in tree.items()}
-        return {n: t + size * noise[n] for n, t in tree.items()}
-
     params, z = elsewhere(params, 0.01), elsewhere(z, 1.0)
     x = None if x is None else x.roll(1, 0)
     with torch.no_grad():

@@ -15,8 +15,10 @@ from pyro.poutine.messenger import Messenger
 from pplebm.backends.pyro import tracing
 from pplebm.backends.pyro.coordinates import to_coordinates, to_value
 from pplebm.backends.pyro.graphs import compile_graph
+from pplebm.backends.pyro.steps import Step, leaves, run_steps
 from pplebm.backends.structure import structure_of
 from pplebm.errors import PplebmError
+from pplebm.ppl import How
 
 Tensors = dict[str, torch.Tensor]
 
@@ -67,6 +69,7 @@ class TracedProgram:
         self.model, self.example = model, data
         self._store: dict[str, Any] = {"params": {}, "constraints": {}}
         self._compiled: dict[Any, Callable[..., Tensors]] = {}
+        self._steps: dict[Any, Step] = {}
         with tracing.store_scope(self._store), tracing.seeded(seed), pyro.validation_enabled(True):
             trace, shorter = (
                 poutine.trace(lambda x: tracing.call(model, x)).get_trace(x) for x in (data, data[: len(data) // 2 + 1])
@@ -123,6 +126,20 @@ class TracedProgram:
             return self.run(params, z, x, coordinates).terms
 
         return self._graph(("terms", coordinates), eager, params, z, x)
+
+    def chain(
+        self, kernel: Any, state: Any, keys: Any, params: Tensors, x: torch.Tensor | None, how: How
+    ) -> tuple[Any, Any]:
+        """Steps of a kernel by a graph of one step, made once per kernel and shape."""
+
+        def eager(params: Tensors, z: Tensors, x: torch.Tensor | None) -> Tensors:
+            return self.run(params, z, x, how.coordinates).terms
+
+        tensors = leaves((state, x))
+        key = (kernel.settings, how, x is None, tuple((t.shape, t.dtype, t.device) for t in tensors))
+        if key not in self._steps:
+            self._steps[key] = Step(eager, kernel, params, x, state, keys[0], how)
+        return run_steps(self._steps[key], kernel, state, keys, params, x)
 
     def move(self, params: Tensors, z: Tensors, coordinates: str, target: str) -> Tensors:
         """The same latents in other coordinates."""

@@ -1,0 +1,132 @@
+"""One step of a chain as a graph of torch operations: traced once per shape, compiled if wanted, checked before use."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from pplebm.backends.pyro.graphs import Tensors, Terms, check_deterministic, elsewhere, simplify
+from pplebm.errors import PplebmError, PplebmWarning
+from pplebm.ppl import How
+from pplebm.tree import tree_fill, tree_leaves
+
+TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-8}  # relative, of a state after one step
+TOLERANCE_BF16 = 0.1  # the compiled step rounds at other places than the plain one
+KINKS = 0.02  # share of data that may differ: a leaky ReLU has two gradients where rounding decides its side
+
+
+class Step:
+    """One step of `kernel` on a program, as a function of flat lists of tensors.
+
+    Args:
+        terms: log density of every site, by running the program.
+        kernel: a `pplebm.kernels.kernel.Kernel`.
+        params, x, state, key: an example of what the step will be given; only shapes matter.
+        how: `compiled` and `precision` are used here.
+    """
+
+    def __init__(
+        self, terms: Terms, kernel: Any, params: Tensors, x: torch.Tensor | None, state: Any, key: int, how: How
+    ) -> None:
+        self._terms, self._kernel, self._how = terms, kernel, how
+        self._inputs = (params, x, state, kernel.noise(key, state.z))
+        self._paths = [path for path, _ in tree_leaves(self._inputs)]
+        self._outputs: tuple[Any, Any] = (state, None)
+        with self._precision(), torch.no_grad():
+            check_deterministic(terms, params, state.z, x)
+        self.graph: Callable[..., tuple[torch.Tensor, ...]] = self._traced()
+        self.n_state = len(leaves(state))
+        self.state, self.info = self._outputs  # their structure; the values are of no use
+
+    def _precision(self) -> Any:
+        if self._how.precision == "full":
+            return contextlib.nullcontext()
+        first = next(iter(self._inputs[2].z.values()))
+        return torch.autocast(first.device.type, torch.bfloat16, cache_enabled=False)
+
+    def _plain(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The step by running the program, which is what the graph is traced from and checked against."""
+        params, x, state, noise = tree_fill(self._inputs, dict(zip(self._paths, tensors, strict=True)))
+
+        def log_density(z: Tensors) -> torch.Tensor:
+            with self._precision():
+                terms = list(self._terms(params, z, x).values())
+            return sum(terms[1:], terms[0])
+
+        self._outputs = self._kernel.move(noise, state, log_density)
+        return tuple(leaves(self._outputs))
+
+    def _traced(self) -> Callable[..., tuple[torch.Tensor, ...]]:
+        examples = [leaf.detach() for leaf in leaves(self._inputs)]
+        try:
+            with torch.no_grad():
+                graph = make_fx(self._plain)(*examples)
+        except PplebmError as error:
+            _warn(f"a step could not be traced and runs by the program itself, several times slower: {error}")
+            return self._plain
+        simplify(graph, differentiable=False)
+        self._check(graph.forward)
+        if not self._how.compiled:
+            return graph.forward
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # torch's compiler imports deprecated torch
+                compiled = torch.compile(graph, dynamic=False, fullgraph=True)
+                self._check(compiled)
+        except PplebmError:
+            raise
+        except Exception as error:  # no C++ compiler, or a defect of the torch compiler: many types
+            what = " ".join(str(error).split("\n\n")[0].split())
+            _warn(f"a step could not be compiled and runs by its uncompiled graph, about half as fast: {what}")
+            return graph.forward
+        return compiled
+
+    def _check(self, graph: Callable[..., tuple[torch.Tensor, ...]]) -> None:
+        """Compare with a plain run at inputs that differ from those the graph was traced at."""
+        params, x, state, noise = self._inputs
+        moved = state._replace(z=elsewhere(state.z, 1.0))
+        inputs = (elsewhere(params, 0.01), None if x is None else x.roll(1, 0), moved, noise)
+        with torch.no_grad():
+            expected, got = self._plain(*leaves(inputs)), graph(*leaves(inputs))
+        n = len(next(iter(state.z.values())))
+        off = torch.zeros(n, dtype=torch.bool, device=expected[0].device)
+        for a, b in zip(expected, got, strict=True):
+            if a.is_floating_point() and len(a.shape) and len(a) == n:
+                tolerance = TOLERANCE_BF16 if self._how.precision == "bf16" else TOLERANCE.get(a.dtype, 1e-3)
+                a, b = a.nan_to_num().reshape(n, -1), b.nan_to_num().reshape(n, -1)
+                off |= ((a - b).abs() > tolerance * (1 + a.abs())).any(1)
+        if int(off.sum()) > KINKS * n + (n > 20):
+            raise PplebmError(
+                f"the graph of a step disagrees with a plain run on {int(off.sum())} of {n} data: the model branches "
+                f"on values or keeps state between calls; write it with torch.where."
+            )
+
+
+def leaves(tree: Any) -> list[Any]:
+    """Leaves of a tree, in order."""
+    return [leaf for _, leaf in tree_leaves(tree)]
+
+
+def run_steps(step: Step, kernel: Any, state: Any, keys: Any, params: Tensors, x: torch.Tensor | None) -> Any:
+    """Last state, and infos stacked by step. The loop handles flat lists only, to cost little beside small nets."""
+    fixed, at, rows = leaves((params, x)), leaves(state), []
+    with torch.no_grad():
+        for key in keys:
+            out = step.graph(*fixed, *at, *leaves(kernel.noise(key, state.z)))
+            at = list(out[: step.n_state])
+            rows.append(out[step.n_state :])
+        columns = [torch.stack(column) for column in zip(*rows, strict=True)]
+    return _filled(step.state, at), _filled(step.info, columns) if rows else None
+
+
+def _filled(tree: Any, values: list[torch.Tensor]) -> Any:
+    return tree_fill(tree, dict(zip([path for path, _ in tree_leaves(tree)], values, strict=True)))
+
+
+def _warn(sentence: str) -> None:
+    warnings.warn(sentence, PplebmWarning, stacklevel=2)
