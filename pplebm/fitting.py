@@ -25,6 +25,7 @@ from pplebm.runs import Run, open_run, rebuild
 
 LOG_EVERY, EVALUATE_EVERY, CHECKPOINT_EVERY = 10, 100, 100  # updates
 EVALUATE_ON = 256  # held-out data per evaluation
+COMPILE_FROM = 200  # updates; a shorter run would not earn back the seconds of compiling
 
 
 class Job(NamedTuple):
@@ -48,6 +49,8 @@ def fit(
     hyper: Mapping[str, Any] | None = None,
     data_dir: str | Path | None = None,
     backend: str = "pyro",
+    compiled: bool | None = None,
+    precision: str = "full",
     resume: bool = False,
     progress: bool | None = None,
 ) -> Run:
@@ -63,6 +66,9 @@ def fit(
         hyper: changes to the hyperparameters of either page; "model.sigma" names the page where both have a field.
         data_dir: where named data sets lie.
         backend: "pyro" or "numpyro"; for a callable or a file of your own, the language it is written in.
+        compiled: on the Pyro side, compile the steps of the chains, which takes seconds and pays for itself in a long
+            run; by default runs of 200 updates and more are compiled. NumPyro compiles in any case.
+        precision: "full" or, on the Pyro side, "bf16"; see `Program.with_chains`.
         resume: go on from the last checkpoint in `out`; equals an uninterrupted run bit for bit.
         progress: show a progress bar; by default only in a terminal.
 
@@ -86,11 +92,15 @@ def fit(
     else:
         job = _new_job(folder, model, load_data(data, data_dir, seed=seed), inference, seed, dict(hyper or {}), backend)
         job.manifest["data"]["source"] = _source(data, data_dir)
+        updates = job.hyper.updates if steps is None else steps
+        compiled = updates >= COMPILE_FROM if compiled is None else compiled
+        job.manifest["chains"] = {"compiled": compiled, "precision": precision}
     if steps is not None:
         if steps < 1:
             raise PplebmError(f"steps must be positive, got {steps}.")
         job.manifest["inference"]["hyper"]["updates"] = steps
         job = job._replace(hyper=job.hyper._replace(updates=steps))
+    job = job._replace(program=job.program.with_chains(**job.manifest["chains"]))
     start = _start(job, resume)
     files.write_manifest(folder, job.manifest)
     _learn(job, start, progress)
@@ -201,15 +211,19 @@ def _start(job: Job, resume: bool) -> train.Progress:
 def _learn(job: Job, progress: train.Progress, show: bool | None) -> None:
     """Run the loop, log, evaluate and save; on Ctrl-C save and say how to go on."""
     rows: list[dict[str, Any]] = []
-    total, phases = job.hyper.updates, Phases(job.program, job.page, job.hyper)
+    total, first = job.hyper.updates, True
+    phases = Phases(job.program.with_chains(compiled=False), job.page, job.hyper)  # seldom run, and of another shape
     began, before = time.perf_counter(), _seconds_so_far(job.folder)
     bar = tqdm(total=total, initial=progress.update, unit="update", disable=None if show is None else not show)
     loop = train.updates(job.page, job.program, job.data.train, job.hyper, job.manifest["seed"], progress)
     try:
         while progress.update < total:
+            bar.set_description("compiling" if first else None)
             with job.program.ppl.threads_for(job.program.work(job.hyper.batch_size)):
                 progress, event = next(loop)
             bar.update(1)
+            if first:
+                job.manifest["first_update_seconds"], first = round(time.perf_counter() - began, 2), False
             if event.rolled_back_to is not None:
                 note = {"update": progress.update, "to": event.rolled_back_to, "metrics": {}}
                 note["metrics"] = {k: str(v) for k, v in event.metrics.items()}

@@ -173,7 +173,7 @@ def _in_other_language(manifest: dict[str, Any], backend: str) -> dict[str, Any]
         raise PplebmError(
             f"'{name}' is a {manifest['backend']} program; only gallery pages open on '{backend}' as well."
         )
-    return manifest | {"backend": backend}
+    return manifest | {"backend": backend, "chains": {"compiled": False, "precision": "full"}}
 
 
 def rebuild(folder: Path, manifest: dict[str, Any], model: Any = None) -> tuple[Program, ModuleType, Any]:
@@ -188,7 +188,8 @@ def rebuild(folder: Path, manifest: dict[str, Any], model: Any = None) -> tuple[
     page = gallery.load_copy(folder / manifest["inference"]["page"]["file"], manifest["inference"]["home"], seed)
     hyper = override(page.Hyper(), manifest["inference"]["hyper"], "the algorithm page of this run")
     example = np.load(folder / "example.npy", allow_pickle=False)
-    return Program(model, data=example, seed=seed, backend=manifest["backend"]), page, hyper
+    program = Program(model, data=example, seed=seed, backend=manifest["backend"])
+    return program.with_chains(precision=manifest["chains"]["precision"]), page, hyper
 
 
 def _count(n: Any) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 from pplebm import chains, train
 from pplebm.checking.curvature import largest_curvature
 from pplebm.checking.findings import Checklist, Verdict
+from pplebm.checking.precision import bf16_gradient_error
 from pplebm.data import Dataset
 from pplebm.errors import PplebmError, PplebmWarning
 from pplebm.ppl import Latents, Params
@@ -20,6 +21,8 @@ from pplebm.program import Program
 BATCH = 64  # chains at once
 WIDE = 5.0  # standard deviations at which a tilt is tried besides base draws
 OUTWARD = (10.0, 100.0)  # and where the tilted prior must fall off
+TAMED_REACH = 1.4  # share of the stability limit up to which shortened steps keep a chain useful
+MUCH = 0.05  # relative error of a bf16 gradient; a Langevin step's own noise is far above it
 LEFT_OF_RUN = "the model failed on"
 
 
@@ -38,6 +41,7 @@ def check(items: Checklist, model: Any, data: Dataset, page: ModuleType, hyper: 
     items.look("normalisable", m.normalisable)
     items.look("posterior chain", m.posterior_chain)
     items.look("prior chain", m.prior_chain)
+    items.look("half precision", m.half_precision)
     items.look("update", m.update)
 
 
@@ -208,6 +212,13 @@ class _Model:
         z, trouble = self.page.posterior(self.program.ppl, key, self.program, self.params, self.x, self.hyper)
         return self._chain(z, trouble, "posterior", lambda p, z: p.log_joint(self.params, z, self.x))
 
+    def half_precision(self) -> Verdict:
+        if self.program.ppl.name != "pyro":
+            return None, "bf16 is for the Pyro side"
+        error = bf16_gradient_error(self.program, self.params, self.z, self.x)
+        advice = "" if error < MUCH else "; too much for --precision bf16"
+        return True, f"in bf16 the gradient along posterior chains is off by {100 * error:.2g} % of its norm{advice}"
+
     def prior_chain(self) -> Verdict:
         if not self.program.tilts:
             return None, "not needed without a tilt: the base is drawn directly"
@@ -237,9 +248,13 @@ class _Model:
         limit = 2.0 / largest**0.5
         share_of_limit = f"step size s={size:g} is at {100 * size / limit:.0f} % of the stability limit"
         sentence += f"; {share_of_limit} 2/sqrt(lambda) = {limit:.3g}"
-        if size > limit:
+        tames = phase == "posterior" and getattr(self.hyper, "max_drift", None) is not None
+        held = tames and limit < size < TAMED_REACH * limit
+        if held:
+            sentence += ", where max_drift holds the chains"
+        elif size > limit:
             sentence += f": lower it (--set {field}={limit / 2:.2g}), or widen the scale of the sharpest site"
-        return fine and size <= limit, sentence
+        return fine and (size <= limit or held), sentence
 
     def update(self) -> Verdict:
         begin = train.begin(self.page, self.program, self.x, self.hyper, self.seed)

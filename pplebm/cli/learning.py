@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from pplebm.runs import Run
 
 SHOWN = ("log_likelihood", "energy_gap", "tilt_positive", "tilt_negative", "held_out_error", "seconds")
-NEW_RUN_ONLY = ("inference", "seed", "pairs", "backend")  # options that a run has settled
+NEW_RUN_ONLY = ("inference", "seed", "pairs", "backend", "compiled", "precision")  # options that a run has settled
+OPTIONS = {"pairs": "--set", "compiled": "--compile"}  # where option and field have other names
 
 
 @click.command()
@@ -25,6 +26,8 @@ NEW_RUN_ONLY = ("inference", "seed", "pairs", "backend")  # options that a run h
 @click.option("--data", help="Name of a data set, or a .npy, .npz or .csv file.  [default: digits]")
 @click.option("--data-dir", type=click.Path(), help="Where named data sets lie.")
 @click.option("--backend", default="pyro", show_default=True, help="pyro or numpyro.")
+@click.option("--compile/--no-compile", "compiled", default=None, help="Compile the chains.  [default: in long runs]")
+@click.option("--precision", default="full", show_default=True, help="full or bf16, of the networks inside a step.")
 @click.option("--out", type=click.Path(), help="Run folder.  [default: runs/MODEL-INFERENCE-seedN]")
 @click.option("--steps", type=click.IntRange(1), help="Number of updates.  [default: the algorithm's own]")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
@@ -48,7 +51,8 @@ def fit(context: click.Context, model: str | None, resume: bool, no_report: bool
 
         run = learn(
             model, options["data"] or "digits", options["inference"], options["out"], options["seed"],
-            options["steps"], changes, options["data_dir"], options["backend"],
+            options["steps"], changes, options["data_dir"], options["backend"], options["compiled"],
+            options["precision"],
         )  # fmt: skip
     finish(run, not no_report)
 
@@ -60,7 +64,7 @@ def _resume(model: str | None, given: list[str], options: dict[str, Any]) -> Run
     if options["out"] is None:
         raise PplebmError("--resume needs the run folder: --out RUN.")
     if given:
-        names = ", ".join("--set" if n == "pairs" else f"--{n}" for n in given)
+        names = ", ".join(OPTIONS.get(n, f"--{n}") for n in given)
         raise PplebmError(
             f"a run keeps its settings, so {names} cannot be given with --resume; start a new run instead."
         )
@@ -99,6 +103,7 @@ def finish(run: Run, with_report: bool, data: str | None = None, data_dir: str |
     last = {key: value for row in rows for key, value in row.items()}  # held-out figures stand in some rows only
     for name in [n for n in SHOWN if n in last] or [n for n in last if n != "update"]:
         click.echo(f"  {name:16} {last[name]:.4g}")
+    click.echo(f"  {'first update':16} {run.manifest['first_update_seconds']:.1f} s, compilation included")
     if rollbacks := run.manifest["rollbacks"]:
         click.echo(f"  {'rolled back':16} {len(rollbacks)} times, last at update {rollbacks[-1]['update']}")
     click.echo(f"run: {run.path}")
