@@ -36,7 +36,7 @@ class Hyper(NamedTuple):
     step_size_posterior: float = 0.2  # the paper's 0.1 hardly moves in noise coordinates
     n_steps_prior: int = 30  # the paper takes 60; in noise coordinates 30 forget most of the start (0.92^30 = 0.08)
     step_size_prior: float = 0.4  # the paper's number
-    max_drift: float = 0.5  # of a posterior step: half the length of its noise; tames a steep decoder
+    max_drift: float | None = 0.5  # of a posterior step: half the length of its noise; tames a steep decoder
     tilt_penalty: float = 0.05  # per squared nat; keeps base and tilted prior within reach of each other
     clip_norm: float = 100.0  # of the gradient of all parameters; ordinary norms are 10 to 50
 

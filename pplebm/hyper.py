@@ -61,7 +61,7 @@ def _convert(value: Any, hint: Any, what: str) -> Any:
     if isinstance(value, str) and hint is not str:
         with contextlib.suppress(ValueError, SyntaxError):  # what stays text is told by the check below
             value = ast.literal_eval(value)
-    if hint is float and type(value) is int:
+    if type(value) is int and float in (hint, *typing.get_args(hint)) and typing.get_origin(hint) is not tuple:
         value = float(value)
     if typing.get_origin(hint) is tuple:
         value = tuple(value) if isinstance(value, (list, tuple)) else (value,)
