@@ -9,13 +9,13 @@ z₁ is the layer next to the data. Z depends on the tilts and on every μᵢ, �
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from pplebm.nets import Net, mlp
+from pplebm.nets import Net, decoder, mlp
 
 PAPER = (
     "Cui, Wu, Han. Learning Joint Latent Space EBM Prior Model for Multi-layer Generator. CVPR 2023. arXiv:2306.06323"
 )
 DEVIATIONS = (
-    "Perceptrons take the place of the convolutional nets, so that small images and tables both fit.",
+    "The decoder is a perceptron unless decoder=conv is set, so that tables fit as well; the other nets always are.",
     "The conditional standard deviation is softplus(· + 0.2) plus a floor of 0.2, so about 1 before learning, not "
     "exp(·) + 0.01: a chain in z of step size s diverges where it falls below s/2.",
     "Each tilt is bounded by b·tanh(f/b) and so cannot run away; the paper leaves it free.",
@@ -27,7 +27,9 @@ BACKENDS = ("pyro", "numpyro")
 class Hyper(NamedTuple):
     latent_dims: tuple[int, ...] = (16, 8)  # of z1, z2, ...: any number of layers; wide enough for 8x8 digits
     sigma: float = 0.3  # of x given z1, the paper's value for data in [-1, 1]
-    width: int = 128  # hidden units; two seconds per hundred updates on digits
+    decoder: str = "dense"  # "conv": transposed convolutions, for images
+    channels: int = 64  # of the last hidden layer of a convolutional decoder; those before it have more
+    width: int = 128  # hidden units of the perceptrons
     depth: int = 2  # hidden layers of every net
     tilt_width: int = 64  # the paper's tilts too are smaller than its generator
     scale_floor: float = 0.2  # least standard deviation of a conditional; see DEVIATIONS
@@ -38,7 +40,7 @@ class Hyper(NamedTuple):
 def nets(hyper: Hyper, shape: tuple[int, ...]) -> dict[str, Net]:
     """Networks as data, for data of event shape `shape`."""
     dims = hyper.latent_dims
-    out = {"decoder": mlp(dims[0], shape, hyper.width, hyper.depth, "leaky_relu")}
+    out = {"decoder": decoder(hyper.decoder, dims[0], shape, hyper.channels, hyper.width, hyper.depth, "leaky_relu")}
     for i, (below, above) in enumerate(pairwise(dims), start=1):
         out[f"conditional{i}"] = mlp(above, 2 * below, hyper.width, hyper.depth, "leaky_relu")
     if hyper.tilted:

@@ -5,7 +5,7 @@ p(z) = 1/Z · exp[ f(z) ] · N(z; 0, I),        x | z ~ N( g(z), σ² I )
 
 from typing import Any, NamedTuple
 
-from pplebm.nets import Net, mlp
+from pplebm.nets import Net, decoder, mlp
 
 PAPER = "Pang, Han, Nijkamp, Zhu, Wu. Learning Latent Space Energy-Based Prior Model. NeurIPS 2020. arXiv:2006.08205"
 DEVIATIONS = (
@@ -20,7 +20,9 @@ BACKENDS = ("pyro", "numpyro")
 class Hyper(NamedTuple):
     latent_dim: int = 16  # the paper takes 100 for 32x32 colour; 16 is wide enough for 8x8 digits
     sigma: float = 0.3  # of x given z, the paper's value for data in [-1, 1]
-    width: int = 128  # hidden units of the decoder
+    decoder: str = "dense"  # "conv": transposed convolutions, for images, as in the paper
+    channels: int = 64  # of the last hidden layer of a convolutional decoder; those before it have more
+    width: int = 128  # hidden units of a dense decoder
     depth: int = 2  # hidden layers of every net, as the paper's tilt has
     tilt_width: int = 64  # hidden units of the tilt
     tilt_bound: float = 8.0  # nats; e^8 is more than a tilt on digits needs
@@ -29,7 +31,8 @@ class Hyper(NamedTuple):
 
 def nets(hyper: Hyper, shape: tuple[int, ...]) -> dict[str, Net]:
     """Networks as data, for data of event shape `shape`."""
-    out = {"decoder": mlp(hyper.latent_dim, shape, hyper.width, hyper.depth, "leaky_relu")}
+    h = hyper
+    out = {"decoder": decoder(h.decoder, h.latent_dim, shape, h.channels, h.width, h.depth, "leaky_relu")}
     if hyper.tilted:
         out["tilt"] = mlp(hyper.latent_dim, 1, hyper.tilt_width, hyper.depth, "leaky_relu")
     return out

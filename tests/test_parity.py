@@ -30,8 +30,16 @@ def page(shelf, name):
     return importlib.import_module(f"pplebm.{shelf}.{name}")
 
 
-def programs(name, **hyper):
-    return [pplebm.Program(pplebm.bind(page("models", name), b, shape=(4,), **hyper)) for b in ("pyro", "numpyro")]
+# A page, or a page with other networks: (name, event shape, hyperparameters).
+CASES = {name: (name, (4,), {}) for name in MODELS} | {
+    "joint_ebm, convolutions": ("joint_ebm", (6, 9), {"decoder": "conv", "channels": 3}),
+}
+
+
+def programs(case, **hyper):
+    name, shape, more = CASES[case]
+    bound = [pplebm.bind(page("models", name), b, shape=shape, **(more | hyper)) for b in ("pyro", "numpyro")]
+    return [pplebm.Program(model) for model in bound]
 
 
 @pytest.fixture
@@ -54,10 +62,10 @@ def on(program, tree):
 
 
 @pytest.mark.parametrize("coordinates", ["centred", "noise"])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", CASES)
 def test_densities_and_gradients_agree_to_1e_12(name, coordinates):
     rng, both = np.random.default_rng(0), programs(name)
-    x = rng.normal(size=(6, 4))
+    x = rng.normal(size=(6, *CASES[name][1]))
     z = {s.name: rng.normal(size=(6, *s.shape)) for s in both[0].latents}
     found = []
     for program in both:
@@ -72,7 +80,7 @@ def test_densities_and_gradients_agree_to_1e_12(name, coordinates):
         np.testing.assert_allclose(value, found[1][path], rtol=1e-12, atol=1e-12, err_msg=path)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", CASES)
 def test_structure_and_initial_weights_agree(name):
     a, b = programs(name)
     assert a.latents == b.latents and a.observed == b.observed and a.tilts == b.tilts
@@ -83,12 +91,12 @@ def test_structure_and_initial_weights_agree(name):
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", CASES)
 def test_two_learning_steps_agree_to_1e_10(name, algorithm, same_noise):
     module, found = page("inference", algorithm), []
     changes = {k: v for k, v in SMALL.items() if k in module.Hyper._fields}
     hyper = override(module.Hyper(), changes, algorithm)
-    x = np.random.default_rng(1).normal(size=(6, 4))
+    x = np.random.default_rng(1).normal(size=(6, *CASES[name][1]))
     for program in programs(name):
         ppl = program.ppl
         state = module.init(ppl, ppl.key(0), program, ppl.asarray(x), hyper)

@@ -14,18 +14,11 @@ from numpyro.distributions.distribution import Unit
 
 from pplebm import nets
 from pplebm.backends.numpyro.arrays import asarray
+from pplebm.backends.numpyro.layers import apply
 from pplebm.errors import PplebmError
 
 sample = numpyro.sample
 plate = numpyro.plate
-
-_ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "linear": lambda a: a,
-    "tanh": jnp.tanh,
-    "silu": jax.nn.silu,
-    "gelu": partial(jax.nn.gelu, approximate=False),
-    "leaky_relu": partial(jax.nn.leaky_relu, negative_slope=0.2),
-}
 
 
 def tilt(name: str, log_factor: jax.Array, bound: float | None = None) -> None:
@@ -57,16 +50,6 @@ def tilt(name: str, log_factor: jax.Array, bound: float | None = None) -> None:
 def param(name: str, init: Any) -> jax.Array:
     """Declare a free parameter with an initial value."""
     return numpyro.param(name, asarray(np.asarray(init, dtype=float)))
-
-
-def apply(net: nets.Net, weights: dict[str, jax.Array], a: jax.Array) -> jax.Array:
-    """Apply a net declared as data to (..., inputs)."""
-    for i, layer in enumerate(net.layers):
-        if isinstance(layer, nets.Dense):
-            a = _ACTIVATIONS[layer.activation](a @ weights[f"weight_{i}"].T + weights[f"bias_{i}"])
-        else:
-            a = a.reshape(*a.shape[:-1], *layer.shape)
-    return a
 
 
 def bind(page: Any, hyper: Any, shape: tuple[int, ...], seed: int) -> Callable[..., Any]:

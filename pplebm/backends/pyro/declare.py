@@ -12,18 +12,11 @@ import torch
 
 from pplebm import nets
 from pplebm.backends.pyro.arrays import asarray
+from pplebm.backends.pyro.layers import apply
 from pplebm.errors import PplebmError
 
 sample = pyro.sample
 plate = pyro.plate
-
-_ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-    "linear": lambda a: a,
-    "tanh": torch.tanh,
-    "silu": torch.nn.functional.silu,
-    "gelu": torch.nn.functional.gelu,
-    "leaky_relu": lambda a: torch.nn.functional.leaky_relu(a, 0.2),
-}
 
 
 def tilt(name: str, log_factor: torch.Tensor, bound: float | None = None) -> None:
@@ -84,14 +77,8 @@ class Network(torch.nn.Module):
                 self.register_parameter(f"{name}_{i}", torch.nn.Parameter(asarray(array)))
 
     def forward(self, a: torch.Tensor) -> torch.Tensor:
-        """Apply the layers to (..., inputs)."""
-        for i, layer in enumerate(self.net.layers):
-            if isinstance(layer, nets.Dense):
-                a = torch.nn.functional.linear(a, getattr(self, f"weight_{i}"), getattr(self, f"bias_{i}"))
-                a = _ACTIVATIONS[layer.activation](a)
-            else:
-                a = a.reshape(*a.shape[:-1], *layer.shape)
-        return a
+        """Apply the layers to (..., *event)."""
+        return apply(self.net, dict(self.named_parameters()), a)
 
 
 def bind(page: Any, hyper: Any, shape: tuple[int, ...], seed: int) -> Callable[..., Any]:

@@ -1,0 +1,96 @@
+"""Layers declared as data (`pplebm.nets`) in JAX; images run channels last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from pplebm import nets
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "linear": lambda a: a,
+    "tanh": jnp.tanh,
+    "silu": jax.nn.silu,
+    "gelu": partial(jax.nn.gelu, approximate=False),
+    "leaky_relu": partial(jax.nn.leaky_relu, negative_slope=0.2),
+}
+_convolution = jax.lax.conv_general_dilated
+
+
+def apply(net: nets.Net, weights: Mapping[str, jax.Array], a: jax.Array) -> jax.Array:
+    """Apply a net to (..., *event); weights by name and number of their layer, "weight_0"."""
+    for i, (layer, before) in enumerate(zip(net.layers, nets.shapes(net), strict=False)):
+        lead = a.shape[: a.ndim - len(before)]
+        if isinstance(layer, nets.Reshape):
+            a = a.reshape(*lead, *layer.shape)
+        elif isinstance(layer, nets.ChannelsFirst):
+            a = jnp.moveaxis(a, -1, -3)
+        elif isinstance(layer, nets.ChannelsLast):
+            a = jnp.moveaxis(a, -3, -1)
+        else:
+            weight, bias = weights[f"weight_{i}"], weights[f"bias_{i}"]
+            if isinstance(layer, nets.Dense):
+                a = a @ weight.T + bias
+            elif isinstance(layer, nets.ConvTransposed) and before[:2] == (1, 1) and layer.padding == 0:
+                a = _from_a_pixel(a, weight) + bias
+            else:
+                function = _transposed if isinstance(layer, nets.ConvTransposed) else _plain
+                a = function(a.reshape(-1, *before), weight, layer.stride, layer.padding) + bias
+                a = a.reshape(*lead, *a.shape[1:])
+            a = ACTIVATIONS[layer.activation](a)
+    return a
+
+
+def _from_a_pixel(a: jax.Array, weight: jax.Array) -> jax.Array:
+    """Transposed convolution of an image of one pixel: a matrix product, which is much faster."""
+    rows = weight.transpose(2, 3, 1, 0).reshape(-1, weight.shape[0])
+    return (a[..., 0, 0, :] @ rows.T).reshape(*a.shape[:-3], *weight.shape[2:], weight.shape[1])
+
+
+def _plain(a: jax.Array, weight: jax.Array, stride: int, padding: int) -> jax.Array:
+    """Convolution, weights (out, in, height, width)."""
+    return _convolution(a, weight, (stride,) * 2, [(padding,) * 2] * 2, dimension_numbers=("NHWC", "OIHW", "NHWC"))
+
+
+def spread(a: jax.Array, weight: jax.Array, stride: int, padding: int) -> jax.Array:
+    """Transposed convolution, weights (in, out, height, width): convolution of the image spread out by the stride."""
+    edges = [(k - 1 - padding,) * 2 for k in weight.shape[2:]]
+    flipped = weight[:, :, ::-1, ::-1]
+    return _convolution(
+        a, flipped, (1, 1), edges, lhs_dilation=(stride,) * 2, dimension_numbers=("NHWC", "IOHW", "NHWC")
+    )
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _transposed(a: jax.Array, weight: jax.Array, stride: int, padding: int) -> jax.Array:
+    """`spread` with a gradient of its own: XLA runs the one it derives several times slower on a CPU."""
+    return spread(a, weight, stride, padding)
+
+
+def _forward(
+    a: jax.Array, weight: jax.Array, stride: int, padding: int
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return spread(a, weight, stride, padding), (a, weight)
+
+
+def _backward(
+    stride: int, padding: int, kept: tuple[jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """With respect to the image a plain convolution; with respect to the weights one over the batch."""
+    a, weight = kept
+    of_image = _plain(gradient, weight, stride, padding)
+    of_weight = _convolution(
+        gradient,
+        a,
+        (1, 1),
+        [(padding,) * 2] * 2,
+        rhs_dilation=(stride,) * 2,
+        dimension_numbers=("CHWN", "IHWO", "CNHW"),
+    )
+    return of_image, of_weight
+
+
+_transposed.defvjp(_forward, _backward)
