@@ -13,6 +13,7 @@ from numpyro.primitives import Messenger
 
 from pplebm.backends.numpyro import sites
 from pplebm.backends.numpyro.arrays import iterate
+from pplebm.backends.numpyro.parallel import spread
 from pplebm.backends.structure import structure_of
 from pplebm.errors import PplebmError
 from pplebm.ppl import How
@@ -180,9 +181,9 @@ class TracedProgram:
                     return sum(terms[1:], terms[0])
 
                 def step(state: Any, noise: Any) -> tuple[Any, Any]:
-                    return kernel.move(noise, state, log_density)
+                    return spread(kernel.move(spread(noise), state, log_density))
 
-                return iterate(step, state, keys, lambda key: kernel.noise(key, state.z))
+                return iterate(step, spread(state), keys, lambda key: spread(kernel.noise(key, state.z)))
 
             self._chains[kernel.settings, how] = jax.jit(chain)
         return self._chains[kernel.settings, how](state, keys, params, x)
