@@ -14,10 +14,10 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constrain
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench notebooks clean
+.PHONY: help demo test lint bench bench-speed notebooks clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
 demo: $(VENV)/.core ## install what a user needs into .venv, then run the demonstration
 	$(BIN)/pplebm demo
@@ -34,6 +34,9 @@ lint: $(VENV)/.dev ## ruff and mypy; changes no file
 
 bench: $(VENV)/.core ## the benchmark on handwritten digits
 	$(BIN)/python benchmarks/digits.py
+
+bench-speed: $(VENV)/.dev ## the speed of learning beside the published style of loop, on an idle machine
+	$(BIN)/python benchmarks/speed.py
 
 notebooks: $(VENV)/.dev ## execute the notebooks and keep their outputs
 	@$(BIN)/python -c "$$EXECUTE"

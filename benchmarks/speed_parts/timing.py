@@ -1,93 +1,121 @@
-"""The clock: candidates interleaved in one process, medians, ratios round by round, and what the machine can do."""
+"""The clock: candidates interleaved in one process, medians, ratios round by round; and the proof of equal work."""
 
 from __future__ import annotations
 
-import os
-import platform
+import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .candidates import Candidate
+from pplebm.errors import PplebmError
+
+from . import sizes
+from .candidate import COLUMNS, Candidate, Latents
+from .machine import Load
+
+# Equal work: of the data, all but a share may be off by no more than this. A leaky ReLU has two gradients, and where
+# rounding decides its side a chain goes on elsewhere by up to a hundredth.
+TOLERANCE = {"full": 1e-3, "bf16": 0.3}
+KINKS = 0.05
+
+
+def first_calls(candidates: list[Candidate]) -> dict[str, dict[str, float]]:
+    """Seconds of the first call of every column, compiling included."""
+    found: dict[str, dict[str, float]] = {}
+    for c in candidates:
+        print(f"  first calls: {c.label}", file=sys.stderr, flush=True)
+        found[c.key] = {column: seconds_of(call) for column, call in c.calls().items()}
+    return found
+
+
+def seconds_of(call: Any) -> float:
+    """Seconds of one call."""
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
 
 
 def interleaved(candidates: list[Candidate], column: str, rounds: int) -> dict[str, list[float]]:
     """Seconds of every round; in each round every candidate runs once, in turn."""
-    calls = {c.name: c.calls()[column] for c in candidates if column in c.calls()}
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    seconds: dict[str, list[float]] = {c.key: [] for c in candidates}
     for _ in range(rounds):
-        for name, call in calls.items():
-            began = time.perf_counter()
-            call()
-            seconds[name].append(time.perf_counter() - began)
+        for c in candidates:
+            seconds[c.key].append(seconds_of(c.calls()[column]))
     return seconds
 
 
-def against(seconds: dict[str, list[float]], baseline: str) -> dict[str, float]:
-    """Median over rounds of the baseline's time divided by each candidate's in the same round: above one is faster."""
-    return {n: float(np.median(np.array(seconds[baseline]) / np.array(s))) for n, s in seconds.items()}
+def ratio(seconds: dict[str, list[float]], key: str, baseline: str) -> float:
+    """Median over rounds of the baseline's time over this one's in the same round: above one is faster.
+
+    >>> ratio({"a": [2.0, 4.0, 6.0], "b": [1.0, 1.0, 2.0]}, "b", "a")
+    3.0
+    """
+    return float(np.median(np.array(seconds[baseline]) / np.array(seconds[key])))
 
 
-def others_load(pause: float = 1.0) -> float | None:
-    """Cores that other processes keep busy, by /proc/stat; None where there is none."""
-    stat = Path("/proc/stat")
-    if not stat.exists():
-        return None
-
-    def busy() -> float:
-        fields = [int(v) for v in stat.read_text().splitlines()[0].split()[1:]]
-        return (sum(fields[:3]) + sum(fields[5:8])) / os.sysconf("SC_CLK_TCK")
-
-    before, own = busy(), time.process_time()
-    time.sleep(pause)
-    return max(0.0, (busy() - before - (time.process_time() - own)) / pause)
+def baseline_of(seconds: dict[str, list[float]]) -> str:
+    """The fastest candidate (a) by median, whatever its threads; the first candidate where there is none."""
+    published = [key for key in seconds if key.startswith(("a", "original"))]
+    return min(published, key=lambda key: np.median(seconds[key])) if published else next(iter(seconds))
 
 
-def machine() -> dict[str, Any]:
-    """Names of processor and accelerator, threads, versions."""
-    import jax
-    import numpyro
-    import pyro
-    import torch
-
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    about = {k.strip(): v.strip() for k, _, v in (line.partition(":") for line in lines)}
-    flags = about.get("flags", "").split()
-    return {
-        "cpu": about.get("model name", platform.processor()),
-        "family": f"{about.get('cpu family', '?')}, model {about.get('model', '?')}",
-        "vectors": [f for f in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if f in flags],
-        "cores": os.cpu_count(),
-        "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
-        "threads": torch.get_num_threads(),
-        "versions": {m.__name__: m.__version__ for m in (torch, pyro, jax, numpyro)},
-        "python": platform.python_version(),
-    }
+def pair_of(key: str) -> str | None:
+    """The hand-written density that a candidate is compared with."""
+    return {"c": "b-torch", "d": "b-jax"}.get(key)
 
 
-def peak() -> dict[str, float]:
-    """Best of several matrix products of side 1024, in 10⁹ operations a second: what the libraries reach here."""
-    import jax
-    import jax.numpy as jnp
-    import torch
+def timed(candidates: list[Candidate], rounds: int) -> dict[str, Any]:
+    """By column and candidate: median, rounds, ratio to (a), and what it costs more than by hand."""
+    load, columns = Load(), {}
+    for column in COLUMNS:
+        seconds = interleaved(candidates, column, rounds)
+        baseline = baseline_of(seconds)
+        rows: dict[str, Any] = {}
+        for key, each in seconds.items():
+            rows[key] = {"seconds": float(np.median(each)), "rounds": each, "ratio": ratio(seconds, key, baseline)}
+            pair = pair_of(key)
+            if pair in seconds:
+                rows[key]["over_by_hand"] = 1.0 / ratio(seconds, key, str(pair)) - 1.0
+        columns[column] = {"baseline": baseline, "rows": rows}
+    return {"columns": columns, "others_load": load.of_others()}
 
-    a = np.random.default_rng(0).normal(size=(1024, 1024)).astype(np.float32)
-    t, j = torch.as_tensor(a), jnp.asarray(a)
-    half = t.bfloat16()
-    product = jax.jit(lambda a: a @ a)
-    runs = {
-        "torch float32": lambda: torch.mm(t, t),
-        "torch bfloat16": lambda: torch.mm(half, half),
-        "XLA float32": lambda: product(j).block_until_ready(),
-    }
-    best = {}
-    for name, run in runs.items():
-        times = []
-        for _ in range(12):
-            began = time.perf_counter()
-            run()
-            times.append(time.perf_counter() - began)
-        best[name] = 2 * 1024**3 / min(times) / 1e9
-    return best
+
+def differences(end: Latents, expected: Latents) -> np.ndarray:
+    """Greatest difference of each datum's latents over one plus their size, (B,)."""
+    off = [np.abs(end[k] - v) / (1 + np.abs(v)) for k, v in expected.items()]
+    return np.concatenate(off, axis=1).max(1)
+
+
+def equal_work(candidates: list[Candidate], size: sizes.Size, place: str) -> dict[str, dict[str, float]]:
+    """How far final latents of noiseless chains are from those of (a), by candidate.
+
+    Raises:
+        PplebmError: if a candidate's are elsewhere, which is to say that it does other work.
+    """
+    from .page import SCALE_FLOOR
+    from .published import Loop, end_of
+
+    start, found = sizes.start(size), {}
+    for phase in sizes.PHASES:
+        ours = end_of(Loop(size, place), start, phase)
+        for c in candidates:
+            expected = ours
+            if c.key == "original":  # it has another top layer; see `original`
+                expected = end_of(Loop(size, place, top_floor=SCALE_FLOOR), start, phase)
+            off = differences(c.final(start, phase), expected)
+            check(c, phase, off)
+            found.setdefault(c.key, {})[phase] = {"median": float(np.median(off)), "worst": float(off.max())}
+    return found  # type: ignore[return-value]
+
+
+def check(candidate: Candidate, phase: str, off: np.ndarray) -> None:
+    """Refuse a candidate whose latents are elsewhere."""
+    tolerance = TOLERANCE["bf16" if "bf16" in candidate.key else "full"]
+    share = float(np.mean(~(off <= tolerance)))  # counts nan as well
+    if share > KINKS:
+        raise PplebmError(
+            f"{candidate.label} does other work than (a): at the end of the {phase} chain with noise off, "
+            f"{100 * share:.0f} % of the data are off by more than {tolerance:g} (median {np.median(off):.1e}, worst "
+            f"{off.max():.1e})."
+        )
