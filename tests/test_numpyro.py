@@ -48,6 +48,20 @@ def linen_program():
     )
 
 
+def equinox_program():
+    equinox = pytest.importorskip("equinox")
+    from numpyro.contrib.module import eqx_module
+
+    keys = jax.random.split(jax.random.key(0), 2)
+    decoder = equinox.nn.Linear(3, 2, key=keys[0])
+    f = equinox.nn.MLP(3, 1, width_size=4, depth=1, activation=jnp.tanh, key=keys[1])
+
+    def mapped(name, net):
+        return lambda: jax.vmap(eqx_module(name, net))
+
+    return generator(mapped("decoder", decoder), mapped("f", f))
+
+
 def plain_program():
     def weights(name, shape):
         w = numpyro.param(name, 0.3 * np.random.default_rng(0).normal(size=shape).astype("float32"))
@@ -56,7 +70,7 @@ def plain_program():
     return generator(lambda: weights("decoder", (3, 2)), lambda: weights("f", (3, 1)))
 
 
-@pytest.mark.parametrize("make", [nnx_program, linen_program, plain_program])
+@pytest.mark.parametrize("make", [nnx_program, linen_program, equinox_program, plain_program])
 def test_networks_of_every_kind_learn(make, tmp_path):
     model = make()
     program = pplebm.Program(model, data=X, backend="numpyro")
