@@ -71,7 +71,7 @@ def measure(size: Any, place: str, rounds: int, choice: Any, memory: bool) -> di
         "differences": {c.key: c.differences for c in candidates if hasattr(c, "differences")},
     }  # fmt: skip
     if memory:
-        found["fresh"] = fresh.measured(__file__, list(found["labels"]), size, place, choice)
+        found["fresh"] = fresh.measured(__file__, [key for key in found["labels"] if key != "a-1"], size, place, choice)
     return found
 
 
@@ -79,9 +79,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     """All that was asked for."""
     from speed_parts import growth, machine, roster, sizes, table
 
-    choice = roster.Choice(None if args.only is None else tuple(args.only), args.reference, args.compile)
+    only = None if args.only is None else roster.expanded(args.only)
+    choice = roster.Choice(only, args.reference, args.compile)
+    where = {args.reference: "PATH", str(args.out): "FILE"}  # paths of one machine are of no use to others
     result: dict[str, Any] = {
-        "command": " ".join(["python", "benchmarks/speed.py", *sys.argv[1:]]),
+        "command": " ".join(["python", "benchmarks/speed.py", *(where.get(a, a) for a in sys.argv[1:])]),
         "quick": args.quick, "seed": sizes.SEED, "choice": roster.as_dict(choice), "machine": machine.machine(),
         "sizes": [],
     }  # fmt: skip
@@ -110,7 +112,7 @@ def main() -> None:
     """The command."""
     args = options()
     flag = "--xla_force_host_platform_device_count"
-    if flag not in os.environ.get("XLA_FLAGS", ""):  # read when JAX starts; one device of many is as fast as one alone
+    if flag not in os.environ.get("XLA_FLAGS", ""):  # read when JAX starts, so all rows run with as many
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}={os.cpu_count()}".strip()
     from speed_parts import fresh, roster, table
 

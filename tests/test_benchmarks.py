@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -29,7 +30,10 @@ def part():
 
 
 def command(*arguments):
-    return subprocess.run([sys.executable, str(SCRIPT), *map(str, arguments)], capture_output=True, text=True)
+    """The script in a process of its own; what XLA makes need not be fast here, but soon."""
+    environment = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    line = [sys.executable, str(SCRIPT), *map(str, arguments)]
+    return subprocess.run(line, capture_output=True, text=True, env=environment)
 
 
 @pytest.fixture(scope="module")

@@ -35,8 +35,7 @@ def growth(base: sizes.Size, rounds: int, choice: Choice, quick: bool = False) -
         for value in values:
             print(f"growth: {what} {value}", file=sys.stderr, flush=True)
             size = changed(base, what, value)
-            candidates, _ = roster(size, "cpu", choice._replace(only=KEYS, reference=None))
-            kept = [c for c in candidates if c.key in (*KEYS, "a-1")]
+            kept, _ = roster(size, "cpu", choice._replace(only=KEYS, reference=None))
             for c in kept:
                 c.iteration()
             seconds = timing.interleaved(kept, "iteration", rounds)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
+
+from pplebm.errors import PplebmError
 
 from .candidate import Candidate, Skipped
 from .sizes import Size
@@ -16,16 +18,27 @@ KEYS = ("a", "a-1", "original", "b-torch", "b-jax", "c", "c-bf16", "d", "d-shard
 class Choice(NamedTuple):
     """What the user asked for."""
 
-    only: tuple[str, ...] | None = None  # keys, or letters that stand for all keys that begin so
+    only: tuple[str, ...] | None = None  # keys
     reference: str | None = None
     compiled: bool = True
 
     def wants(self, key: str) -> bool:
         """Whether a candidate is asked for; (a) always is, since ratios are to it."""
-        chosen = self.only is None or any(key == o or key.startswith(f"{o}-") for o in self.only)
         if key == "original":
             return self.reference is not None
-        return chosen or key.startswith("a")
+        return self.only is None or key in self.only or key.startswith("a")
+
+
+def expanded(words: Sequence[str]) -> tuple[str, ...]:
+    """Keys as they are, and for a letter all keys that begin with it.
+
+    Raises:
+        PplebmError: for a word that is neither.
+    """
+    for word in words:
+        if word not in KEYS and word != "b":
+            raise PplebmError(f"--only {word}: there is no such candidate; choose from b, {', '.join(KEYS)}.")
+    return tuple(key for key in KEYS if any(key == w or (len(w) == 1 and key.startswith(w)) for w in words))
 
 
 def devices(size: Size) -> int:
