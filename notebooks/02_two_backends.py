@@ -85,6 +85,7 @@ def model(x):
 program = pplebm.Program(model, data=digits.train[:5], backend="numpyro")
 for kind, sites in (("latent", program.latents), ("observed", program.observed), ("tilt", program.tilts)):
     print(f"{kind:9}", ", ".join(f"{s.name} {s.shape}" for s in sites))
+assert {s.name for s in program.latents} == {"z1", "z2"} and [s.name for s in program.tilts] == ["f"]
 run = pplebm.fit(
     model, "digits", out=f"{scratch.name}/own", backend="numpyro", steps=UPDATES, hyper=SETTINGS, progress=False
 )
@@ -157,6 +158,8 @@ for backend in COLOURS:
     first = runs[backend].manifest["first_update_seconds"]
     print(f"{backend:8} {time.perf_counter() - began:5.1f} s in all, first update {first:.1f} s")
 
+last = {backend: learned.metrics[-1]["log_likelihood"] for backend, learned in runs.items()}
+assert abs(last["pyro"] - last["numpyro"]) < 5.0 and (SMOKE or min(last.values()) > -10.0)
 fig, axes = plt.subplots(1, 2, figsize=(9, 3.2))
 for backend, learned in runs.items():
     rows = learned.metrics
