@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from pplebm.backends.pyro.passes import simplify
 from pplebm.errors import PplebmError, PplebmWarning
 
 Tensors = dict[str, torch.Tensor]
@@ -52,46 +53,6 @@ def compile_graph(eager: Terms, params: Tensors, z: Tensors, x: torch.Tensor | N
 
     _check_agreement(eager, compiled, params, z, x)
     return compiled
-
-
-_SAME = torch.ops.aten
-_RESHAPING = (_SAME.expand.default, _SAME.permute.default, _SAME.view.default)
-
-
-def simplify(graph: torch.fx.GraphModule, differentiable: bool = True) -> None:
-    """Compute once what depends on no input, and drop what changes nothing: reshapings and, if allowed, detachings."""
-    constants: dict[torch.fx.Node, torch.Tensor] = {}
-    for node in list(graph.graph.nodes):
-        if node.op == "get_attr":
-            constants[node] = getattr(graph, node.target)
-        elif node.op == "call_function" and isinstance(node.meta.get("val"), torch.Tensor):
-            if node.all_input_nodes and all(parent in constants for parent in node.all_input_nodes):
-                _fold(graph, node, constants)
-            elif _is_identity(node) or (node.target is _SAME.detach.default and not differentiable):
-                node.replace_all_uses_with(node.args[0])
-    graph.graph.eliminate_dead_code()
-    graph.recompile()
-
-
-def _fold(graph: torch.fx.GraphModule, node: torch.fx.Node, constants: dict[torch.fx.Node, torch.Tensor]) -> None:
-    args, kwargs = torch.fx.map_arg((node.args, node.kwargs), lambda parent: constants[parent])
-    name = f"_folded_{len(constants)}"
-    graph.register_buffer(name, node.target(*args, **kwargs).detach())  # type: ignore[operator]
-    with graph.graph.inserting_before(node):
-        folded = graph.graph.get_attr(name)
-    folded.meta = dict(node.meta)
-    constants[folded] = getattr(graph, name)
-    node.replace_all_uses_with(folded)
-
-
-def _is_identity(node: torch.fx.Node) -> bool:
-    if node.target not in _RESHAPING:
-        return False
-    source = node.args[0].meta.get("val")  # type: ignore[union-attr]
-    if not isinstance(source, torch.Tensor) or source.shape != node.meta["val"].shape:
-        return False
-    dims = node.args[1] if node.target is _SAME.permute.default else ()
-    return list(dims) == list(range(len(dims)))  # type: ignore[arg-type]
 
 
 def check_deterministic(eager: Terms, params: Tensors, z: Tensors, x: torch.Tensor | None) -> None:

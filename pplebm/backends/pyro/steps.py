@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from pplebm.backends.pyro.graphs import Tensors, Terms, check_deterministic, elsewhere, simplify
+from pplebm.backends.pyro import convolutions
+from pplebm.backends.pyro.graphs import Tensors, Terms, check_deterministic, elsewhere
+from pplebm.backends.pyro.passes import hoist, simplify
 from pplebm.errors import PplebmError, PplebmWarning
 from pplebm.ppl import How
 from pplebm.tree import tree_fill, tree_leaves
@@ -20,8 +22,14 @@ TOLERANCE_BF16 = 0.1  # the compiled step rounds at other places than the plain 
 KINKS = 0.02  # share of data that may differ: a leaky ReLU has two gradients where rounding decides its side
 
 
+Graph = Callable[..., tuple[torch.Tensor, ...]]
+
+
 class Step:
     """One step of `kernel` on a program, as a function of flat lists of tensors.
+
+    `before(*fixed)` does what depends on weights and data only, once for a chain; `graph(*before, *state, *noise)` is
+    the step.
 
     Args:
         terms: log density of every site, by running the program.
@@ -39,7 +47,8 @@ class Step:
         self._outputs: tuple[Any, Any] = (state, None)
         with self._precision(), torch.no_grad():
             check_deterministic(terms, params, state.z, x)
-        self.graph: Callable[..., tuple[torch.Tensor, ...]] = self._traced()
+        self.before: Graph = _unchanged
+        self.graph: Graph = self._traced()
         self.n_state = len(leaves(state))
         self.state, self.info = self._outputs  # their structure; the values are of no use
 
@@ -61,7 +70,7 @@ class Step:
         self._outputs = self._kernel.move(noise, state, log_density)
         return tuple(leaves(self._outputs))
 
-    def _traced(self) -> Callable[..., tuple[torch.Tensor, ...]]:
+    def _traced(self) -> Graph:
         examples = [leaf.detach() for leaf in leaves(self._inputs)]
         try:
             with torch.no_grad():
@@ -70,6 +79,8 @@ class Step:
             _warn(f"a step could not be traced and runs by the program itself, several times slower: {error}")
             return self._plain
         simplify(graph, differentiable=False)
+        convolutions.speed_up(graph)
+        self.before, graph = hoist(graph, n_fixed=len(leaves(self._inputs[:2])))
         self._check(graph.forward)
         if not self._how.compiled:
             return graph.forward
@@ -86,13 +97,14 @@ class Step:
             return graph.forward
         return compiled
 
-    def _check(self, graph: Callable[..., tuple[torch.Tensor, ...]]) -> None:
+    def _check(self, graph: Graph) -> None:
         """Compare with a plain run at inputs that differ from those the graph was traced at."""
         params, x, state, noise = self._inputs
         moved = state._replace(z=elsewhere(state.z, 1.0))
         inputs = (elsewhere(params, 0.01), None if x is None else x.roll(1, 0), moved, noise)
         with torch.no_grad():
-            expected, got = self._plain(*leaves(inputs)), graph(*leaves(inputs))
+            expected = self._plain(*leaves(inputs))
+            got = graph(*self.before(*leaves(inputs[:2])), *leaves(inputs[2:]))
         n = len(next(iter(state.z.values())))
         off = torch.zeros(n, dtype=torch.bool, device=expected[0].device)
         for a, b in zip(expected, got, strict=True):
@@ -107,6 +119,10 @@ class Step:
             )
 
 
+def _unchanged(*fixed: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    return fixed
+
+
 def leaves(tree: Any) -> list[Any]:
     """Leaves of a tree, in order."""
     return [leaf for _, leaf in tree_leaves(tree)]
@@ -114,8 +130,9 @@ def leaves(tree: Any) -> list[Any]:
 
 def run_steps(step: Step, kernel: Any, state: Any, keys: Any, params: Tensors, x: torch.Tensor | None) -> Any:
     """Last state, and infos stacked by step. The loop handles flat lists only, to cost little beside small nets."""
-    fixed, at, rows = leaves((params, x)), leaves(state), []
+    at, rows = leaves(state), []
     with torch.no_grad():
+        fixed = step.before(*leaves((params, x)))
         for key in keys:
             out = step.graph(*fixed, *at, *leaves(kernel.noise(key, state.z)))
             at = list(out[: step.n_state])
