@@ -110,11 +110,11 @@ def test_both_backends_agree_in_values_and_gradients(name):
 @pytest.mark.parametrize("padding", [0, 1])
 @pytest.mark.parametrize("stride", [1, 2, 3])
 def test_the_gradient_of_our_own_is_the_derived_one(stride, padding):
-    from pplebm.backends.numpyro import layers
+    from pplebm.backends.numpyro import layers, transposed
 
     rng = np.random.default_rng(0)
     a, weight = rng.normal(size=(2, 3, 4, 2)), rng.normal(size=(2, 3, 4, 3))
-    out, derived = jax.vjp(lambda a, w: layers.spread(a, w, stride, padding), a, weight)
+    out, derived = jax.vjp(lambda a, w: transposed.spread(a, w, stride, padding), a, weight)
     same, own = jax.vjp(lambda a, w: layers._transposed(a, w, stride, padding), a, weight)
     gradient = rng.normal(size=out.shape)
     np.testing.assert_allclose(out, same, atol=1e-13)
@@ -123,7 +123,7 @@ def test_the_gradient_of_our_own_is_the_derived_one(stride, padding):
 
 
 def test_our_gradient_can_be_differentiated_again():
-    from pplebm.backends.numpyro import layers
+    from pplebm.backends.numpyro import layers, transposed
 
     rng = np.random.default_rng(0)
     a, weight = rng.normal(size=(2, 3, 4, 2)), rng.normal(size=(2, 3, 4, 3))
@@ -131,7 +131,7 @@ def test_our_gradient_can_be_differentiated_again():
     def slope(f):
         return jax.grad(lambda a: (jax.grad(lambda a: (f(a, weight, 2, 1) ** 3).sum())(a) ** 2).sum())(a)
 
-    np.testing.assert_allclose(slope(layers._transposed), slope(layers.spread), rtol=1e-10)
+    np.testing.assert_allclose(slope(layers._transposed), slope(transposed.spread), rtol=1e-10)
 
 
 @pytest.mark.parametrize("shape", [(4, 4), (8, 8), (28, 28), (3, 32, 32), (1, 64, 64), (5, 30), (4, 40)])

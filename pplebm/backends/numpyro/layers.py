@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from pplebm import nets
+from pplebm.backends.numpyro import transposed
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "linear": lambda a: a,
@@ -66,23 +67,19 @@ def _last(weight: jax.Array, axes: tuple[int, ...]) -> jax.Array:
     return jax.lax.optimization_barrier(weight.transpose(axes))
 
 
-def spread(a: jax.Array, weight: jax.Array, stride: int, padding: int) -> jax.Array:
-    """Transposed convolution, weights (in, out, height, width): convolution of the image spread out by the stride."""
-    edges = [(k - 1 - padding,) * 2 for k in weight.shape[2:]]
-    flipped = _last(weight[:, :, ::-1, ::-1], (2, 3, 0, 1))
-    return _convolution(a, flipped, (1, 1), edges, lhs_dilation=(stride,) * 2, dimension_numbers=_CHANNELS_LAST)
-
-
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _transposed(a: jax.Array, weight: jax.Array, stride: int, padding: int) -> jax.Array:
-    """`spread` with a gradient of its own: XLA runs the one it derives several times slower on a CPU."""
-    return spread(a, weight, stride, padding)
+    """Transposed convolution with a gradient of its own: XLA runs the one it derives several times slower on a CPU."""
+    if not transposed.fits(a.shape, weight.shape, stride, padding):
+        return transposed.spread(a, weight, stride, padding)
+    cpu, other = (partial(f, stride=stride, padding=padding) for f in (transposed.by_columns, transposed.spread))
+    return jax.lax.platform_dependent(a, weight, cpu=cpu, default=other)
 
 
 def _forward(
     a: jax.Array, weight: jax.Array, stride: int, padding: int
 ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return spread(a, weight, stride, padding), (a, weight)
+    return _transposed(a, weight, stride, padding), (a, weight)
 
 
 def _backward(
@@ -90,7 +87,11 @@ def _backward(
 ) -> tuple[jax.Array, jax.Array]:
     """With respect to the image a plain convolution; with respect to the weights one over the batch."""
     a, weight = kept
-    of_image = _plain(gradient, weight, stride, padding)
+    cpu, other = (partial(f, stride=stride, padding=padding) for f in (transposed.back_by_columns, _plain))
+    if transposed.fits(a.shape, weight.shape, stride, padding):
+        of_image = jax.lax.platform_dependent(gradient, weight, cpu=cpu, default=other)
+    else:
+        of_image = _plain(gradient, weight, stride, padding)
     of_weight = _convolution(
         gradient,
         a,

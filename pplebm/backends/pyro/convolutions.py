@@ -1,12 +1,8 @@
-r"""Transposed convolutions in a form that CPUs run faster, put into a traced graph.
+"""Transposed convolutions in a form that CPUs run faster, put into a traced graph.
 
-With stride s, padding p and a kernel w of k taps,
-
-    y_o = Σ_t w_t a_{(o + p - t) / s}        over taps t that divide,
-
-so the outputs o = s m + r of one phase r are an ordinary convolution with the taps t ≡ r + p (mod s). Where the library
-is slow at the transposed form, phases are computed one by one and interleaved. With few output channels, all products
-w_t a_i come from one matrix product, and are summed by shifting.
+Where the library is slow at the transposed form, phases (`pplebm.backends.taps`) are computed one by one, each by an
+ordinary convolution, and interleaved. With few output channels, the products of all taps and inputs come from one
+matrix product, and are summed by shifting.
 """
 
 from __future__ import annotations
@@ -18,6 +14,8 @@ import torch
 from torch.fx import GraphModule, Node
 from torch.nn import functional
 
+from pplebm.backends import taps
+
 FEW_CHANNELS = 4  # at most: the library's transposed form then runs at a tenth of its speed
 _CONVOLUTION = torch.ops.aten.convolution.default
 _KERNEL_AT = {_CONVOLUTION: 1, torch.ops.aten.convolution_backward.default: 2}
@@ -25,13 +23,14 @@ _KERNEL_AT = {_CONVOLUTION: 1, torch.ops.aten.convolution_backward.default: 2}
 
 def speed_up(graph: GraphModule) -> None:
     """Replace transposed 2-d convolutions on a CPU, where another form is faster."""
+    node: Any
     for node in list(graph.graph.nodes):
         if node.op == "call_function" and node.target is _CONVOLUTION and _is_plain_transposed(node):
             weight = node.args[1].meta["val"]
-            taps = list(zip(weight.shape[2:], node.args[3], strict=True))
-            if weight.shape[1] <= FEW_CHANNELS and all(k >= s for k, s in taps):
+            axes = list(zip(weight.shape[2:], node.args[3], strict=True))
+            if weight.shape[1] <= FEW_CHANNELS and all(k >= s for k, s in axes):
                 _replace(graph, node, *_columns(graph, node))
-            elif all(s < k < 2 * s for k, s in taps):
+            elif all(s < k < 2 * s for k, s in axes):
                 _replace(graph, node, *_phases(graph, node))
     _channels_last(graph)
     graph.graph.eliminate_dead_code()
@@ -40,6 +39,7 @@ def speed_up(graph: GraphModule) -> None:
 
 def _channels_last(graph: GraphModule) -> None:
     """Lay kernels out as the compiler wants them, in nodes of their own, or it would do so at every step."""
+    node: Any
     for node in list(graph.graph.nodes):
         if node.op == "call_function" and node.target in _KERNEL_AT:
             at = _KERNEL_AT[node.target]
@@ -56,17 +56,18 @@ def laid_out(weight: torch.Tensor) -> torch.Tensor:
     return weight.contiguous(memory_format=torch.channels_last)
 
 
-def _is_plain_transposed(node: Node) -> bool:
-    _, _, _, stride, _, dilation, transposed, output_padding, groups = node.args
+def _is_plain_transposed(node: Any) -> bool:
+    image, _, _, stride, padding, dilation, transposed, output_padding, groups = node.args
     value = node.meta["val"]
     return (
         bool(transposed) and value.device.type == "cpu" and value.dim() == 4 and groups == 1
         and max(stride) > 1 and set(dilation) == {1} and set(output_padding) == {0}
         and all(n >= s for n, s in zip(value.shape[2:], stride, strict=True))
+        and all(n >= p for n, p in zip(image.meta["val"].shape[2:], padding, strict=True))
     )  # fmt: skip
 
 
-def _replace(graph: GraphModule, node: Node, function: Any, weights: list[Node]) -> None:
+def _replace(graph: GraphModule, node: Any, function: Any, weights: list[Node]) -> None:
     a, weight, bias, stride, padding, *_ = node.args
     kernel = tuple(weight.meta["val"].shape[2:])
     with graph.graph.inserting_before(node):
@@ -75,12 +76,12 @@ def _replace(graph: GraphModule, node: Node, function: Any, weights: list[Node])
     node.replace_all_uses_with(new)
 
 
-def _columns(graph: GraphModule, node: Node) -> tuple[Any, list[Node]]:
+def _columns(graph: GraphModule, node: Any) -> tuple[Any, list[Node]]:
     with graph.graph.inserting_before(node):
         return by_columns, [graph.graph.call_function(columns, (node.args[1],))]
 
 
-def _phases(graph: GraphModule, node: Node) -> tuple[Any, list[Node]]:
+def _phases(graph: GraphModule, node: Any) -> tuple[Any, list[Node]]:
     """Weights of the phases are nodes of their own, so that a chain prepares them once."""
     weight, stride, padding = node.args[1], tuple(node.args[3]), tuple(node.args[4])
     with graph.graph.inserting_before(node):
@@ -94,12 +95,10 @@ def columns(weight: torch.Tensor) -> torch.Tensor:
     return weight.permute(2, 3, 1, 0).reshape(-1, weight.shape[0], 1, 1).contiguous()
 
 
-def phase(
-    weight: torch.Tensor, at: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]
-) -> torch.Tensor:
+def phase(weight: torch.Tensor, at: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int]) -> torch.Tensor:
     """Taps of one phase, as the kernel of an ordinary convolution."""
     y, x = ((r + p) % s for r, s, p in zip(at, stride, padding, strict=True))
-    return weight[:, :, y :: stride[0], x :: stride[1]].flip(2, 3).transpose(0, 1).contiguous(memory_format=torch.channels_last)
+    return laid_out(weight[:, :, y :: stride[0], x :: stride[1]].flip(2, 3).transpose(0, 1))
 
 
 def by_phases(
@@ -107,8 +106,8 @@ def by_phases(
     kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int],
 ) -> torch.Tensor:  # fmt: skip
     """Transposed convolution (N, in, h, w) to (N, out, h', w'), every phase an ordinary one."""
-    sizes = [_size(n, k, s, p) for n, k, s, p in zip(a.shape[2:], kernel, stride, padding, strict=True)]
-    spans = [[_span(r, *axis) for r in range(axis[2])] for axis in zip(sizes, kernel, stride, padding, strict=True)]
+    sizes = [taps.size(n, k, s, p) for n, k, s, p in zip(a.shape[2:], kernel, stride, padding, strict=True)]
+    spans = [[taps.span(r, *axis) for r in range(axis[2])] for axis in zip(sizes, kernel, stride, padding, strict=True)]
     left = [max(0, max(-low for low, _ in axis)) for axis in spans]
     right = [max(0, max(high for _, high in axis) - n) for axis, n in zip(spans, a.shape[2:], strict=True)]
     if any(left + right):
@@ -127,11 +126,11 @@ def by_columns(
     kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int],
 ) -> torch.Tensor:  # fmt: skip
     """Transposed convolution (N, in, h, w) to (N, out, h', w') by one matrix product and shifted sums."""
-    sizes = [_size(n, k, s, p) for n, k, s, p in zip(a.shape[2:], kernel, stride, padding, strict=True)]
+    sizes = [taps.size(n, k, s, p) for n, k, s, p in zip(a.shape[2:], kernel, stride, padding, strict=True)]
     products = functional.conv2d(a, weights[0]).permute(0, 2, 3, 1)
     products = products.reshape(*products.shape[:3], *kernel, -1)  # (N, h, w, taps, taps, out)
-    rows = torch.stack(_summed(products, 1, 3, sizes[0], kernel[0], stride[0], padding[0]), 2)  # (N, m, s, w, taps, out)
-    out = torch.stack(_summed(rows, 3, 4, sizes[1], kernel[1], stride[1], padding[1]), 4)  # (N, m, s, m', s', out)
+    rows = torch.stack(_summed(products, 1, kernel[0], stride[0], padding[0]), 2)  # (N, m, s, w, taps, out)
+    out = torch.stack(_summed(rows, 3, kernel[1], stride[1], padding[1]), 4)  # (N, m, s, m', s', out)
     return _interleaved(out, sizes, bias)
 
 
@@ -142,28 +141,13 @@ def _interleaved(out: torch.Tensor, sizes: list[int], bias: torch.Tensor | None)
     return (out if bias is None else out + bias).permute(0, 3, 1, 2)
 
 
-def _size(n: int, kernel: int, stride: int, padding: int) -> int:
-    return (n - 1) * stride - 2 * padding + kernel
-
-
-def _span(r: int, size: int, kernel: int, stride: int, padding: int) -> tuple[int, int]:
-    """Inputs, first and past the last, that outputs r, r + stride, ... need; some may lie outside."""
-    last, n_taps = (r + padding) // stride, len(range((r + padding) % stride, kernel, stride))
-    return last - (n_taps - 1), last + -(-(size - r) // stride)
-
-
-def _summed(
-    products: torch.Tensor, axis: int, taps: int, size: int, kernel: int, stride: int, padding: int
-) -> list[torch.Tensor]:
-    """Sums along one axis of the products of every phase's taps, each shifted to its output."""
-    n, m, found = products.shape[axis], -(-size // stride), []
+def _summed(products: torch.Tensor, axis: int, kernel: int, stride: int, padding: int) -> list[torch.Tensor]:
+    """By phase, sums over taps, (…, n, …, taps, …), of products moved along `axis` to the output they belong to."""
+    n, at = products.shape[axis], 3 if axis == 1 else 4
+    m, found = -(-taps.size(n, kernel, stride, padding) // stride), []
     for r in range(stride):
-        total: Any = 0.0
-        for tap in range((r + padding) % stride, kernel, stride):
-            shift = (tap - r - padding) // stride  # input i goes to output i + shift of this phase
-            first, last = max(0, -shift), min(n, m - shift)
-            part = products.select(taps, tap).narrow(axis, first, last - first)
-            around = [0, 0] * (part.dim() - 1 - axis) + [first + shift, m - last - shift]
-            total = total + functional.pad(part, around)
-        found.append(total)
+        parts = [(products.select(at, tap), shift) for tap, shift in taps.shifts(r, kernel, stride, padding)]
+        skip = [0, 0] * (products.dim() - 2 - axis)
+        moved = [functional.pad(part, [*skip, shift, m - n - shift]) for part, shift in parts]
+        found.append(sum(moved[1:], moved[0]))
     return found

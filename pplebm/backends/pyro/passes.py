@@ -55,10 +55,9 @@ def hoist(graph: GraphModule, n_fixed: int) -> tuple[GraphModule, GraphModule]:
     inputs = [node for node in nodes if node.op == "placeholder"]
     fixed = dict.fromkeys(inputs[:n_fixed])
     for node in nodes:
-        parents = node.all_input_nodes
-        if node.op == "call_function" and parents and all(p in fixed or p.op == "get_attr" for p in parents):
-            if any(p in fixed for p in parents):
-                fixed[node] = None
+        parents = [parent for parent in node.all_input_nodes if parent.op != "get_attr"]
+        if node.op == "call_function" and parents and all(parent in fixed for parent in parents):
+            fixed[node] = None
     passed = [node for node in fixed if any(user not in fixed for user in node.users)]
     before, rest = Graph(), Graph()
     there: dict[Node, Node] = {}
