@@ -59,6 +59,7 @@ def step(ppl: Any, key: Any, state: State, program: Any, x: Any, hyper: Hyper) -
     (_, aux), gradient = ppl.value_and_grad(
         lambda params: contrast(program, params, x, positive, negative), state.params, has_aux=True
     )
+    gradient, aux = ppl.average((gradient, aux))  # over the devices that share the batch
     rates = dict.fromkeys(state.params, hyper.learning_rate)
     params, adam = ppl.adam(state.params, gradient, state.adam, rates)
     return State(params, adam), Info(aux.tilt_positive - aux.tilt_negative, aux.log_likelihood)

@@ -100,6 +100,7 @@ def step(ppl: Any, key: Any, state: State, program: Any, x: Any, hyper: Hyper) -
         return contrast(program, params, x, positive, negative, hyper.tilt_penalty)
 
     (_, aux), gradient = ppl.value_and_grad(loss, state.params, has_aux=True)
+    gradient, aux, trouble, trouble_negative = ppl.average((gradient, aux, trouble, trouble_negative))
     norm_tilt = norm({n: gradient[n] for n in program.tilt_params}, like=aux.log_likelihood)
     clipped, norm_all = clip(ppl, gradient, hyper.clip_norm)
     left = ppl.asarray((1.0 - state.update / hyper.updates) / max(hyper.decay_share, 1e-6))

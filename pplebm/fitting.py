@@ -2,41 +2,27 @@
 
 from __future__ import annotations
 
-import time
-import warnings
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from pplebm import folder as files
 from pplebm import gallery, train
-from pplebm.data import Dataset
 from pplebm.data import load as load_data
 from pplebm.data import names as data_names
-from pplebm.errors import PplebmError, PplebmWarning
+from pplebm.errors import PplebmError
 from pplebm.hyper import override, split_between
-from pplebm.phases import Phases
-from pplebm.program import Program
+from pplebm.learning import Job, learn
+from pplebm.parallel import Parallel, check_batch
+from pplebm.program import Program, load_backend
 from pplebm.runs import Run, open_run, rebuild
 
-LOG_EVERY, EVALUATE_EVERY, CHECKPOINT_EVERY = 10, 100, 100  # updates
-EVALUATE_ON = 256  # held-out data per evaluation
 COMPILE_FROM = 200  # updates; a shorter run would not earn back the seconds of compiling
-
-
-class Job(NamedTuple):
-    """All that one run needs."""
-
-    folder: Path
-    manifest: dict[str, Any]
-    program: Program
-    page: ModuleType
-    hyper: Any
-    data: Dataset
+ALONE = {"devices": 1, "nodes": 1, "strategy": "auto"}
 
 
 def fit(
@@ -51,6 +37,9 @@ def fit(
     backend: str = "pyro",
     compiled: bool | None = None,
     precision: str = "full",
+    devices: int = 1,
+    nodes: int = 1,
+    strategy: str = "auto",
     resume: bool = False,
     progress: bool | None = None,
 ) -> Run:
@@ -69,6 +58,10 @@ def fit(
         compiled: on the Pyro side, compile the steps of the chains, which takes seconds and pays for itself in a long
             run; by default runs of 200 updates and more are compiled. NumPyro compiles in any case.
         precision: "full" or, on the Pyro side, "bf16"; see `Program.with_chains`.
+        devices: of each machine, that share every batch: GPUs where there are any, otherwise parts of the CPU. On the
+            Pyro side a process each, started by running the script again (Lightning Fabric); the others end here.
+        nodes: machines, each of which runs this command; see docs/clusters.md.
+        strategy: of Lightning Fabric: "ddp", or "ddp_spawn", which also works without a script.
         resume: go on from the last checkpoint in `out`; equals an uninterrupted run bit for bit.
         progress: show a progress bar; by default only in a terminal.
 
@@ -87,24 +80,51 @@ def fit(
         (3, 8, 8)
     """
     folder = Path(out) if out is not None else _default_folder(model, inference, seed)
+    if steps is not None and steps < 1:
+        raise PplebmError(f"steps must be positive, got {steps}.")
+    wish = Wish(model, data, inference, seed, steps, dict(hyper or {}), data_dir, backend, compiled, precision, resume)
     if resume:
-        job = _old_job(folder, model, data, data_dir)
+        manifest = files.read_manifest(folder)
+        backend, together = manifest["backend"], manifest.get("parallel", ALONE)
     else:
-        job = _new_job(folder, model, load_data(data, data_dir, seed=seed), inference, seed, dict(hyper or {}), backend)
-        job.manifest["data"]["source"] = _source(data, data_dir)
-        updates = job.hyper.updates if steps is None else steps
-        compiled = updates >= COMPILE_FROM if compiled is None else compiled
-        job.manifest["chains"] = {"compiled": compiled, "precision": precision}
-    if steps is not None:
-        if steps < 1:
-            raise PplebmError(f"steps must be positive, got {steps}.")
-        job.manifest["inference"]["hyper"]["updates"] = steps
-        job = job._replace(hyper=job.hyper._replace(updates=steps))
-    job = job._replace(program=job.program.with_chains(**job.manifest["chains"]))
-    start = _start(job, resume)
-    files.write_manifest(folder, job.manifest)
-    _learn(job, start, progress)
+        together = {"devices": devices, "nodes": nodes, "strategy": strategy}
+    group = load_backend(backend).parallel(**together)
+    group.launch(_in_process, folder, wish, together, progress)
+    if group.rank:
+        raise SystemExit(0)
     return open_run(folder, model if callable(model) else None)
+
+
+class Wish(NamedTuple):
+    """What the user asked for."""
+
+    model: Any
+    data: Any
+    inference: str | Path
+    seed: int
+    steps: int | None
+    hyper: dict[str, Any]
+    data_dir: str | Path | None
+    backend: str
+    compiled: bool | None
+    precision: str
+    resume: bool
+
+
+def _in_process(group: Parallel, folder: Path, wish: Wish, together: dict[str, Any], progress: bool | None) -> None:
+    """The whole run, in each of the processes; the first one alone writes into the folder."""
+    with tempfile.TemporaryDirectory() as elsewhere:
+        own = folder if group.rank == 0 else Path(elsewhere) / "run"
+        job = _old_job(folder, wish, group) if wish.resume else _new_job(own, wish, together, group)
+        check_batch(job.hyper.batch_size, group.size)
+        if wish.steps is not None:
+            job.manifest["inference"]["hyper"]["updates"] = wish.steps
+            job = job._replace(hyper=job.hyper._replace(updates=wish.steps))
+        job = job._replace(program=job.program.with_chains(**job.manifest["chains"]))
+        start = _start(job, wish.resume)
+        own.mkdir(parents=True, exist_ok=True)
+        files.write_manifest(own, job.manifest)
+        learn(job._replace(folder=own), start, progress)
 
 
 def _default_folder(model: Any, inference: Any, seed: int) -> Path:
@@ -121,14 +141,14 @@ def _source(data: Any, data_dir: Any) -> dict[str, str | None]:
     }
 
 
-def _new_job(
-    folder: Path, model: Any, data: Dataset, inference: str | Path, seed: int, changes: dict[str, Any], backend: str
-) -> Job:
+def _new_job(folder: Path, wish: Wish, together: dict[str, Any], group: Parallel) -> Job:
     if (folder / files.MANIFEST).exists():
         raise PplebmError(
             f"'{folder}' holds a run already; choose another folder (--out, out=...), or go on with it (--resume, "
             f"resume=True)."
         )
+    model, inference, seed, changes, backend = wish.model, wish.inference, wish.seed, wish.hyper, wish.backend
+    data = load_data(wish.data, wish.data_dir, seed=seed)
     page = gallery.load(inference, seed)
     if not hasattr(page, "step"):
         raise PplebmError(f"'{inference}' is a model page, not an algorithm; see `pplebm list`.")
@@ -148,6 +168,8 @@ def _new_job(
             f"use --set batch_size={max(1, len(data.train) // 2)}."
         )
     program = Program(bound, data=data.train[:5], seed=seed, backend=backend)
+    updates = hyper.updates if wish.steps is None else wish.steps
+    compiled = updates >= COMPILE_FROM if wish.compiled is None else wish.compiled
     folder.mkdir(parents=True, exist_ok=True)
     np.save(folder / "example.npy", data.train[:5])
     manifest = {
@@ -165,10 +187,13 @@ def _new_job(
             "n_held_out": len(data.held_out),
             "scaling": data.scaling.to_json(),
             "notes": list(data.notes),
+            "source": _source(wish.data, wish.data_dir),
         },
+        "chains": {"compiled": compiled, "precision": wish.precision},
+        "parallel": together,
         "rollbacks": [],
     }
-    return Job(folder, manifest, program, page, hyper, data)
+    return Job(folder, manifest, program, page, hyper, data, group)
 
 
 def _page_entry(folder: Path, kind: str, page: ModuleType | None, name: str, hyper: dict[str, Any]) -> dict[str, Any]:
@@ -185,16 +210,16 @@ def _page_entry(folder: Path, kind: str, page: ModuleType | None, name: str, hyp
     }
 
 
-def _old_job(folder: Path, model: Any, data: Any, data_dir: Any) -> Job:
+def _old_job(folder: Path, wish: Wish, group: Parallel) -> Job:
     manifest = files.read_manifest(folder)
-    program, page, hyper = rebuild(folder, manifest, model if callable(model) else None)
-    dataset = load_data(data, data_dir, seed=manifest["seed"])
+    program, page, hyper = rebuild(folder, manifest, wish.model if callable(wish.model) else None)
+    dataset = load_data(wish.data, wish.data_dir, seed=manifest["seed"])
     if dataset.fingerprint != manifest["data"]["fingerprint"]:
         raise PplebmError(
             f"the run in '{folder}' learned from '{manifest['data']['name']}', and the data given now differ; "
             f"resume with the same data."
         )
-    return Job(folder, manifest, program, page, hyper, dataset)
+    return Job(folder, manifest, program, page, hyper, dataset, group)
 
 
 def _start(job: Job, resume: bool) -> train.Progress:
@@ -203,79 +228,7 @@ def _start(job: Job, resume: bool) -> train.Progress:
     if not resume or not (job.folder / files.CHECKPOINT).exists():
         return begin
     progress = files.read_checkpoint(job.folder, job.program.ppl, begin)
-    files.cut_metrics(job.folder, progress.update)
+    if job.group.rank == 0:
+        files.cut_metrics(job.folder, progress.update)
     job.manifest["rollbacks"] = [r for r in job.manifest["rollbacks"] if r["update"] <= progress.update]
     return progress
-
-
-def _learn(job: Job, progress: train.Progress, show: bool | None) -> None:
-    """Run the loop, log, evaluate and save; on Ctrl-C save and say how to go on."""
-    rows: list[dict[str, Any]] = []
-    total, first = job.hyper.updates, True
-    phases = Phases(job.program.with_chains(compiled=False), job.page, job.hyper)  # seldom run, and of another shape
-    began, before = time.perf_counter(), _seconds_so_far(job.folder)
-    bar = tqdm(total=total, initial=progress.update, unit="update", disable=None if show is None else not show)
-    loop = train.updates(job.page, job.program, job.data.train, job.hyper, job.manifest["seed"], progress)
-    try:
-        while progress.update < total:
-            bar.set_description("compiling" if first else None)
-            with job.program.ppl.threads_for(job.program.work(job.hyper.batch_size)):
-                progress, event = next(loop)
-            bar.update(1)
-            if first:
-                job.manifest["first_update_seconds"], first = round(time.perf_counter() - began, 2), False
-            if event.rolled_back_to is not None:
-                note = {"update": progress.update, "to": event.rolled_back_to, "metrics": {}}
-                note["metrics"] = {k: str(v) for k, v in event.metrics.items()}
-                job.manifest["rollbacks"].append(note)
-                sentence = f"update {progress.update} was not finite; went back to update {event.rolled_back_to}."
-                warnings.warn(sentence, PplebmWarning, stacklevel=3)
-                continue
-            last = progress.update == total
-            if progress.update % LOG_EVERY == 0 or last:
-                seconds = round(before + time.perf_counter() - began, 2)
-                row = {"update": progress.update, "seconds": seconds, **event.metrics}
-                if progress.update % EVALUATE_EVERY == 0 or last:
-                    row |= _held_out_error(job, phases, progress)
-                rows.append(row)
-                if "energy_gap" in event.metrics:
-                    bar.set_postfix(gap=f"{event.metrics['energy_gap']:.2f}", refresh=False)
-            if progress.update % CHECKPOINT_EVERY == 0 or last:
-                rows = _save(job, progress, rows)
-    except KeyboardInterrupt:
-        _save(job, progress, rows)
-        bar.close()
-        print(
-            f"\nstopped at update {progress.update} and saved; go on with: --resume --out {job.folder} "
-            f"(in Python: resume=True)."
-        )
-        raise
-    finally:
-        bar.close()
-
-
-def _save(job: Job, progress: train.Progress, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Checkpoint first, then metrics: after a kill in between, rows are missing, never ahead of the state."""
-    files.write_checkpoint(job.folder, job.program.ppl, progress)
-    files.append_metrics(job.folder, rows)
-    files.write_manifest(job.folder, job.manifest)
-    return []
-
-
-def _seconds_so_far(folder: Path) -> float:
-    rows = files.read_metrics(folder)
-    return rows[-1]["seconds"] if rows else 0.0
-
-
-def _held_out_error(job: Job, phases: Phases, progress: train.Progress) -> dict[str, float]:
-    """Mean squared error of posterior-draw reconstructions of held-out data, in model units, where there is one."""
-    ppl, params = job.program.ppl, progress.state.params
-    x = ppl.asarray(job.data.held_out[:EVALUATE_ON])
-    z = phases.posterior(ppl.key(progress.update), params, x)
-    try:
-        observed = list(job.program.observe(params, z).values())
-    except PplebmError:  # the observed distribution has no mean
-        return {}
-    if len(observed) != 1 or tuple(observed[0].shape) != tuple(x.shape):
-        return {}  # several observed sites, or none of the data's shape
-    return {"held_out_error": float(((observed[0] - x) ** 2).mean())}

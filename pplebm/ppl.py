@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from pplebm.parallel import Parallel
+
 Array = Any
 Tree = Any
 Latents = dict[str, Array]  # site -> (B, *event), unconstrained coordinates
@@ -123,6 +125,10 @@ class PPL(Protocol):
     def adam(
         self, params: Params, gradients: Params, state: Any, rates: Mapping[str, Any], betas: tuple[float, float]
     ) -> tuple[Params, Any]: ...
+
+    # processes and devices that learn together
+    def parallel(self, devices: int, nodes: int, strategy: str) -> Parallel: ...
+    def average(self, tree: Tree) -> Tree: ...
 
     # a program as densities
     def trace(self, model: Callable[..., Any], data: Any, plate: str | None, seed: int) -> Traced: ...

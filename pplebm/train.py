@@ -11,6 +11,7 @@ import numpy as np
 
 from pplebm.data import batches
 from pplebm.errors import PplebmError
+from pplebm.parallel import Alone, Parallel
 from pplebm.program import Program
 from pplebm.tree import tree_leaves
 
@@ -42,28 +43,38 @@ def begin(page: ModuleType, program: Program, x: Any, hyper: Any, seed: int) -> 
 
 
 def updates(
-    page: ModuleType, program: Program, train: np.ndarray, hyper: Any, seed: int, progress: Progress
+    page: ModuleType,
+    program: Program,
+    train: np.ndarray,
+    hyper: Any,
+    seed: int,
+    progress: Progress,
+    group: Parallel | None = None,
 ) -> Iterator[tuple[Progress, Event]]:
     """Yield progress after every update, without end.
 
     Batch and noise of an update depend on the seed, its number and the number of roll-backs alone, so that a run
     continued from any progress equals one that was never stopped. An update that ends non-finite is undone:
-    the last good state returns, and the next update draws new noise.
+    the last good state returns, and the next update draws new noise. Of a batch this process takes its rows.
 
     Raises:
-        PplebmError: after ten roll-backs, or when the batch size exceeds the data.
+        PplebmError: after ten roll-backs, when the batch size exceeds the data, or when processes drift apart.
     """
     ppl, per_epoch, epoch = program.ppl, len(train) // hyper.batch_size, -1
     stream = int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> np.uint64(1))
     step = ppl.compiled(lambda key, state, x: page.step(ppl, key, state, program, x, hyper))
+    group, first = group or Alone(ppl.asarray), True
     order: list[np.ndarray] = batches(len(train), hyper.batch_size, seed, 0)
     while True:
         if progress.update // per_epoch != epoch:
             epoch = progress.update // per_epoch
             order = batches(len(train), hyper.batch_size, seed, epoch)
-        x = ppl.asarray(train[order[progress.update % per_epoch]])
+        x = group.share(train[order[progress.update % per_epoch]])
         key = ppl.key((stream + 1000003 * progress.update + progress.n_rollbacks) % 2**63)
-        state, info = step(key, progress.state, x)
+        state, info = step(group.key(key), progress.state, x)
+        if first:
+            group.check_same(state)
+            first = False
         metrics = {name: float(value) for name, value in info._asdict().items()}
         update = progress.update + 1
         if all(map(math.isfinite, metrics.values())) and _finite(ppl, state):

@@ -24,6 +24,7 @@ LAYERS = {
     "gallery": 4,
     "data": 4,
     "fitting": 4,
+    "learning": 4,
     "phases": 4,
     "scores": 4,
     "models": 4,
@@ -40,6 +41,7 @@ LAYERS = {
     "program": 1,
     "nets": 0,  # layers as data, which the backends build
     "ppl": 0,
+    "parallel": 0,
     "errors": 0,
     "tree": 0,
     "hyper": 0,
@@ -55,6 +57,7 @@ ROOMS = {
     "numpyro": "numpyro",
     "flax": "numpyro",
     "optax": "numpyro",
+    "lightning_fabric": "pyro",
 }
 
 MODULES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))

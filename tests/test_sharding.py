@@ -13,14 +13,14 @@ pytest.importorskip("jax")
 SCRIPT = """
 import jax, numpy as np, pplebm
 from jax.sharding import NamedSharding, PartitionSpec
-from pplebm.backends.numpyro import parallel
+from pplebm.backends.numpyro import devices
 from pplebm.errors import PplebmError
 from pplebm.hyper import override
 from pplebm.inference import short_run_mle as page
 
 jax.config.update("jax_enable_x64", True)
 try:
-    parallel.mesh(3)
+    devices.mesh(3)
 except PplebmError as error:
     assert "XLA_FLAGS" in str(error)
 hyper = override(page.Hyper(), {"n_steps_posterior": 5, "n_steps_prior": 5, "batch_size": 8}, "page")
@@ -33,9 +33,9 @@ chain = ppl.compiled(lambda key, params, x: page.posterior(ppl, key, program, pa
 prior = ppl.compiled(lambda key, params: page.prior(ppl, key, program, params, 8, hyper)[0])
 one = step(ppl.key(1), state, x), chain(ppl.key(2), state.params, x), prior(ppl.key(3), state.params)
 
-mesh = parallel.mesh(2)
+mesh = devices.mesh(2)
 with jax.set_mesh(mesh):
-    x = jax.device_put(x, NamedSharding(mesh, PartitionSpec(parallel.AXIS)))
+    x = jax.device_put(x, NamedSharding(mesh, PartitionSpec(devices.AXIS)))
     state = jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
     two = step(ppl.key(1), state, x), chain(ppl.key(2), state.params, x), prior(ppl.key(3), state.params)
 for latents in two[1:]:

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from pplebm.runs import Run
 
 SHOWN = ("log_likelihood", "energy_gap", "tilt_positive", "tilt_negative", "held_out_error", "seconds")
-NEW_RUN_ONLY = ("inference", "seed", "pairs", "backend", "compiled", "precision")  # options that a run has settled
+NEW_RUN_ONLY = (  # options that a run has settled
+    "inference", "seed", "pairs", "backend", "compiled", "precision", "devices", "nodes", "strategy",
+)  # fmt: skip
 OPTIONS = {"pairs": "--set", "compiled": "--compile"}  # where option and field have other names
 
 
@@ -28,6 +30,9 @@ OPTIONS = {"pairs": "--set", "compiled": "--compile"}  # where option and field 
 @click.option("--backend", default="pyro", show_default=True, help="pyro or numpyro.")
 @click.option("--compile/--no-compile", "compiled", default=None, help="Compile the chains.  [default: in long runs]")
 @click.option("--precision", default="full", show_default=True, help="full or bf16, of the networks inside a step.")
+@click.option("--devices", default=1, show_default=True, help="That share every batch, on each machine.")
+@click.option("--nodes", default=1, show_default=True, help="Machines, each of which runs this command.")
+@click.option("--strategy", default="auto", show_default=True, help="Of Lightning Fabric: ddp or ddp_spawn.")
 @click.option("--out", type=click.Path(), help="Run folder.  [default: runs/MODEL-INFERENCE-seedN]")
 @click.option("--steps", type=click.IntRange(1), help="Number of updates.  [default: the algorithm's own]")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
@@ -52,7 +57,7 @@ def fit(context: click.Context, model: str | None, resume: bool, no_report: bool
         run = learn(
             model, options["data"] or "digits", options["inference"], options["out"], options["seed"],
             options["steps"], changes, options["data_dir"], options["backend"], options["compiled"],
-            options["precision"],
+            options["precision"], options["devices"], options["nodes"], options["strategy"],
         )  # fmt: skip
     finish(run, not no_report)
 

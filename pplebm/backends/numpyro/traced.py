@@ -13,7 +13,7 @@ from numpyro.primitives import Messenger
 
 from pplebm.backends.numpyro import sites
 from pplebm.backends.numpyro.arrays import iterate
-from pplebm.backends.numpyro.parallel import spread
+from pplebm.backends.numpyro.devices import spread
 from pplebm.backends.structure import structure_of
 from pplebm.errors import PplebmError
 from pplebm.ppl import How

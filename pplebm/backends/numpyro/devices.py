@@ -1,0 +1,141 @@
+"""Batches and chains spread over devices: data parallel, one axis, by JAX's own sharding."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from pplebm.backends.numpyro.arrays import asarray
+from pplebm.errors import PplebmError
+from pplebm.parallel import Alone, Parallel, check_counts
+
+AXIS = "data"
+
+
+def parallel(devices: int, nodes: int, strategy: str) -> Parallel:
+    """Devices, `devices` of one process on each of `nodes` machines.
+
+    Raises:
+        PplebmError: if JAX does not see as many, or for a strategy of another library.
+    """
+    check_counts(devices, nodes)
+    if strategy != "auto":
+        raise PplebmError(f"strategy '{strategy}' is one of Lightning Fabric, for Pyro; NumPyro shards by itself.")
+    return Alone(asarray) if devices * nodes == 1 else Sharded(devices, nodes)
+
+
+class Sharded:
+    """All devices of all processes as one mesh; every process runs the same program on global arrays."""
+
+    def __init__(self, devices: int, nodes: int) -> None:
+        self.size, self.rank = devices * nodes, 0
+        self._devices, self._nodes = devices, nodes
+
+    def launch(self, function: Callable[..., Any], *args: Any) -> Any:
+        _ask_for_host_devices(self._devices)
+        if self._nodes > 1:
+            _join(self._nodes)
+            self.rank = jax.process_index()
+        self._mesh = mesh(self.size)
+        self._whole = NamedSharding(self._mesh, PartitionSpec())
+        try:
+            with jax.default_device(jax.local_devices()[0]):
+                return function(self, *args)
+        except Exception as error:
+            if self._nodes > 1:
+                error.add_note(f"in process {self.rank} of {self._nodes}")
+            raise
+        finally:
+            if self._nodes > 1:
+                jax.distributed.shutdown()
+
+    def around(self) -> contextlib.AbstractContextManager[Any]:
+        return jax.set_mesh(self._mesh)
+
+    def share(self, x: Any) -> jax.Array:
+        rows, spread_out = np.asarray(asarray(x)), NamedSharding(self._mesh, PartitionSpec(AXIS))
+        return jax.make_array_from_callback(rows.shape, spread_out, lambda at: rows[at])
+
+    def key(self, key: jax.Array) -> jax.Array:
+        return self.same(key)
+
+    def same(self, tree: Any) -> Any:
+        def whole(leaf: Any) -> Any:
+            return jax.device_put(leaf, self._whole) if isinstance(leaf, jax.Array) else leaf
+
+        return jax.tree.map(whole, tree)
+
+    def local(self, tree: Any) -> Any:
+        return jax.tree.map(lambda a: asarray(np.asarray(a)) if isinstance(a, jax.Array) else a, tree)
+
+    def check_same(self, tree: Any) -> None:
+        """Replicated arrays are the same by construction."""
+
+
+def average(tree: Any) -> Any:
+    """Mean over the devices that learn together: the tree itself, since one jitted update sees the whole batch."""
+    return tree
+
+
+def _ask_for_host_devices(devices: int) -> None:
+    """Let a CPU count as that many devices, which only works before JAX has started."""
+    with contextlib.suppress(RuntimeError):
+        jax.config.update("jax_num_cpu_devices", devices)
+
+
+def _join(nodes: int) -> None:
+    """Meet the other processes: where MASTER_ADDR says, or as SLURM, MPI or Kubernetes tell JAX.
+
+    Raises:
+        PplebmError: if they cannot be found.
+    """
+    address, rank = os.environ.get("MASTER_ADDR"), os.environ.get("NODE_RANK")
+    try:
+        if address is None:
+            jax.distributed.initialize()
+        else:
+            where = f"{address}:{os.environ.get('MASTER_PORT', '29400')}"
+            jax.distributed.initialize(where, nodes, int(rank or 0))
+    except (RuntimeError, ValueError) as error:
+        raise PplebmError(
+            f"the {nodes} processes cannot meet: {error}. Start one on every machine, under SLURM or MPI, or with "
+            f"MASTER_ADDR, MASTER_PORT and NODE_RANK set; see docs/clusters.md."
+        ) from error
+    if jax.process_count() != nodes:
+        raise PplebmError(f"{nodes} nodes are wanted and {jax.process_count()} processes have met.")
+
+
+def mesh(n_devices: int) -> Mesh:
+    """A mesh of one axis over the first devices of all processes.
+
+    Raises:
+        PplebmError: if JAX sees fewer devices.
+    """
+    there = jax.devices()
+    if n_devices > len(there):
+        raise PplebmError(
+            f"{n_devices} devices are wanted and JAX sees {len(there)} of kind {there[0].platform}; on a CPU set "
+            f"XLA_FLAGS=--xla_force_host_platform_device_count={n_devices} before Python starts."
+        )
+    return jax.make_mesh((n_devices,), (AXIS,), axis_types=(AxisType.Auto,), devices=there[:n_devices])
+
+
+def spread(tree: Any) -> Any:
+    """Under a mesh (`jax.set_mesh`), keep the first axis of every array spread over it; otherwise nothing happens."""
+    around = jax.sharding.get_abstract_mesh()
+    if around.empty or AXIS not in around.axis_names:
+        return tree
+    size = around.shape[AXIS]
+
+    def place(a: jax.Array) -> jax.Array:
+        if a.ndim == 0 or a.shape[0] % size:
+            return a
+        return jax.lax.with_sharding_constraint(a, PartitionSpec(AXIS))
+
+    return jax.tree.map(place, tree)

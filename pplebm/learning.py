@@ -1,0 +1,113 @@
+"""A run as it happens: updates, progress bar, held-out figures, checkpoints, and what Ctrl-C does."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from tqdm import tqdm
+
+from pplebm import folder as files
+from pplebm import train
+from pplebm.data import Dataset
+from pplebm.errors import PplebmError, PplebmWarning
+from pplebm.parallel import Parallel
+from pplebm.phases import Phases
+from pplebm.program import Program
+
+LOG_EVERY, EVALUATE_EVERY, CHECKPOINT_EVERY = 10, 100, 100  # updates
+EVALUATE_ON = 256  # held-out data per evaluation
+
+
+class Job(NamedTuple):
+    """All that one run needs."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    program: Program
+    page: ModuleType
+    hyper: Any
+    data: Dataset
+    group: Parallel  # processes that learn together
+
+
+def learn(job: Job, progress: train.Progress, show: bool | None) -> None:
+    """Run the loop, log, evaluate and save; on Ctrl-C save and say how to go on."""
+    rows: list[dict[str, Any]] = []
+    total, first = job.hyper.updates, True
+    phases = Phases(job.program.with_chains(compiled=False), job.page, job.hyper)  # seldom run, and of another shape
+    began, before = time.perf_counter(), _seconds_so_far(job.folder)
+    hidden = True if job.group.rank else None if show is None else not show
+    bar = tqdm(total=total, initial=progress.update, unit="update", disable=hidden)
+    seed, progress = job.manifest["seed"], job.group.same(progress)
+    loop = train.updates(job.page, job.program, job.data.train, job.hyper, seed, progress, job.group)
+    try:
+        while progress.update < total:
+            bar.set_description("compiling" if first else None)
+            with job.group.around(), job.program.ppl.threads_for(job.program.work(job.hyper.batch_size)):
+                progress, event = next(loop)
+            bar.update(1)
+            if first:
+                job.manifest["first_update_seconds"], first = round(time.perf_counter() - began, 2), False
+            if event.rolled_back_to is not None:
+                note = {"update": progress.update, "to": event.rolled_back_to, "metrics": {}}
+                note["metrics"] = {k: str(v) for k, v in event.metrics.items()}
+                job.manifest["rollbacks"].append(note)
+                sentence = f"update {progress.update} was not finite; went back to update {event.rolled_back_to}."
+                warnings.warn(sentence, PplebmWarning, stacklevel=3)
+                continue
+            last = progress.update == total
+            if progress.update % LOG_EVERY == 0 or last:
+                seconds = round(before + time.perf_counter() - began, 2)
+                row = {"update": progress.update, "seconds": seconds, **event.metrics}
+                if progress.update % EVALUATE_EVERY == 0 or last:
+                    row |= _held_out_error(job, phases, progress)
+                rows.append(row)
+                if "energy_gap" in event.metrics:
+                    bar.set_postfix(gap=f"{event.metrics['energy_gap']:.2f}", refresh=False)
+            if progress.update % CHECKPOINT_EVERY == 0 or last:
+                rows = _save(job, progress, rows)
+    except KeyboardInterrupt:
+        _save(job, progress, rows)
+        bar.close()
+        print(
+            f"\nstopped at update {progress.update} and saved; go on with: --resume --out {job.folder} "
+            f"(in Python: resume=True)."
+        )
+        raise
+    finally:
+        bar.close()
+
+
+def _save(job: Job, progress: train.Progress, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Checkpoint first, then metrics: after a kill in between, rows are missing, never ahead of the state."""
+    if job.group.rank:
+        return []  # one process writes
+    files.write_checkpoint(job.folder, job.program.ppl, progress)
+    files.append_metrics(job.folder, rows)
+    files.write_manifest(job.folder, job.manifest)
+    return []
+
+
+def _seconds_so_far(folder: Path) -> float:
+    rows = files.read_metrics(folder)
+    return rows[-1]["seconds"] if rows else 0.0
+
+
+def _held_out_error(job: Job, phases: Phases, progress: train.Progress) -> dict[str, float]:
+    """Mean squared error of posterior-draw reconstructions of held-out data, in model units, where there is one."""
+    if job.group.rank:
+        return {}
+    ppl, params = job.program.ppl, job.group.local(progress.state.params)
+    x = ppl.asarray(job.data.held_out[:EVALUATE_ON])
+    z = phases.posterior(ppl.key(progress.update), params, x)
+    try:
+        observed = list(job.program.observe(params, z).values())
+    except PplebmError:  # the observed distribution has no mean
+        return {}
+    if len(observed) != 1 or tuple(observed[0].shape) != tuple(x.shape):
+        return {}  # several observed sites, or none of the data's shape
+    return {"held_out_error": float(((observed[0] - x) ** 2).mean())}
