@@ -10,6 +10,7 @@ import torch
 
 import pplebm
 from pplebm import chains
+from pplebm.backends.pyro import steps
 from pplebm.errors import PplebmError, PplebmWarning
 from pplebm.kernels.langevin import langevin
 
@@ -80,7 +81,7 @@ def test_without_a_compiler_the_graph_is_used_and_said(monkeypatch):
     def no_compiler(*_, **__):
         raise RuntimeError("No working C++ compiler found")
 
-    monkeypatch.setattr(torch, "compile", no_compiler)
+    monkeypatch.setattr(steps, "compile_graph", no_compiler)
     other, _ = build()
     with pytest.warns(PplebmWarning, match="No working C"):
         got, _ = other.with_chains(compiled=True).chain(kernel, state, keys, other.params, x)
@@ -89,7 +90,7 @@ def test_without_a_compiler_the_graph_is_used_and_said(monkeypatch):
 
 
 def test_a_miscompiled_step_is_refused(monkeypatch):
-    monkeypatch.setattr(torch, "compile", lambda graph, **_: lambda *a: tuple(1.01 * v for v in graph(*a)))
+    monkeypatch.setattr(steps, "compile_graph", lambda graph, _: lambda *a: tuple(1.01 * v for v in graph(*a)))
     program, x = build()
     kernel, state, keys = setting(program)
     with pytest.raises(PplebmError, match="disagrees with a plain run"):
@@ -150,3 +151,21 @@ def test_bfloat16_is_for_pyro():
     program = pplebm.Program(pplebm.bind("latent_ebm", "numpyro", shape=(4,)))
     with pytest.raises(PplebmError, match="for the backend 'pyro'"):
         program.with_chains(precision="bf16")
+
+
+def test_a_compiled_step_takes_any_memory_layout(float64):
+    """The compiler is told nothing about layouts, so a step must never see another than the one it is made for."""
+    program, x = build()
+    program = program.with_chains(compiled=True)
+    kernel, state, keys = setting(program)
+    expected, _ = program.chain(kernel, state, keys, program.params, x)
+
+    def strange(t):
+        return t.T.contiguous().T if t.dim() == 2 else t
+
+    params = {n: strange(p) for n, p in program.params.items()}
+    other = state._replace(z={n: strange(v) for n, v in state.z.items()})
+    got, _ = program.chain(kernel, other, keys, params, strange(x))
+    assert len(program._traced._steps) == 1
+    for site, value in expected.z.items():
+        torch.testing.assert_close(got.z[site], value, rtol=1e-12, atol=1e-12)

@@ -15,6 +15,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional
 
 import pplebm.backends.pyro as ppl
+from pplebm.backends.pyro.steps import compile_graph
 from pplebm.kernels.langevin import langevin
 from pplebm.tree import tree_fill, tree_leaves
 
@@ -97,8 +98,9 @@ class ByHandTorch(Candidate):
             return tuple(leaf for _, leaf in tree_leaves(out))
 
         with torch.no_grad():
-            graph = make_fx(flat)(*(leaf for _, leaf in tree_leaves(inputs)))
-        return torch.compile(graph, dynamic=False, fullgraph=True) if self.compiled else graph.forward
+            examples = [leaf for _, leaf in tree_leaves(inputs)]
+            graph = make_fx(flat)(*examples)
+            return compile_graph(graph, examples) if self.compiled else graph.forward
 
     def chain(self, phase: str, z: Tensors, params: Tensors, noisy: bool = True) -> Tensors:
         """Latents after the steps of a phase."""

@@ -68,10 +68,10 @@ class Step:
             return sum(terms[1:], terms[0])
 
         self._outputs = self._kernel.move(noise, state, log_density)
-        return tuple(leaves(self._outputs))
+        return tuple(contiguous(self._outputs))  # the next step takes them as they are
 
     def _traced(self) -> Graph:
-        examples = [leaf.detach() for leaf in leaves(self._inputs)]
+        examples = [leaf.detach() for leaf in contiguous(self._inputs)]
         try:
             with torch.no_grad():
                 graph = make_fx(self._plain)(*examples)
@@ -80,14 +80,15 @@ class Step:
             return self._plain
         simplify(graph, differentiable=False)
         convolutions.speed_up(graph)
-        self.before, graph = hoist(graph, n_fixed=len(leaves(self._inputs[:2])))
+        n_fixed = len(leaves(self._inputs[:2]))
+        self.before, graph = hoist(graph, n_fixed)
         self._check(graph.forward)
         if not self._how.compiled:
             return graph.forward
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)  # torch's compiler imports deprecated torch
-                compiled = torch.compile(graph, dynamic=False, fullgraph=True)
+                compiled = compile_graph(graph, [*self.before(*examples[:n_fixed]), *examples[n_fixed:]])
                 self._check(compiled)
         except PplebmError:
             raise
@@ -104,7 +105,7 @@ class Step:
         inputs = (elsewhere(params, 0.01), None if x is None else x.roll(1, 0), moved, noise)
         with torch.no_grad():
             expected = self._plain(*leaves(inputs))
-            got = graph(*self.before(*leaves(inputs[:2])), *leaves(inputs[2:]))
+            got = graph(*self.before(*contiguous(inputs[:2])), *contiguous(inputs[2:]))
         n = len(next(iter(state.z.values())))
         off = torch.zeros(n, dtype=torch.bool, device=expected[0].device)
         for a, b in zip(expected, got, strict=True):
@@ -128,13 +129,28 @@ def leaves(tree: Any) -> list[Any]:
     return [leaf for _, leaf in tree_leaves(tree)]
 
 
+def contiguous(tree: Any) -> list[torch.Tensor]:
+    """Leaves of a tree in the one memory layout that steps are made for."""
+    return [leaf.contiguous() for leaf in leaves(tree)]
+
+
+def compile_graph(graph: torch.fx.GraphModule, inputs: list[Any]) -> Graph:
+    """Compile for tensors of just these shapes, dtypes, devices and layouts, which the caller sees to.
+
+    `torch.compile` would look at all inputs again at every call, which costs as much as a small step itself.
+    """
+    import torch._inductor
+
+    return torch._inductor.compile(graph, inputs, options={"size_asserts": False})
+
+
 def run_steps(step: Step, kernel: Any, state: Any, keys: Any, params: Tensors, x: torch.Tensor | None) -> Any:
     """Last state, and infos stacked by step. The loop handles flat lists only, to cost little beside small nets."""
-    at, rows = leaves(state), []
+    at, rows = contiguous(state), []
     with torch.no_grad():
-        fixed = step.before(*leaves((params, x)))
+        fixed = step.before(*contiguous((params, x)))
         for key in keys:
-            out = step.graph(*fixed, *at, *leaves(kernel.noise(key, state.z)))
+            out = step.graph(*fixed, *at, *contiguous(kernel.noise(key, state.z)))
             at = list(out[: step.n_state])
             rows.append(out[step.n_state :])
         columns = [torch.stack(column) for column in zip(*rows, strict=True)]

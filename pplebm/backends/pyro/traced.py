@@ -135,7 +135,7 @@ class TracedProgram:
         def eager(params: Tensors, z: Tensors, x: torch.Tensor | None) -> Tensors:
             return self.run(params, z, x, how.coordinates).terms
 
-        tensors = leaves((state, x))
+        tensors = leaves((params, state, x))
         key = (kernel.settings, how, x is None, tuple((t.shape, t.dtype, t.device) for t in tensors))
         if key not in self._steps:
             self._steps[key] = Step(eager, kernel, params, x, state, keys[0], how)
