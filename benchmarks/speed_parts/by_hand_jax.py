@@ -81,16 +81,19 @@ class ByHandJax(Candidate):
         self.learn = jax.jit(self._learn)
         self.phases = {phase: jax.jit(self._fresh_chain(phase)) for phase in sizes.PHASES}
 
-    def _chain(self, phase: str, key: Any, z: Arrays, params: Arrays, x: jax.Array, temperature: float = 1.0) -> Arrays:
+    def _chain(
+        self, phase: str, key: Any, z: Arrays, params: Arrays, x: jax.Array, temperature: float = 1.0
+    ) -> tuple[Arrays, Any]:
+        """Last latents, and what pplebm's loop tells as well: divergent chains, shortened steps."""
         kernel, given = langevin(ppl, sizes.STEP_SIZES[phase], temperature), x if phase == "posterior" else None
         n = self.size.steps(phase)
-        state, _ = chains.run(ppl, key, kernel, kernel.init(z), lambda z: self.density(params, z, given), n)
-        return state.z
+        state, info = chains.run(ppl, key, kernel, kernel.init(z), lambda z: self.density(params, z, given), n)
+        return state.z, ((state.n_divergent > 0).sum(), info.is_tamed.sum())
 
-    def _fresh_chain(self, phase: str) -> Callable[[Any, Arrays, jax.Array], Arrays]:
+    def _fresh_chain(self, phase: str) -> Callable[[Any, Arrays, jax.Array], tuple[Arrays, Any]]:
         zeros = {f"z{i}": np.zeros((self.size.batch, d), np.float32) for i, d in enumerate(self.size.dims, 1)}
 
-        def run(key: Any, params: Arrays, x: jax.Array) -> Arrays:
+        def run(key: Any, params: Arrays, x: jax.Array) -> tuple[Arrays, Any]:
             k_start, k_run = ppl.split(key)
             z = ppl.normal_like(k_start, jax.tree.map(jnp.asarray, zeros))
             return self._chain(phase, k_run, z, params, x)
@@ -99,15 +102,15 @@ class ByHandJax(Candidate):
 
     def _learn(self, key: Any, state: Any, x: jax.Array) -> Any:
         (params, adam), (k_positive, k_negative) = state, ppl.split(key)
-        positive = self._fresh_chain("posterior")(k_positive, params, x)
-        negative = self._fresh_chain("prior")(k_negative, params, x)
+        positive, seen = self._fresh_chain("posterior")(k_positive, params, x)
+        negative, seen_too = self._fresh_chain("prior")(k_negative, params, x)
 
         def loss(params: Arrays) -> jax.Array:
             return self.density(params, negative, None).mean() - self.density(params, positive, x).mean()
 
         _, gradient = ppl.value_and_grad(loss, params)
         rates = {n: sizes.RATES["tilt" if n in self.tilt_params else "generator"] for n in params}
-        return ppl.adam(params, gradient, adam, rates)
+        return ppl.adam(params, gradient, adam, rates), (seen, seen_too)
 
     def _key(self) -> Any:
         self.count += 1
@@ -115,7 +118,7 @@ class ByHandJax(Candidate):
 
     def iteration(self) -> None:
         with jax.default_device(self.device):
-            self.state = jax.block_until_ready(self.learn(self._key(), self.state, self.x))
+            self.state, _ = jax.block_until_ready(self.learn(self._key(), self.state, self.x))
 
     def posterior(self) -> None:
         self._phase("posterior")
@@ -129,5 +132,5 @@ class ByHandJax(Candidate):
 
     def final(self, start: Latents, phase: str) -> Latents:
         with jax.default_device(self.device):
-            run = jax.jit(lambda z: self._chain(phase, ppl.key(0), z, self.initial, self.x, temperature=0.0))
+            run = jax.jit(lambda z: self._chain(phase, ppl.key(0), z, self.initial, self.x, 0.0)[0])
             return {n: np.asarray(v) for n, v in run({n: jnp.asarray(v) for n, v in start.items()}).items()}
