@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import signal
+import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -94,3 +96,9 @@ def check_batch(batch_size: int, size: int) -> None:
         raise PplebmError(
             f"a batch of {batch_size} cannot be split evenly over {size} devices; use --set batch_size={fits}."
         )
+
+
+def leave_interrupts_to_the_first(rank: int) -> None:
+    """Ctrl-C reaches all processes; the first saves, and the others end when they lose it."""
+    if rank and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)

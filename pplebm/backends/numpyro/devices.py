@@ -13,7 +13,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from pplebm.backends.numpyro.arrays import asarray
 from pplebm.errors import PplebmError
-from pplebm.parallel import Alone, Parallel, check_counts
+from pplebm.parallel import Alone, Parallel, check_counts, leave_interrupts_to_the_first
 
 AXIS = "data"
 
@@ -40,8 +40,9 @@ class Sharded:
     def launch(self, function: Callable[..., Any], *args: Any) -> Any:
         _ask_for_host_devices(self._devices)
         if self._nodes > 1:
-            _join(self._nodes)
+            _join(self._nodes, self._devices)
             self.rank = jax.process_index()
+            leave_interrupts_to_the_first(self.rank)
         self._mesh = mesh(self.size)
         self._whole = NamedSharding(self._mesh, PartitionSpec())
         try:
@@ -89,19 +90,20 @@ def _ask_for_host_devices(devices: int) -> None:
         jax.config.update("jax_num_cpu_devices", devices)
 
 
-def _join(nodes: int) -> None:
+def _join(nodes: int, devices: int) -> None:
     """Meet the other processes: where MASTER_ADDR says, or as SLURM, MPI or Kubernetes tell JAX.
 
     Raises:
         PplebmError: if they cannot be found.
     """
     address, rank = os.environ.get("MASTER_ADDR"), os.environ.get("NODE_RANK")
+    own = list(range(devices))  # under SLURM a process would take one
     try:
         if address is None:
-            jax.distributed.initialize()
+            jax.distributed.initialize(local_device_ids=own)
         else:
             where = f"{address}:{os.environ.get('MASTER_PORT', '29400')}"
-            jax.distributed.initialize(where, nodes, int(rank or 0))
+            jax.distributed.initialize(where, nodes, int(rank or 0), own)
     except (RuntimeError, ValueError) as error:
         raise PplebmError(
             f"the {nodes} processes cannot meet: {error}. Start one on every machine, under SLURM or MPI, or with "

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import signal
 import socket
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +13,7 @@ import torch.distributed as distributed
 
 from pplebm.backends.pyro.arrays import asarray, split
 from pplebm.errors import PplebmError
-from pplebm.parallel import Alone, Parallel, check_counts
+from pplebm.parallel import Alone, Parallel, check_counts, leave_interrupts_to_the_first
 from pplebm.tree import tree_fill, tree_leaves
 
 STRATEGIES = ("auto", "ddp", "ddp_spawn")
@@ -118,8 +116,7 @@ def average(tree: Any) -> Any:
 def _in_rank(fabric: Any, size: int, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
     """The function in one process; errors say in which."""
     ranks = Ranks(fabric, size)
-    if ranks.rank and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the first process saves and ends the others
+    leave_interrupts_to_the_first(ranks.rank)
     where = f"process {ranks.rank} of {size} on {socket.gethostname()}"
     try:
         with fabric.device:
