@@ -21,7 +21,12 @@ if TYPE_CHECKING:  # the public page, for people and type checkers
     from pplebm.gallery import load as load
     from pplebm.gallery import models_available as models_available
     from pplebm.program import Program as Program
+    from pplebm.diagnostics import diagnose as diagnose
+    from pplebm.export import to_arviz as to_arviz
+    from pplebm.predictive import predictive as predictive
     from pplebm.runs import open_run as open_run
+    from pplebm.sampling import sample as sample
+    from pplebm.sampling import sample_prior as sample_prior
 
 __version__ = "0.1.0"
 
@@ -38,6 +43,11 @@ _HOME = {
     "models_available": "pplebm.gallery",
     "Program": "pplebm.program",
     "open_run": "pplebm.runs",
+    "diagnose": "pplebm.diagnostics",
+    "predictive": "pplebm.predictive",
+    "sample": "pplebm.sampling",
+    "sample_prior": "pplebm.sampling",
+    "to_arviz": "pplebm.export",
 }
 __all__ = ["__version__", *_HOME]
 

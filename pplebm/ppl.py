@@ -30,12 +30,20 @@ class Site(NamedTuple):
 class Structure(NamedTuple):
     """What tracing a program once found: never declared a second time by the user."""
 
-    plate: str
+    plate: str  # of the data; "" for none
     latents: tuple[Site, ...]
     observed: tuple[Site, ...]
     tilts: tuple[Site, ...]
     has_noise: dict[str, bool]  # latent -> its distribution has noise coordinates (location and scale)
     bounds: dict[str, float]  # tilt -> its bound, for tilts that have one
+
+    @property
+    def is_joint(self) -> bool:
+        """Some latent stands outside the data plate, so the whole data are one datum of every chain.
+
+        Latents then have a row per chain and the shape of all data, and log densities are one number per chain.
+        """
+        return not all(site.is_local for site in self.latents)
 
 
 class How(NamedTuple):
@@ -74,6 +82,9 @@ class Traced(Protocol):
     def coordinates_of(self, params: Params, values: dict[str, Array], coordinates: str) -> Latents:
         """The inverse of `values`."""
 
+    def pointwise(self, params: Params, z: Latents, x: Array, coordinates: str) -> dict[str, Array]:
+        """Log density of every observed site by datum: (B,), or (B, data) in a joint program."""
+
     def observe(self, params: Params, z: Latents, coordinates: str, key: Any | None) -> dict[str, Array]:
         """Means of the observed sites given the latents, or draws when a key is given."""
 
@@ -101,6 +112,7 @@ class PPL(Protocol):
     def to_numpy(self, a: Array) -> Any: ...
     def where(self, condition: Array, a: Array, b: Array) -> Array: ...
     def isfinite(self, a: Array) -> Array: ...
+    def put(self, a: Array, index: Array, rows: Array) -> Array: ...
     def take(self, schedule: Any, step: Any) -> Any: ...
 
     # randomness by explicit keys
@@ -111,6 +123,7 @@ class PPL(Protocol):
 
     # derivatives, loops, updates
     def value_and_grad(self, function: Callable[[Tree], Any], at: Tree, has_aux: bool = False) -> tuple[Any, Tree]: ...
+    def grad(self, function: Callable[[Tree], Any], at: Tree) -> tuple[Any, Tree]: ...
     def stop_gradient(self, tree: Tree) -> Tree: ...
     def iterate(
         self,
@@ -119,6 +132,7 @@ class PPL(Protocol):
         keys: Sequence[Any],
         draw: Callable[[Any], Tree],
     ) -> Any: ...
+    def repeat(self, function: Callable[[Any], Any], state: Any, n: int) -> Any: ...
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]: ...
     def threads_for(self, work: int) -> Any: ...
     def init_adam(self, params: Params) -> Any: ...

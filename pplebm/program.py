@@ -73,7 +73,7 @@ class Program:
         self._params: Params | None = None
         data = getattr(model, "example", None) if data is None else data
         if data is not None:
-            self._found = self.ppl.trace(model, self.ppl.asarray(data)[:5], plate, seed)
+            self._found = self.ppl.trace(model, self.ppl.asarray(data), plate, seed)
 
     @property
     def _traced(self) -> Traced:
@@ -134,6 +134,15 @@ class Program:
         return self._traced.structure.plate
 
     @property
+    def is_joint(self) -> bool:
+        """Whether a latent stands outside the data plate.
+
+        The whole data are then one datum: latents have a row per chain and the shape of all data, and log densities
+        are one number per chain, (n_chains,).
+        """
+        return self._traced.structure.is_joint
+
+    @property
     def coordinates(self) -> str:
         """ "centred" or "noise"."""
         return self.how.coordinates
@@ -184,7 +193,7 @@ class Program:
     def log_terms(self, params: Params, z: Latents, x: Array | None = None) -> dict[str, Array]:
         """Log density of every site, (B,) each; without data the observed sites are left out."""
         if self._found is None and x is not None:
-            self._found = self.ppl.trace(self._model, self.ppl.asarray(x)[:5], self._plate, self._seed)
+            self._found = self.ppl.trace(self._model, self.ppl.asarray(x), self._plate, self._seed)
         self._check_latents(z, x)
         return self._traced.terms(params, z, x, self.coordinates)
 
@@ -208,6 +217,25 @@ class Program:
         """log p(x|z), (B,): the observed sites."""
         return self.total(self.log_terms(params, z, x), self.observed)
 
+    def log_density(self, params: Params, x: Array | None = None) -> Callable[..., Array]:
+        """What kernels move in: log p̃(x, z), or log p̃(z) without data, as a function of z.
+
+        The function takes `tilt_strength` as well, a number or one per row, that multiplies the tilts.
+        """
+
+        def log_density(z: Latents, tilt_strength: Any = None) -> Array:
+            terms = self.log_terms(params, z, x)
+            if tilt_strength is not None:
+                terms = terms | {t.name: tilt_strength * terms[t.name] for t in self.tilts}
+            return self.total(terms)
+
+        return log_density
+
+    def pointwise(self, params: Params, z: Latents, x: Array) -> dict[str, Array]:
+        """Log density of every observed site by datum, (B,); (n_chains, data) in a joint program."""
+        self._check_latents(z, x)
+        return self._traced.pointwise(params, z, x, self.coordinates)
+
     def total(self, terms: dict[str, Array], sites: tuple[Site, ...] | None = None) -> Array:
         """Sum of the result of `log_terms` over all its sites or some of them, (B,); zero over none."""
         names = list(terms) if sites is None else [site.name for site in sites]
@@ -227,7 +255,6 @@ class Program:
 
     def draw_base(self, key: Any, n: int, params: Params | None = None) -> Latents:
         """Draw n latents ancestrally, tilts ignored: draws of the base, not of the prior."""
-        self.refuse_global_latents("drawing per datum")
         return self._traced.draw(key, n, self.params if params is None else params, self.coordinates)
 
     def simulate(self, key: Any, n: int, params: Params | None = None, base: bool = False) -> dict[str, Array]:
@@ -288,8 +315,7 @@ class Program:
                 )
 
     def _check_latents(self, z: Latents, x: Array | None) -> None:
-        self.refuse_global_latents("a per-datum density")
-        n = None if x is None else len(x)
+        n = None if x is None or self.is_joint else len(x)
         for site in self.latents:
             if site.name not in z:
                 raise PplebmError(f"latents lack site '{site.name}'; got {sorted(z)}.")

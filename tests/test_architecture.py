@@ -37,7 +37,11 @@ LAYERS = {
     "kernels": 2,
     "chains": 2,
     "diagnostics": 2,
+    "draws": 2,
     "export": 2,
+    "persistent": 2,
+    "predictive": 2,
+    "sampling": 2,
     "program": 1,
     "nets": 0,  # layers as data, which the backends build
     "ppl": 0,

@@ -45,18 +45,20 @@ def structure_of(
         wanted_plate: name of the data plate, if the user gave one.
         host: the host's knowledge of its distributions.
     """
+    is_global = any(not site["is_observed"] and not plates_of(site) for site in sites)
     for site in sites:
         if not site["is_observed"] and host.is_discrete(site["fn"]):
             raise PplebmError(
                 f"latent site '{site['name']}' ({type(site['fn']).__name__}) is discrete; Langevin and HMC need "
                 f"continuous latents: marginalise it, or observe it."
             )
-    plate = find_plate(sites, full_sizes, batch, wanted_plate, host)
+    plate = find_plate(sites, full_sizes, batch, wanted_plate, host, is_global)
+    is_joint = any(not site["is_observed"] and plate not in plates_of(site) for site in sites)
     latents, observed, tilts, has_noise, bounds = [], [], [], {}, {}
     for site in sites:
         name, fn, infer = site["name"], site["fn"], site["infer"] or {}
         if infer.get("is_tilt"):
-            check_tilt(site, plate, host)
+            check_tilt(site, plate, host, is_joint)
             tilts.append(Site(name, (), "", "tilt", True))
             if infer["bound"] is not None:
                 bounds[name] = float(infer["bound"])
@@ -66,22 +68,34 @@ def structure_of(
                 f"tilt('{name}', ...) for a factor of the prior, or an observed {host.name}.sample for the likelihood."
             )
         elif site["is_observed"]:
-            if plate not in plates_of(site):
+            if plate not in plates_of(site) and not is_joint:
                 raise PplebmError(f"observed site '{name}' stands outside the data plate '{plate}'; move it inside.")
-            observed.append(describe(site, site["value"], plate, host))
+            observed.append(describe(site, site["value"], plate, host, is_joint))
         else:
             has_noise[name] = host.has_noise(fn)
-            latents.append(describe(site, host.unconstrained(fn, site["value"]), plate, host))
+            latents.append(describe(site, host.unconstrained(fn, site["value"]), plate, host, is_joint))
     if not latents:
         raise PplebmError(f"the program has no latent site; write {host.name}.sample('z', ...) without obs for one.")
     return Structure(plate, tuple(latents), tuple(observed), tuple(tilts), has_noise, bounds)
 
 
-def find_plate(sites: list[SiteDict], full_sizes: dict[str, int], batch: int, wanted: str | None, host: Host) -> str:
-    """Name of the data plate: the one asked for, the only one, or the one named "data"."""
+def find_plate(
+    sites: list[SiteDict],
+    full_sizes: dict[str, int],
+    batch: int,
+    wanted: str | None,
+    host: Host,
+    is_global: bool,
+) -> str:
+    """Name of the data plate: the one asked for, the only one, or the one named "data".
+
+    A program with a latent outside all plates needs none: its whole data are one datum, and the name is "".
+    """
     frames = {name: frame for site in sites for name, frame in plates_of(site).items()}
     if wanted is None:
         wanted = next(iter(frames)) if len(frames) == 1 else "data"
+        if is_global and (wanted not in frames or full_sizes.get(wanted, frames[wanted].size) != batch):
+            return ""
     if wanted not in frames:
         found = ", ".join(f"'{n}'" for n in frames) or "none"
         raise PplebmError(
@@ -97,14 +111,14 @@ def find_plate(sites: list[SiteDict], full_sizes: dict[str, int], batch: int, wa
     return wanted
 
 
-def check_tilt(site: SiteDict, plate: str, host: Host) -> None:
-    """Refuse tilts that are not one finite number per datum."""
+def check_tilt(site: SiteDict, plate: str, host: Host, is_joint: bool) -> None:
+    """Refuse tilts that are not one finite number per datum, or per chain of a program with global latents."""
     name, frames = site["name"], plates_of(site)
-    if plate not in frames:
+    if plate not in frames and not is_joint:
         raise PplebmError(
             f"tilt '{name}' stands outside the data plate '{plate}'; move it inside, one value per datum, shape (B,)."
         )
-    expected = [1] * max(-f.dim for f in frames.values())
+    expected = [1] * max((-f.dim for f in frames.values()), default=0)
     for frame in frames.values():
         expected[frame.dim] = frame.size
     got = tuple(site["infer"]["tilt_shape"])
@@ -120,10 +134,41 @@ def check_tilt(site: SiteDict, plate: str, host: Host) -> None:
         )
 
 
-def describe(site: SiteDict, value: Any, plate: str, host: Host) -> Site:
-    """Name, per-datum shape, support and distribution of a site."""
+def describe(site: SiteDict, value: Any, plate: str, host: Host, is_joint: bool) -> Site:
+    """Name, shape, support and distribution of a site; the shape is per datum, or of all data in a joint program."""
     local, shape = plate in plates_of(site), list(value.shape)
-    if local:
+    if local and not is_joint:
         del shape[axis(value.ndim, site, plate)]
     fn = host.unwrap(site["fn"])
     return Site(site["name"], tuple(shape), host.support_name(fn.support), type(fn).__name__, local)
+
+
+def first_or_whole(trace: Callable[[Any], Any], data: Any, few: int = 5) -> Any:
+    """Trace on a few data, which is quick; a joint program, or one that fits no other number of data, on all of them.
+
+    Raises:
+        PplebmError: what was wrong on the few, if the program is not joint.
+    """
+    if len(data) <= few:
+        return trace(data)
+    try:
+        found, wrong = trace(data[:few]), None
+        if not found.structure.is_joint:
+            return found
+    except PplebmError as error:
+        wrong = error
+    try:
+        found = trace(data)
+    except PplebmError as error:
+        raise (wrong or error) from None
+    if wrong is not None and not found.structure.is_joint:
+        raise wrong
+    return found
+
+
+def weighed(terms: dict[str, Any], tilts: frozenset[str], tilt_strength: Any = None) -> Any:
+    """Sum of the log densities of all sites, (B,); the tilts times a strength, a number per row, if one is given."""
+    parts = [
+        term if tilt_strength is None or name not in tilts else tilt_strength * term for name, term in terms.items()
+    ]
+    return sum(parts[1:], parts[0])

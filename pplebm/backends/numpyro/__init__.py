@@ -8,11 +8,14 @@ from pplebm.backends.numpyro.arrays import adam as adam
 from pplebm.backends.numpyro.arrays import asarray as asarray
 from pplebm.backends.numpyro.arrays import compiled as compiled
 from pplebm.backends.numpyro.arrays import exp as exp
+from pplebm.backends.numpyro.arrays import grad as grad
 from pplebm.backends.numpyro.arrays import init_adam as init_adam
 from pplebm.backends.numpyro.arrays import isfinite as isfinite
 from pplebm.backends.numpyro.arrays import iterate as iterate
 from pplebm.backends.numpyro.arrays import key as key
 from pplebm.backends.numpyro.arrays import normal_like as normal_like
+from pplebm.backends.numpyro.arrays import put as put
+from pplebm.backends.numpyro.arrays import repeat as repeat
 from pplebm.backends.numpyro.arrays import seeded as seeded
 from pplebm.backends.numpyro.arrays import softplus as softplus
 from pplebm.backends.numpyro.arrays import split as split

@@ -37,6 +37,11 @@ def take(schedule: Any, step: Any) -> Any:
     return schedule if isinstance(schedule, (int, float)) else schedule[jnp.minimum(step, len(schedule) - 1)]
 
 
+def put(a: jax.Array, index: Any, rows: jax.Array) -> jax.Array:
+    """The array with some of its rows replaced."""
+    return a.at[index].set(rows)
+
+
 # --- randomness by JAX's own keys
 
 
@@ -86,6 +91,11 @@ def value_and_grad(function: Callable[[Any], Any], at: Any, has_aux: bool = Fals
     return out, gradient
 
 
+def grad(function: Callable[[Any], Any], at: Any) -> tuple[Any, Any]:
+    """What `value_and_grad` gives, to be differentiated again, as everything is here."""
+    return value_and_grad(function, at)
+
+
 def stop_gradient(tree: Any) -> Any:
     """Cut every array of a tree off from the gradient."""
     return jax.lax.stop_gradient(tree)
@@ -101,7 +111,7 @@ def iterate(
     n_blocks, rest = divmod(len(keys), BLOCK)
 
     def block(state: Any, keys: jax.Array) -> tuple[Any, Any]:
-        return jax.lax.scan(step, state, jax.vmap(draw)(keys))
+        return jax.lax.scan(step, state, jax.vmap(draw)(keys), length=len(keys))
 
     if n_blocks == 0 or (n_blocks == 1 and rest == 0):
         return block(state, keys)
@@ -111,6 +121,11 @@ def iterate(
         state, last = block(state, keys[n_blocks * BLOCK :])
         outs = jax.tree.map(lambda *parts: jnp.concatenate(parts), outs, last)
     return state, outs
+
+
+def repeat(function: Callable[[Any], Any], state: Any, n: int) -> Any:
+    """Apply a function n times, by a loop that is not unrolled."""
+    return jax.lax.fori_loop(0, n, lambda _, at: function(at), state)
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -69,8 +69,6 @@ def datum_back(value: jax.Array, site: dict[str, Any], plate: str) -> jax.Array:
 
 def per_datum(log_density: jax.Array, site: dict[str, Any], plate: str) -> jax.Array:
     """Sum the log density of a site over every plate but the data plate: (B,)."""
-    if site["scale"] is not None:
-        log_density = site["scale"] * log_density
     front = jnp.moveaxis(log_density, plates_of(site)[plate].dim, 0)
     return front.reshape(len(front), -1).sum(1)
 

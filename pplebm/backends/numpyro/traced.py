@@ -14,7 +14,7 @@ from numpyro.primitives import Messenger
 from pplebm.backends.numpyro import sites
 from pplebm.backends.numpyro.arrays import iterate
 from pplebm.backends.numpyro.devices import spread
-from pplebm.backends.structure import structure_of
+from pplebm.backends.structure import first_or_whole, plates_of, structure_of, weighed
 from pplebm.errors import PplebmError
 from pplebm.ppl import How
 
@@ -24,9 +24,12 @@ Arrays = dict[str, jax.Array]
 class AtLatents(Messenger):
     """Runs a model at given latents and notes, site by site, log densities and values."""
 
-    def __init__(self, traced: TracedProgram, z: Arrays, coordinates: str, with_data: bool) -> None:
+    def __init__(
+        self, traced: TracedProgram, z: Arrays, coordinates: str, with_data: bool, pointwise: bool = False
+    ) -> None:
         super().__init__()
         self.traced, self.z, self.coordinates, self.with_data = traced, z, coordinates, with_data
+        self.pointwise = pointwise
         self.terms: Arrays = {}
         self.sites: dict[str, Any] = {}
         self.observed: dict[str, Any] = {}
@@ -37,7 +40,8 @@ class AtLatents(Messenger):
             return
         name = msg["name"]
         if name in self.z:
-            u = sites.datum_back(self.z[name], msg, self.traced.structure.plate)
+            structure = self.traced.structure
+            u = self.z[name] if structure.is_joint else sites.datum_back(self.z[name], msg, structure.plate)
             msg["value"], self._log_density[name] = sites.to_value(msg["fn"], u, self.coordinates)
         elif name in self.traced.observed_names and not self.with_data:
             msg["value"] = jnp.zeros(msg["fn"].shape())
@@ -54,7 +58,15 @@ class AtLatents(Messenger):
             if name in self.traced.observed_names:
                 self.observed[name] = dict(msg)
             return
-        self.terms[name] = sites.per_datum(log_density, msg, self.traced.structure.plate)
+        self.terms[name] = self._summed(log_density, msg)
+
+    def _summed(self, log_density: jax.Array, site: Any) -> jax.Array:
+        """Over all plates but the data's; in a joint program over that one as well, unless points are wanted."""
+        plate, name = self.traced.structure.plate, site["name"]
+        by_datum = not self.traced.structure.is_joint or (self.pointwise and name in self.traced.observed_names)
+        if site["scale"] is not None:
+            log_density = site["scale"] * log_density
+        return sites.per_datum(log_density, site, plate) if by_datum and plate in plates_of(site) else log_density.sum()
 
 
 class TracedProgram:
@@ -63,9 +75,11 @@ class TracedProgram:
     def __init__(self, model: Callable[..., Any], data: jax.Array, plate: str | None, seed: int) -> None:
         self.model, self.example = model, data
         key = jax.random.key(seed)
-        trace, shorter = (self._forward(model, x, key, {}) for x in (data, data[: len(data) // 2 + 1]))
+        trace = self._forward(model, data, key, {})
         self.structure = structure_of(*_split(trace), len(data), plate, sites.HOST)
-        structure_of(*_split(shorter), len(data) // 2 + 1, plate, sites.HOST)  # no plate of fixed size
+        if not self.structure.is_joint:  # no plate of fixed size
+            half = data[: len(data) // 2 + 1]
+            structure_of(*_split(self._forward(model, half, key, {})), len(half), plate, sites.HOST)
         self.tilt_names = frozenset(s.name for s in self.structure.tilts)
         self.observed_names = frozenset(s.name for s in self.structure.observed)
         self._statements = {n: s for n, s in trace.items() if s["type"] == "param"}
@@ -77,8 +91,7 @@ class TracedProgram:
         self._checked: set[Any] = set()
         self._chains: dict[Any, Callable[..., Any]] = {}
         self._jitted = jax.jit(self._run_terms, static_argnums=3)
-        if all(site.is_local for site in self.structure.latents):
-            self._sort_parameters(key)
+        self._sort_parameters(key)
 
     # --- parameters: pytrees of constrained values in the host, flat and unconstrained here
 
@@ -107,7 +120,8 @@ class TracedProgram:
     def _sort_parameters(self, key: Any) -> None:
         """Find which parameters enter which terms, by following the operations of the density."""
         z = self.draw(key, len(self.example), self.params, "centred")
-        reached = _dependencies(lambda p: self._run_terms(p, z, self.example, "centred"), self.params)
+        z = {n: a[0] for n, a in z.items()} if self.structure.is_joint else z
+        reached = _dependencies(lambda p: self.run(p, z, self.example, "centred").terms, self.params)
         tilt = {n for name in self.tilt_names for n in reached[name]}
         base = {n for site in self.structure.latents for n in reached[site.name]}
         likelihood = {n for name in self.observed_names for n in reached[name]}
@@ -133,19 +147,28 @@ class TracedProgram:
     def _forward(self, model: Callable[..., Any], x: jax.Array, key: Any, params: Arrays) -> dict[str, Any]:
         return handlers.trace(handlers.seed(lambda x: self._call(model, x, params), key)).get_trace(x)
 
-    def run(self, params: Arrays, z: Arrays, x: jax.Array | None, coordinates: str) -> AtLatents:
-        """Run the model at latents z; without data it is called on a stand-in batch of the same size."""
-        handler = AtLatents(self, z, coordinates, with_data=x is not None)
+    def run(
+        self, params: Arrays, z: Arrays, x: jax.Array | None, coordinates: str, pointwise: bool = False
+    ) -> AtLatents:
+        """Run the model at latents z; without data it is called on a stand-in batch of the same size.
+
+        In a joint program these are the latents of one chain.
+        """
+        handler = AtLatents(self, z, coordinates, x is not None, pointwise)
         with handler:
             self._call(self.model, self.rows(len(next(iter(z.values())))) if x is None else x, params)
         return handler
 
     def rows(self, n: int) -> jax.Array:
-        """A batch of n data of the right shape, made by repeating the example."""
-        return self.example[jnp.arange(n) % len(self.example)]
+        """A batch of n data of the right shape, made by repeating the example; the data of a joint program."""
+        return self.example if self.structure.is_joint else self.example[jnp.arange(n) % len(self.example)]
+
+    def _by_chain(self, function: Callable[..., Arrays], *trees: Any) -> Arrays:
+        """Apply to all rows: at once where rows are data, else chain by chain, vectorised."""
+        return jax.vmap(function)(*trees) if self.structure.is_joint else function(*trees)
 
     def _run_terms(self, params: Arrays, z: Arrays, x: jax.Array | None, coordinates: str) -> Arrays:
-        return self.run(params, z, x, coordinates).terms
+        return self._by_chain(lambda z: self.run(params, z, x, coordinates).terms, z)
 
     def terms(self, params: Arrays, z: Arrays, x: jax.Array | None, coordinates: str) -> Arrays:
         """Log density of every site, (B,) each, compiled once per shape and checked against a plain run."""
@@ -176,9 +199,9 @@ class TracedProgram:
         if (kernel.settings, how) not in self._chains:
 
             def chain(state: Any, keys: jax.Array, params: Arrays, x: jax.Array | None) -> tuple[Any, Any]:
-                def log_density(z: Arrays) -> jax.Array:
-                    terms = list(self._run_terms(params, z, x, how.coordinates).values())
-                    return sum(terms[1:], terms[0])
+                def log_density(z: Arrays, tilt_strength: Any = None) -> jax.Array:
+                    terms = self._run_terms(params, z, x, how.coordinates)
+                    return weighed(terms, self.tilt_names, tilt_strength)
 
                 def step(state: Any, noise: Any) -> tuple[Any, Any]:
                     return spread(kernel.move(spread(noise), state, log_density))
@@ -189,47 +212,69 @@ class TracedProgram:
         return self._chains[kernel.settings, how](state, keys, params, x)
 
     def _moved(self, found: dict[str, Any], coordinates: str) -> Arrays:
-        plate = self.structure.plate
-        return {
-            name: sites.datum_first(sites.to_coordinates(s["fn"], s["value"], coordinates), s, plate)
-            for name, s in found.items()
-        }
+        return {n: self._first(s, sites.to_coordinates(s["fn"], s["value"], coordinates)) for n, s in found.items()}
+
+    def _first(self, site: Any, value: jax.Array) -> jax.Array:
+        return value if self.structure.is_joint else sites.datum_first(value, site, self.structure.plate)
 
     def move(self, params: Arrays, z: Arrays, coordinates: str, target: str) -> Arrays:
         """The same latents in other coordinates."""
-        return self._moved(self.run(params, z, None, coordinates).sites, target)
+        return self._by_chain(lambda z: self._moved(self.run(params, z, None, coordinates).sites, target), z)
 
     def draw(self, key: Any, n: int, params: Arrays, coordinates: str) -> Arrays:
         """Ancestral draws of the latents, tilts ignored."""
-        return self._moved(self._latents(self._forward(self.model, self.rows(n), key, params)), coordinates)
+
+        def forward(key: Any) -> Arrays:
+            return self._moved(self._latents(self._forward(self.model, self.rows(n), key, params)), coordinates)
+
+        return self._by_chain(forward, jax.random.split(key, n) if self.structure.is_joint else key)
 
     def _latents(self, trace: dict[str, Any]) -> dict[str, Any]:
         return {site.name: trace[site.name] for site in self.structure.latents}
 
     def values(self, params: Arrays, z: Arrays, coordinates: str) -> Arrays:
         """Values of the latent sites in their supports, (B, *event)."""
-        found = self.run(params, z, None, coordinates).sites
-        return {name: sites.datum_first(s["value"], s, self.structure.plate) for name, s in found.items()}
+
+        def values(z: Arrays) -> Arrays:
+            found = self.run(params, z, None, coordinates).sites
+            return {name: self._first(s, s["value"]) for name, s in found.items()}
+
+        return self._by_chain(values, z)
 
     def coordinates_of(self, params: Arrays, values: Arrays, coordinates: str) -> Arrays:
         """Coordinates of given site values: the inverse of `values`."""
         x, key = self.rows(len(next(iter(values.values())))), jax.random.key(0)
-        shapes = self._latents(self._forward(self.model, x, key, params))
-        placed = {n: sites.datum_back(jnp.asarray(values[n]), s, self.structure.plate) for n, s in shapes.items()}
-        given = handlers.substitute(self.model, data=placed)
-        return self._moved(self._latents(self._forward(given, x, key, params)), coordinates)
+        is_joint, plate = self.structure.is_joint, self.structure.plate
+
+        def inverse(values: Arrays) -> Arrays:
+            shapes = self._latents(self._forward(self.model, x, key, params))
+            placed = {n: values[n] if is_joint else sites.datum_back(values[n], s, plate) for n, s in shapes.items()}
+            given = handlers.substitute(self.model, data=placed)
+            return self._moved(self._latents(self._forward(given, x, key, params)), coordinates)
+
+        return self._by_chain(inverse, {n: jnp.asarray(v) for n, v in values.items()})
 
     def observe(self, params: Arrays, z: Arrays, coordinates: str, key: Any | None) -> Arrays:
         """Means of the observed sites given the latents, (B, *event); draws when a key is given."""
-        observed = self.run(params, z, None, coordinates).observed
-        if not observed:
+        if not self.structure.observed:
             raise PplebmError("the program has no observed site; condition one with numpyro.sample(..., obs=x).")
-        keys = [None] * len(observed) if key is None else list(jax.random.split(key, len(observed)))
-        plate = self.structure.plate
-        return {
-            name: sites.datum_first(sites.mean(s) if k is None else s["fn"].sample(k), s, plate)
-            for (name, s), k in zip(observed.items(), keys, strict=True)
-        }
+
+        def observe(z: Arrays, key: Any) -> Arrays:
+            observed = self.run(params, z, None, coordinates).observed
+            keys = [None] * len(observed) if key is None else list(jax.random.split(key, len(observed)))
+            return {
+                name: self._first(s, sites.mean(s) if k is None else s["fn"].sample(k))
+                for (name, s), k in zip(observed.items(), keys, strict=True)
+            }
+
+        if self.structure.is_joint and key is not None:
+            key = jax.random.split(key, len(next(iter(z.values()))))
+        return self._by_chain(observe, z, key)
+
+    def pointwise(self, params: Arrays, z: Arrays, x: jax.Array, coordinates: str) -> Arrays:
+        """Log density of every observed site by datum."""
+        terms = self._by_chain(lambda z: self.run(params, z, x, coordinates, pointwise=True).terms, z)
+        return {name: terms[name] for name in terms if name in self.observed_names}
 
     def write_back(self, params: Arrays) -> None:
         """Nothing to do: a NumPyro program holds no weights of its own."""
@@ -262,4 +307,4 @@ def _dependencies(function: Callable[[Arrays], Arrays], params: Arrays) -> dict[
 
 def trace(model: Callable[..., Any], data: Any, plate: str | None, seed: int) -> TracedProgram:
     """Run a model once on a batch of data and see it as densities."""
-    return TracedProgram(model, data, plate, seed)
+    return first_or_whole(lambda x: TracedProgram(model, x, plate, seed), data)

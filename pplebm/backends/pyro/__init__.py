@@ -8,11 +8,14 @@ from pplebm.backends.pyro.arrays import adam as adam
 from pplebm.backends.pyro.arrays import asarray as asarray
 from pplebm.backends.pyro.arrays import compiled as compiled
 from pplebm.backends.pyro.arrays import exp as exp
+from pplebm.backends.pyro.arrays import grad as grad
 from pplebm.backends.pyro.arrays import init_adam as init_adam
 from pplebm.backends.pyro.arrays import isfinite as isfinite
 from pplebm.backends.pyro.arrays import iterate as iterate
 from pplebm.backends.pyro.arrays import key as key
 from pplebm.backends.pyro.arrays import normal_like as normal_like
+from pplebm.backends.pyro.arrays import put as put
+from pplebm.backends.pyro.arrays import repeat as repeat
 from pplebm.backends.pyro.arrays import softplus as softplus
 from pplebm.backends.pyro.arrays import split as split
 from pplebm.backends.pyro.arrays import stop_gradient as stop_gradient

@@ -39,6 +39,11 @@ def take(schedule: Any, step: Any) -> Any:
     return schedule.index_select(0, index.reshape(1))[0]  # indexing by a tensor would read it, and stop a graph
 
 
+def put(a: torch.Tensor, index: Any, rows: torch.Tensor) -> torch.Tensor:
+    """The array with some of its rows replaced."""
+    return a.index_copy(0, torch.as_tensor(index, device=a.device), rows)
+
+
 # --- randomness: a key is an integer, so it can be stored, compared and split without side effects
 
 
@@ -81,6 +86,16 @@ def value_and_grad(function: Callable[[Any], Any], at: Any, has_aux: bool = Fals
     return result, gradient
 
 
+def grad(function: Callable[[Any], Any], at: Any) -> tuple[Any, Any]:
+    """What `value_and_grad` gives, to be differentiated again."""
+    leaves = {path: a if a.requires_grad else a.detach().requires_grad_() for path, a in tree_leaves(at)}
+    with torch.enable_grad():
+        value = function(tree_fill(at, leaves))
+        total = value.sum() + 0.0 * sum(leaf.sum() for leaf in leaves.values())  # so that a constant has a gradient
+        grads = torch.autograd.grad(total, list(leaves.values()), create_graph=True)
+    return value, tree_fill(at, dict(zip(leaves, grads, strict=True)))
+
+
 def stop_gradient(tree: Any) -> Any:
     """Detach every array of a tree."""
     return tree_map(lambda a: a.detach() if isinstance(a, torch.Tensor) else a, tree)
@@ -95,6 +110,13 @@ def iterate(
         state, out = step(state, draw(k))
         outs.append(out)
     return state, tree_map(lambda *rows: torch.stack(rows), outs[0], *outs[1:]) if outs else None
+
+
+def repeat(function: Callable[[Any], Any], state: Any, n: int) -> Any:
+    """Apply a function n times."""
+    for _ in range(n):
+        state = function(state)
+    return state
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -13,6 +13,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from pplebm.backends.pyro import convolutions
 from pplebm.backends.pyro.graphs import Tensors, Terms, check_deterministic, elsewhere
 from pplebm.backends.pyro.passes import hoist, simplify
+from pplebm.backends.structure import weighed
 from pplebm.errors import PplebmError, PplebmWarning
 from pplebm.ppl import How
 from pplebm.tree import tree_fill, tree_leaves
@@ -33,15 +34,24 @@ class Step:
 
     Args:
         terms: log density of every site, by running the program.
+        tilts: names of the tilts among them.
         kernel: a `pplebm.kernels.kernel.Kernel`.
         params, x, state, key: an example of what the step will be given; only shapes matter.
         how: `compiled` and `precision` are used here.
     """
 
     def __init__(
-        self, terms: Terms, kernel: Any, params: Tensors, x: torch.Tensor | None, state: Any, key: int, how: How
+        self,
+        terms: Terms,
+        tilts: frozenset[str],
+        kernel: Any,
+        params: Tensors,
+        x: torch.Tensor | None,
+        state: Any,
+        key: int,
+        how: How,
     ) -> None:
-        self._terms, self._kernel, self._how = terms, kernel, how
+        self._terms, self._tilts, self._kernel, self._how = terms, tilts, kernel, how
         self._inputs = (params, x, state, kernel.noise(key, state.z))
         self._paths = [path for path, _ in tree_leaves(self._inputs)]
         self._outputs: tuple[Any, Any] = (state, None)
@@ -62,10 +72,9 @@ class Step:
         """The step by running the program, which is what the graph is traced from and checked against."""
         params, x, state, noise = tree_fill(self._inputs, dict(zip(self._paths, tensors, strict=True)))
 
-        def log_density(z: Tensors) -> torch.Tensor:
+        def log_density(z: Tensors, tilt_strength: Any = None) -> torch.Tensor:
             with self._precision():
-                terms = list(self._terms(params, z, x).values())
-            return sum(terms[1:], terms[0])
+                return weighed(self._terms(params, z, x), self._tilts, tilt_strength)
 
         self._outputs = self._kernel.move(noise, state, log_density)
         return tuple(contiguous(self._outputs))  # the next step takes them as they are
@@ -101,7 +110,8 @@ class Step:
     def _check(self, graph: Graph) -> None:
         """Compare with a plain run at inputs that differ from those the graph was traced at."""
         params, x, state, noise = self._inputs
-        moved = state._replace(z=elsewhere(state.z, 1.0))
+        places = {path: leaf for path, leaf in tree_leaves(state) if "z" in path.split("/")}  # also of a state within
+        moved = tree_fill(state, dict(tree_leaves(state)) | elsewhere(places, 1.0))
         inputs = (elsewhere(params, 0.01), None if x is None else x.roll(1, 0), moved, noise)
         with torch.no_grad():
             expected = self._plain(*leaves(inputs))

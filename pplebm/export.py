@@ -1,0 +1,146 @@
+"""Draws as ArviZ knows them, on its 0.x and 1.x alike."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import warnings
+from typing import Any
+
+import numpy as np
+
+from pplebm.draws import Draws
+from pplebm.errors import PplebmError
+from pplebm.predictive import log_likelihood, predictive, spaced
+
+ARVIZ_NAMES = {"log_density": "lp", "accept_prob": "acceptance_rate", "is_divergent": "diverging"}
+Variables = dict[str, tuple[tuple[str, ...], np.ndarray, np.ndarray | None]]  # dimensions, values, numbers of draws
+
+
+def to_arviz(
+    posterior: Draws | None = None,
+    prior: Draws | None = None,
+    *,
+    n_base: int = 1000,
+    n_predictive: int | None = 200,
+    key: int = 0,
+) -> Any:
+    r"""Put draws into ArviZ's container: InferenceData on 0.x, xarray.DataTree on 1.x.
+
+    dict[str, Variables]: `posterior`, `sample_stats`, `observed_data`, `posterior_predictive`, `log_likelihood`; `prior`,
+    `sample_stats_prior`, `prior_predictive`; and `base_prior`, ancestral draws with the tilts ignored, to see what
+    the tilt does. The log likelihood holds :math:`\log p(x \mid z)` by datum, tilts left out: they are a factor of
+    the prior. The axis of the data is named after the data plate, the others after their site.
+
+    Args:
+        posterior: of `pplebm.sample` with data.
+        prior: of `pplebm.sample` without data, of the same program.
+        n_base: draws in `base_prior`; 0 leaves it out.
+        n_predictive: draws of each chain in the predictive groups and the log likelihood, evenly spaced; None for all.
+        key: seed of the base and predictive draws.
+
+    Raises:
+        PplebmError: if neither is given, or a prior stands in the place of a posterior.
+
+    Example:
+        >>> import torch, pplebm
+        >>> program = pplebm.Program(pplebm.bind("conjugate_tilt", shape=(3,)))
+        >>> prior = pplebm.sample(program, n_chains=2, n_draws=50, n_warmup=100)
+        >>> tree = to_arviz(prior=prior)
+        >>> tree.prior["z1"].dims, tree.prior["z1"].shape
+        (('chain', 'draw', 'z1_dim_0'), (2, 50, 3))
+    """
+    given = {"posterior": posterior, "prior": prior}
+    if posterior is None and prior is None:
+        raise PplebmError("give to_arviz(posterior=...), to_arviz(prior=...) or both.")
+    for name, draws in given.items():
+        if draws is not None and (draws.data is not None) != (name == "posterior"):
+            raise PplebmError(f"draws with data are no {name}." if name == "prior" else "draws without data are a prior.")
+    groups: dict[str, Variables] = {}
+    if posterior is not None:
+        groups |= _of_posterior(posterior, n_predictive, key)
+    if prior is not None:
+        groups |= _of_prior(prior, n_predictive, key)
+    one = posterior or prior
+    assert one is not None
+    if n_base and one.program.tilts:
+        program = one.program
+        drawn = program.values(one.params, program.draw_base(program.ppl.key(key), n_base, one.params))
+        groups["base_prior"] = _named({n: program.ppl.to_numpy(a)[None] for n, a in drawn.items()}, None)
+    return _container(groups, {name: draws for name, draws in given.items() if draws is not None})
+
+
+def _of_posterior(draws: Draws, n: int | None, key: int) -> dict[str, Variables]:
+    program, plate = draws.program, draws.program.plate or "data"
+    axis = plate if draws.has_data_axis else None
+    groups = {
+        "posterior": _named(draws.values, axis),
+        "sample_stats": _named(_stats(draws), axis),
+        "log_likelihood": _named(log_likelihood(draws, n), plate, spaced(draws, n)),
+    }
+    groups["posterior_predictive"] = _named(predictive(draws, n, key), plate, spaced(draws, n))
+    if len(program.observed) == 1:
+        name, x = program.observed[0].name, program.ppl.to_numpy(draws.data)
+        dims = groups["posterior_predictive"][name][0][2:]
+        groups["observed_data"] = {name: (dims, x, None)}
+    return groups
+
+
+def _of_prior(draws: Draws, n: int | None, key: int) -> dict[str, Variables]:
+    plate = draws.program.plate if draws.program.is_joint else None
+    return {
+        "prior": _named(draws.values, None),
+        "sample_stats_prior": _named(_stats(draws), None),
+        "prior_predictive": _named(predictive(draws, n, key), plate, spaced(draws, n)),
+    }
+
+
+def _stats(draws: Draws) -> dict[str, np.ndarray]:
+    return {ARVIZ_NAMES.get(name, name): a for name, a in draws.stats.items()}
+
+
+def _named(arrays: dict[str, np.ndarray], axis: str | None, at: np.ndarray | None = None) -> Variables:
+    """Arrays (chain, draw, ...) with names of their dimensions: first the data's if there is one, then by site.
+
+    Args:
+        at: numbers of the draws, if not all are there.
+    """
+    found = {}
+    for name, a in arrays.items():
+        first = ("chain", "draw", axis) if axis is not None and a.ndim > 2 else ("chain", "draw")
+        dims = (*first, *(f"{name}_dim_{i}" for i in range(a.ndim - len(first))))
+        found[name] = (dims, a, at)
+    return found
+
+
+def _dataset(variables: Variables, attributes: dict[str, Any]) -> Any:
+    import xarray
+
+    coordinates: dict[str, np.ndarray] = {}
+    for dims, a, at in variables.values():
+        coordinates |= {d: np.arange(n) for d, n in zip(dims, a.shape, strict=True)}
+        if at is not None:
+            coordinates["draw"] = at
+    return xarray.Dataset({name: (dims, a) for name, (dims, a, _) in variables.items()}, coordinates, attributes)
+
+
+def _container(groups: dict[str, Variables], given: dict[str, Draws]) -> Any:
+    arviz, sets = import_arviz(), {}
+    for name, variables in groups.items():
+        attributes = {"inference_library": "pplebm", "inference_library_version": importlib.metadata.version("pplebm")}
+        if name in given:
+            facts, plan = given[name].facts, given[name].plan
+            attributes |= {"sampling_time": facts["seconds"], "tuning_steps": plan.n_warmup, "kernel": plan.kernel}
+        sets[name] = _dataset(variables, attributes)
+    if hasattr(arviz, "InferenceData"):
+        return arviz.InferenceData(**sets)
+    import xarray
+
+    return xarray.DataTree.from_dict(sets)
+
+
+def import_arviz() -> Any:
+    """ArviZ; 0.x announces 1.x by a warning at its first import of a day, which is no news to users of pplebm."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        import arviz
+    return arviz

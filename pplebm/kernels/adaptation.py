@@ -1,0 +1,163 @@
+r"""Step size and diagonal metric of mala and hmc, adapted during warm-up."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+from pplebm.kernels.kernel import Kernel, LogDensity
+from pplebm.kernels.metropolis import MetropolisState
+from pplebm.kernels.rows import zeros
+from pplebm.ppl import Array, Latents
+
+SHRINKAGE, DECAY, DELAY = 0.05, 0.75, 10.0  # γ, κ, t0 of dual averaging, as Hoffman and Gelman chose them
+BLOCK = 25  # steps; windows are multiples of it
+FIRST, LAST = 75, 50  # steps of warm-up before and after the metric is learned, of a thousand or more
+
+
+class Averages(NamedTuple):
+    """Dual averaging of the log step size, per row."""
+
+    log_step: Array
+    log_step_mean: Array
+    error: Array  # running mean of target minus acceptance
+    centre: Array  # what the log step size is pulled to
+    t: Array
+
+
+class Moments(NamedTuple):
+    """Mean and sum of squared deviations of the latents since the window began, per row."""
+
+    count: Array
+    mean: Latents
+    squares: Latents
+
+
+class AdaptingState(NamedTuple):
+    """What the next step needs."""
+
+    inner: Any
+    averages: Averages
+    moments: Moments
+
+    @property
+    def z(self) -> Latents:
+        """Latents of the kernel that is adapted."""
+        return self.inner.z
+
+
+def tuned(state: Any) -> MetropolisState:
+    """The part of a state that holds step size and metric."""
+    return state if isinstance(state, MetropolisState) else tuned(state.inner)
+
+
+def with_tuning(state: Any, step_size: Array, scale: Latents | None = None) -> Any:
+    """The state with another step size and, if given, metric."""
+    if not isinstance(state, MetropolisState):
+        return state._replace(inner=with_tuning(state.inner, step_size, scale))
+    return state._replace(step_size=step_size, scale=state.scale if scale is None else scale)
+
+
+def adapting(ppl: Any, kernel: Kernel) -> Kernel:
+    r"""The same kernel while it learns its step size, every row by itself.
+
+    .. math::
+        \bar h_t = \Big(1 - \tfrac{1}{t + t_0}\Big) \bar h_{t-1} + \tfrac{1}{t + t_0} (\delta - \alpha_t), \quad
+        \log s_{t+1} = \mu - \tfrac{\sqrt t}{\gamma} \bar h_t
+
+    and :math:`\log \bar s` is the average of log s with weights :math:`t^{-\kappa}`. The moments of the latents are
+    gathered beside it; `next_window` turns them into a metric.
+
+    Source: Hoffman, Gelman (JMLR 2014), section 3.2; the windows are those of Stan's reference manual.
+    """
+    assert kernel.tuning is not None, kernel.settings
+    start, target = math.log(kernel.tuning.step_size), kernel.tuning.target_accept
+
+    def move(noise: Any, state: AdaptingState, log_density: LogDensity) -> tuple[AdaptingState, Any]:
+        a, m = state.averages, state.moments
+        inner, info = kernel.move(noise, with_tuning(state.inner, ppl.exp(a.log_step)), log_density)
+        t = a.t + 1.0
+        error = (1.0 - 1.0 / (t + DELAY)) * a.error + (target - info.accept_prob) / (t + DELAY)
+        log_step = a.centre - t**0.5 / SHRINKAGE * error
+        weight = t**-DECAY
+        averages = Averages(log_step, weight * log_step + (1.0 - weight) * a.log_step_mean, error, a.centre, t)
+        count = m.count + 1.0
+        off = {k: z - m.mean[k] for k, z in inner.z.items()}
+        mean = {k: m.mean[k] + o / count for k, o in off.items()}
+        squares = {k: m.squares[k] + o * (inner.z[k] - mean[k]) for k, o in off.items()}
+        return AdaptingState(inner, averages, Moments(count, mean, squares)), info
+
+    def init(z: Latents, log_density: LogDensity) -> AdaptingState:
+        inner = kernel.init(z, log_density)
+        return _fresh(ppl, inner, zeros(z) + start)
+
+    return kernel._replace(settings=("adapting", kernel.settings), init=init, move=move)
+
+
+def next_window(ppl: Any, state: AdaptingState, shape: tuple[int, int, int], metric: bool) -> AdaptingState:
+    """Begin a new window: average the step size over the chains of a datum, and set the metric if wanted.
+
+    Args:
+        state: at the end of a window.
+        shape: (replicas, chains, data); rows in this order.
+        metric: set the scale to the standard deviations of the window, over draws and chains, shrunk towards 0.001
+            in variance as Stan does.
+    """
+    log_step = _over_chains(state.averages.log_step_mean, shape)
+    inner = state.inner
+    if metric:
+        inner = with_tuning(inner, tuned(inner).step_size, _scale(state.moments, shape))
+    return _fresh(ppl, inner, log_step)
+
+
+def adapted(ppl: Any, state: AdaptingState, shape: tuple[int, int, int]) -> Any:
+    """State of the kernel itself, with the step size found."""
+    return with_tuning(state.inner, ppl.exp(_over_chains(state.averages.log_step_mean, shape)))
+
+
+def windows(n_warmup: int) -> list[tuple[int, bool]]:
+    """Lengths of the windows of a warm-up, and whether a metric is set at the end of each.
+
+    >>> windows(1000)
+    [(75, False), (25, True), (50, True), (100, True), (200, True), (500, True), (50, False)]
+    >>> windows(100)
+    [(25, False), (50, True), (25, False)]
+    >>> windows(10)
+    [(10, False)]
+    """
+    if n_warmup < 4 * BLOCK:
+        return [(n_warmup, False)] if n_warmup else []
+    short = n_warmup < 2 * (FIRST + LAST)
+    first, last = (BLOCK, BLOCK + n_warmup % BLOCK) if short else (FIRST, LAST + n_warmup % BLOCK)
+    left, length, found = n_warmup - first - last, BLOCK, [(first, False)]
+    if short:
+        return [*found, (left, True), (last, False)]
+    while left >= 3 * length:
+        found.append((length, True))
+        left, length = left - length, 2 * length
+    return [*found, (left, True), (last, False)]
+
+
+def _fresh(ppl: Any, inner: Any, log_step: Array) -> AdaptingState:
+    nought = 0.0 * log_step
+    averages = Averages(log_step, log_step, nought, log_step + math.log(10.0), nought)
+    empty = {k: 0.0 * z for k, z in inner.z.items()}
+    return AdaptingState(inner, averages, Moments(ppl.asarray(0.0), empty, dict(empty)))
+
+
+def _over_chains(per_row: Array, shape: tuple[int, int, int]) -> Array:
+    """Mean over the chains of a datum, for every row."""
+    grid = per_row.reshape(shape)
+    return (grid.mean(1)[:, None] + 0.0 * grid).reshape(-1)
+
+
+def _scale(moments: Moments, shape: tuple[int, int, int]) -> Latents:
+    count, n = moments.count, moments.count * shape[1]
+    found = {}
+    for site, mean in moments.mean.items():
+        means, squares = (a.reshape(*shape, *mean.shape[1:]) for a in (mean, moments.squares[site]))
+        centre = means.mean(1)[:, None]
+        variance = (squares / count + (means - centre) ** 2).mean(1)[:, None] * n / (n - 1.0)
+        variance = (n / (n + 5.0)) * variance + 1e-3 * (5.0 / (n + 5.0))
+        found[site] = (variance**0.5 + 0.0 * means).reshape(mean.shape)
+    return found

@@ -1,0 +1,141 @@
+r"""Parallel tempering over the strength of the tilt: easy chains near the base help those of the tilted target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from pplebm.errors import PplebmError
+from pplebm.kernels.kernel import Kernel, LogDensity
+from pplebm.kernels.metropolis import MetropolisInfo, MetropolisState, decide, uniform_noise
+from pplebm.kernels.rows import choose, zeros
+from pplebm.ppl import Array, Latents
+
+STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+class TemperingState(NamedTuple):
+    """What the next step needs; rows are replicas of chains, strength by strength, the full tilt last."""
+
+    z: Latents
+    inner: MetropolisState
+    round: Any  # steps done; neighbours swap in pairs of even and odd number by turns
+
+    @property
+    def n_divergent(self) -> Array:
+        """Of the inner kernel, per row."""
+        return self.inner.n_divergent
+
+
+class TemperingInfo(NamedTuple):
+    """What a person wants to see of one step; (R * B,) each."""
+
+    log_density: Array  # at the row's own strength, after the step
+    accept_prob: Array  # of the inner kernel
+    is_accepted: Array
+    is_divergent: Array
+    energy: Array
+    swap_prob: Array  # of the pair the row was in; 0 for a row without partner
+    is_swapped: Array
+
+
+def parallel_tempering(ppl: Any, inner: Kernel, strengths: Sequence[float] = STRENGTHS) -> Kernel:
+    r"""Make a kernel that runs `inner` at every tilt strength β and lets neighbours swap places.
+
+    .. math::
+        \pi_\beta(z) \propto p_0(z)\, p(x \mid z)\, e^{\beta f(z)}, \qquad
+        \alpha = \min\big(1, e^{(\beta_i - \beta_j)(f(z_j) - f(z_i))}\big)
+
+    The rows of a state are replicas of chains: B rows at the first strength, B at the next, and so on; the last B,
+    at strength 1, are draws of the target, without bias if `inner` has none. `pplebm.sample` sees to that. Where the
+    tilt alone separates the modes, the chains at small β cross between them.
+
+    Args:
+        ppl: the backend.
+        inner: made by `mala` or `hmc`.
+        strengths: increasing, the last of them 1.
+
+    Raises:
+        PplebmError: for strengths out of order, an inner kernel without accept decision, or a log density that is
+            not a program's: it must take `tilt_strength`, a number per row.
+
+    Source: Geyer (Computing Science and Statistics 1991); Swendsen, Wang (PRL 1986).
+
+    Example:
+        >>> import torch, pplebm.backends.pyro as ppl
+        >>> from pplebm.kernels.hmc import hmc
+        >>> def log_density(z, tilt_strength=1.0):  # modes at -6 and 6, separated by the tilt
+        ...     return -0.125 * z["z"] ** 2 + tilt_strength * (-0.02 * (z["z"] ** 2 - 36.) ** 2 / 4)
+        >>> kernel = parallel_tempering(ppl, hmc(ppl, 5, 1.0), (0.0, 0.01, 0.05, 0.2, 1.0))
+        >>> state = kernel.init({"z": torch.full((5 * 100,), 6.)}, log_density)
+        >>> for key in range(150):
+        ...     state, info = kernel(key, state, log_density)
+        >>> 0.3 < (state.z["z"][-100:] < 0).float().mean() < 0.7
+        tensor(True)
+    """
+    ladder = [float(b) for b in strengths]
+    if len(ladder) < 2 or ladder[-1] != 1.0 or any(a >= b for a, b in zip(ladder, ladder[1:])) or ladder[0] < 0:
+        raise PplebmError(f"strengths must increase from at least 0 to 1, got {list(strengths)}.")
+    if inner.tuning is None:
+        raise PplebmError(f"the inner kernel must be mala or hmc, got {inner.settings}.")
+    n = len(ladder)
+
+    def strength(rows: int) -> Array:
+        _check(rows, n)
+        return ppl.asarray([b for b in ladder for _ in range(rows // n)])
+
+    def tempered(log_density: LogDensity, z: Latents) -> LogDensity:
+        beta = strength(len(next(iter(z.values()))))
+        return lambda z: log_density(z, tilt_strength=beta)
+
+    def init(z: Latents, log_density: LogDensity) -> TemperingState:
+        return TemperingState(z, inner.init(z, tempered(log_density, z)), ppl.asarray(0))
+
+    def noise(key: Any, z: Latents) -> Any:
+        first, second = ppl.split(key)
+        return {"inner": inner.noise(first, z), "swap": ppl.normal_like(second, uniform_noise(z))}
+
+    def move(noise: Any, state: TemperingState, log_density: LogDensity) -> tuple[TemperingState, TemperingInfo]:
+        moved, info = inner.move(noise["inner"], state.inner, tempered(log_density, state.z))
+        beta = strength(len(moved.log_density))
+        tilt = log_density(moved.z, tilt_strength=1.0) - log_density(moved.z, tilt_strength=0.0)
+        by_turns = [_swap(ppl, noise["swap"], moved.z, beta, tilt, _partners(len(beta), n, first)) for first in (0, 1)]
+        is_odd = (zeros(moved.z) + state.round % 2) > 0.5
+        z = choose(ppl, is_odd, by_turns[1][0], by_turns[0][0])
+        probability = ppl.where(is_odd, by_turns[1][1], by_turns[0][1])
+        is_swapped = (is_odd & by_turns[1][2]) | (~is_odd & by_turns[0][2])
+        value, gradient = ppl.value_and_grad(tempered(log_density, z), z)
+        new = TemperingState(z, moved._replace(z=z, log_density=value, gradient=gradient), state.round + 1)
+        kept = [getattr(info, name) for name in MetropolisInfo._fields[1:]]
+        return new, TemperingInfo(value, *kept, probability, is_swapped)
+
+    return Kernel(("tempering", inner.settings, tuple(ladder)), init, noise, move, inner.tuning, n)
+
+
+def _swap(
+    ppl: Any, noise: dict[str, Array], z: Latents, beta: Array, tilt: Array, pairs: tuple[list[int], list[int]]
+) -> tuple[Latents, Array, Array]:
+    """Latents after swaps of these pairs, the probabilities of the swaps, and which rows were swapped."""
+    partner, lower = (ppl.asarray(rows) for rows in pairs)
+    luck = {k: a[lower] for k, a in noise.items()}  # one decision for both of a pair
+    accepted, probability, _ = decide(ppl, luck, (beta - beta[partner]) * (tilt[partner] - tilt))
+    is_paired = partner != ppl.asarray(list(range(len(pairs[0]))))
+    swapped = accepted & is_paired
+    z = choose(ppl, swapped, {k: a[partner] for k, a in z.items()}, z)
+    return z, ppl.where(is_paired, probability, 0.0 * probability), swapped
+
+
+def _check(rows: int, n: int) -> None:
+    if rows % n:
+        raise PplebmError(f"{rows} rows cannot be split over {n} tilt strengths; give every chain {n} rows.")
+
+
+def _partners(rows: int, n: int, first: int) -> tuple[list[int], list[int]]:
+    """For every row the row it may swap with (itself if none), and the lower of the two."""
+    size = rows // n
+    partner = list(range(rows))
+    for level in range(first, n - 1, 2):
+        for i in range(size):
+            a, b = level * size + i, (level + 1) * size + i
+            partner[a], partner[b] = b, a
+    return partner, [min(i, j) for i, j in enumerate(partner)]

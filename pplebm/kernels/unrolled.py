@@ -1,0 +1,57 @@
+r"""A short Langevin run that is differentiated through, to learn its step sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pplebm.kernels.kernel import LogDensity
+from pplebm.kernels.rows import by_site, of_site
+from pplebm.ppl import Latents
+
+
+def unrolled(
+    ppl: Any, key: Any, log_density: LogDensity, z: Latents, n_steps: int, step_size: Any | Mapping[str, Any]
+) -> Latents:
+    r"""Run `n_steps` of unadjusted Langevin and keep the graph, so that the end is a function of the step sizes.
+
+    .. math:: z_{k+1} = z_k + \tfrac12 s_k^2 \nabla \log p(z_k) + s_k\, \xi_k
+
+    For a Gaussian target of precision λ and mean m the end has mean :math:`m (1 - \rho^K)` and variance
+    :math:`\rho^{2K} + s^2 (1 - \rho^{2K}) / (1 - \rho^2)`, :math:`\rho = 1 - s^2 \lambda / 2`, from N(0, 1).
+
+    Args:
+        ppl: the backend.
+        key: of the noise.
+        log_density: whatever it depends on is differentiated through as well, second derivatives included.
+        z: where the chains start, (B, *event) by site.
+        n_steps: K; memory grows with it, unlike that of kernels.
+        step_size: s > 0, an array with or without gradient: a number, one number per step, or a dict of these by
+            site. Positive numbers are learned as exp of free ones.
+
+    Source: Nijkamp et al. (ECCV 2020, arXiv:1912.01909), section 3.
+
+    Example:
+        >>> import torch, pplebm.backends.pyro as ppl
+        >>> z = {"z": torch.zeros(20_000)}
+        >>> def spread(p):
+        ...     end = unrolled(ppl, 0, lambda z: -0.5 * z["z"] ** 2, z, 1, ppl.exp(p["log_s"]))
+        ...     return (end["z"] ** 2).mean()
+        >>> value, gradient = ppl.value_and_grad(spread, {"log_s": torch.tensor(0.)})  # E z² = s², derivative 2 s²
+        >>> round(value.item(), 1), round(gradient["log_s"].item(), 1)
+        (1.0, 2.0)
+    """
+    sizes = by_site(step_size)
+
+    def at(site: str, step: Any) -> Any:
+        s = of_site(sizes, site, "step_size")
+        return ppl.take(s, step) if getattr(s, "ndim", 0) else s
+
+    def step(carry: Any, noise: Latents) -> tuple[Any, Any]:
+        z, i = carry
+        _, gradient = ppl.grad(log_density, z)
+        new = {k: a + 0.5 * at(k, i) ** 2 * gradient[k] + at(k, i) * noise[k] for k, a in z.items()}
+        return (new, i + 1), i
+
+    draw = lambda k: ppl.normal_like(k, z)
+    return ppl.iterate(step, (z, ppl.asarray(0)), ppl.split(key, n_steps), draw)[0][0]

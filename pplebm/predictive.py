@@ -1,0 +1,77 @@
+"""Data and log likelihoods of draws: right for the tilt, because the draws are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pplebm.draws import Draws
+from pplebm.errors import PplebmError
+
+
+def predictive(draws: Draws, n: int | None = None, key: int = 0, mean: bool = False) -> dict[str, np.ndarray]:
+    r"""Data of the observed sites given draws: posterior predictive of a posterior, prior predictive of a prior.
+
+    .. math:: \tilde x \sim p(x \mid z), \qquad z \sim p(z \mid x) \text{ or } z \sim \tilde p(z) / Z
+
+    Unlike the hosts' own `Predictive`, whose forward runs ignore tilts, this starts from draws of chains that do not.
+
+    Args:
+        draws: of `pplebm.sample`.
+        n: draws of each chain to use, evenly spaced; None for all.
+        key: seed.
+        mean: the mean of x given z instead of a draw.
+
+    Returns:
+        By observed site (chains, n, data, *event); for a prior of a program without global latents, (chains, n,
+        *event), one datum per draw.
+
+    Example:
+        >>> import torch, pplebm
+        >>> program = pplebm.Program(pplebm.bind("conjugate_tilt", shape=(3,)))
+        >>> posterior = pplebm.sample(program, data=torch.zeros(5, 3), n_chains=2, n_draws=20, n_warmup=100)
+        >>> predictive(posterior, 10)["x"].shape
+        (2, 10, 5, 3)
+    """
+    program, params = draws.program, draws.params
+    if mean:
+        return draws.by_row(lambda z: program.observe(params, z), thinned(draws, n))
+    random = program.ppl.key(key)
+    return draws.by_row(lambda z, key: program.observe(params, z, key), thinned(draws, n), key=random)
+
+
+def log_likelihood(draws: Draws, n: int | None = None) -> dict[str, np.ndarray]:
+    r"""Log likelihood :math:`\log p(x_i \mid z)` of every datum under draws of a posterior; tilts are no part of it.
+
+    Returns:
+        By observed site (chains, n, data), as ArviZ wants it for LOO.
+
+    Raises:
+        PplebmError: for draws of a prior.
+    """
+    if draws.data is None:
+        raise PplebmError("draws of a prior have no log likelihood; sample with data.")
+    program, params = draws.program, draws.params
+    return draws.by_row(lambda z, x: program.pointwise(params, z, x), thinned(draws, n), draws.data)
+
+
+def thinned(draws: Draws, n: int | None) -> dict[str, np.ndarray]:
+    """Latents of n draws of each chain, evenly spaced."""
+    index = spaced(draws, n)
+    return {site: a[:, index] for site, a in draws.latents.items()}
+
+
+def spaced(draws: Draws, n: int | None) -> np.ndarray:
+    """Numbers of n draws, evenly spaced; of all for None.
+
+    Raises:
+        PplebmError: if n is not positive, or there are no draws yet.
+    """
+    there: Any = draws.n_draws
+    if not there:
+        raise PplebmError("there are no draws yet; resume the interrupted call of sample.")
+    if n is not None and n < 1:
+        raise PplebmError(f"n must be positive, got {n}.")
+    index = np.arange(there) if n is None or n >= there else np.linspace(0, there - 1, n).round().astype(int)
+    return index
