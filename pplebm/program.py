@@ -307,7 +307,13 @@ class Program:
 
     def refuse_global_latents(self, who: str) -> None:
         """Raise if a latent stands outside the data plate, which per-datum methods cannot handle."""
+        host = self.ppl.name
         for site in self.latents:
+            if not self.plate:
+                raise PplebmError(
+                    f"latent site '{site.name}' stands in no data plate, which {who} needs: put per-datum sites inside "
+                    f"`with {host}.plate('data', len(x)):`, or sample all of them together with pplebm.sample."
+                )
             if not site.is_local:
                 raise PplebmError(
                     f"latent site '{site.name}' stands outside the data plate '{self._traced.structure.plate}': a "

@@ -134,6 +134,11 @@ class _Job:
         self.recording = _recording(kernel, plan.extra_fields)
         width = sum(max(1, math.prod(site.shape)) for site in program.latents)
         most = max(1, NUMBERS_PER_BLOCK // (self.rows * width * plan.thin))
+        self.ends = {
+            ("window", True): self.ppl.compiled(lambda state: next_window(self.ppl, state, self.shape, True)),
+            ("window", False): self.ppl.compiled(lambda state: next_window(self.ppl, state, self.shape, False)),
+            ("warm-up", False): self.ppl.compiled(lambda state: adapted(self.ppl, state, self.shape)),
+        }
         self.blocks = _blocks(plan, min(most, DRAWS_PER_BLOCK), self.adapts)
 
     def begin(self, init: str | Latents) -> Draws:
@@ -141,8 +146,16 @@ class _Job:
         key = self.ppl.key(_seed(self.plan.key, 0))
         if not isinstance(init, str):
             init = {site: a[self.ppl.asarray(np.tile(np.arange(len(a)), self.shape[0]))] for site, a in init.items()}
+
+        def begin(key: Any, params: Params, x: Array | None, init: Any) -> Any:
+            z = chains.start(self.program, key, params, self.rows, init)
+            return self.warming.init(z, self.program.log_density(params, x))
+
+        if isinstance(init, str):
+            state = self.ppl.compiled(lambda *given: begin(*given, init))(key, self.params, self.x)
+        else:
+            state = self.ppl.compiled(begin)(key, self.params, self.x, init)
         log_density = self.program.log_density(self.params, self.x)
-        state = self.warming.init(chains.start(self.program, key, self.params, self.rows, init), log_density)
         if self.plan.extra_fields:
             inner = self.kernel.init(state.z, log_density)
             self.recording.move(self.kernel.noise(key, state.z), inner, log_density)  # raises for unknown fields
@@ -185,10 +198,8 @@ class _Job:
         keys = ppl.split(ppl.key(_seed(self.plan.key, draws.block + 1)), block.n_steps)
         if not block.n_draws:
             state = program.chain(self.warming, draws.state, keys, self.params, self.x)[0]
-            if block.ends == "window":
-                state = next_window(ppl, state, self.shape, block.metric)
-            elif block.ends == "warm-up":
-                state = adapted(ppl, state, self.shape)
+            if block.ends:
+                state = self.ends[block.ends, block.metric](state)
         else:
             state, seen = program.chain(self.recording, draws.state, keys, self.params, self.x)
             z = {site: self._kept(a[self.plan.thin - 1 :: self.plan.thin]) for site, a in seen.z.items()}

@@ -56,7 +56,6 @@ def breaks(x):
 
 
 REFUSED = {
-    "no data plate": (no_plate, "no data plate"),
     "discrete": (discrete, "'k'.*discrete"),
     "tilt outside": (outside, "tilt 'f'.*outside the data plate 'data'"),
     "factor": (factor, "'g' is a pyro.factor"),
@@ -92,8 +91,14 @@ def test_global_latents_are_named_and_refused_per_datum():
     page = pplebm.load("short_run_mle")
     with pytest.raises(PplebmError, match=r"'mean'.*global latent, which short_run_mle"):
         page.init(program.ppl, 0, program, torch.zeros(4), page.Hyper())
-    with pytest.raises(PplebmError, match="'mean'"):
-        program.draw_base(0, 3)
+    assert program.is_joint and program.draw_base(0, 3)["z"].shape == (3, 4)
+
+
+def test_a_program_without_plate_is_joint_and_refused_per_datum():
+    program, page = pplebm.Program(no_plate, data=X), pplebm.load("short_run_mle")
+    assert program.is_joint and program.plate == ""
+    with pytest.raises(PplebmError, match=r"'z' stands in no data plate.*pyro.plate"):
+        page.init(program.ppl, 0, program, X, page.Hyper())
 
 
 def test_forward_simulation_of_a_tilted_program_needs_base():

@@ -156,12 +156,15 @@ class TracedProgram:
         """
         handler = AtLatents(self, z, coordinates, x is not None, pointwise)
         with handler:
-            self._call(self.model, self.rows(len(next(iter(z.values())))) if x is None else x, params)
+            self._call(self.model, self._stand_in(z) if x is None else x, params)
         return handler
 
     def rows(self, n: int) -> jax.Array:
         """A batch of n data of the right shape, made by repeating the example; the data of a joint program."""
         return self.example if self.structure.is_joint else self.example[jnp.arange(n) % len(self.example)]
+
+    def _stand_in(self, z: Arrays) -> jax.Array:
+        return self.example if self.structure.is_joint else self.rows(len(next(iter(z.values()))))
 
     def _by_chain(self, function: Callable[..., Arrays], *trees: Any) -> Arrays:
         """Apply to all rows: at once where rows are data, else chain by chain, vectorised."""

@@ -119,7 +119,8 @@ class TracedProgram:
         In a joint program these are the latents of one chain.
         """
         handler = AtLatents(self, z, coordinates, x is not None, pointwise)
-        stand_in = self.rows(len(next(iter(z.values())))) if x is None else x
+        whole = self.example if self.structure.is_joint else None
+        stand_in = x if x is not None else whole if whole is not None else self.rows(len(next(iter(z.values()))))
         with self._substituted(params), handler:
             tracing.call(self.model, stand_in)
         return handler
