@@ -18,6 +18,7 @@ from pplebm.train import Progress
 from pplebm.tree import tree_fill, tree_leaves
 
 MANIFEST, METRICS, CHECKPOINT, REPORT = "manifest.json", "metrics.jsonl", "checkpoint.safetensors", "report.html"
+DIAGNOSIS = "diagnosis.html"
 
 
 def write_whole(path: Path, content: str) -> None:

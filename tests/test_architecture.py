@@ -20,6 +20,7 @@ LAYERS = {
     "demo": 5,
     "train": 4,
     "runs": 4,
+    "examine": 4,
     "folder": 4,
     "gallery": 4,
     "data": 4,

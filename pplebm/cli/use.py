@@ -114,4 +114,43 @@ def report(run: str, data: str | None, data_dir: str | None) -> None:
     write_report(open_run(run), data, data_dir)
 
 
-COMMANDS = (sample, score, report)
+@click.command()
+@click.argument("run", type=click.Path())
+@click.option("--data", help="What the run learned from, if it cannot be found again by itself.")
+@click.option("--data-dir", type=click.Path(), help="Where named data sets lie.")
+@click.option("--rows", default=3, show_default=True, type=click.IntRange(0), help="Held-out data to examine.")
+@click.option("--chains", default=16, show_default=True, type=click.IntRange(2), help="Long chains per target.")
+@click.option("--draws", default=400, show_default=True, type=click.IntRange(4), help="Draws of each, after warm-up.")
+@click.option("--warmup", default=400, show_default=True, type=click.IntRange(0), help="Steps of warm-up.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
+def diagnose(
+    run: str, data: str | None, data_dir: str | None, rows: int, chains: int, draws: int, warmup: int, seed: int
+) -> None:
+    """Set the short runs of learning beside long adjusted chains.
+
+    Prints tables, and adds them with rank plots, energies and autocorrelations to the report.
+    """
+    from pplebm.data import load
+    from pplebm.examine import examine
+    from pplebm.report import keep_diagnosis
+    from pplebm.report.examined import HEAD, lines
+    from pplebm.runs import open_run
+
+    opened = open_run(run)
+    source, folder = source_of(opened.manifest, data, data_dir)
+    x = None
+    if rows and source is not None:
+        x = opened.scaling.to_user(load(source, folder, seed=opened.manifest["seed"]).held_out[:rows])
+    for found in (all_found := examine(opened, x, n_chains=chains, n_draws=draws, n_warmup=warmup, seed=seed)):
+        click.echo(f"{found.title}: {chains} chains of {draws} draws, short run beside it")
+        told = [HEAD, *lines(found)]
+        widths = [max(len(row[i]) for row in told) for i in range(len(HEAD))]
+        for row in told:
+            click.echo("  " + "  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)))
+        for sentence in found.diagnosis.verdict or ["the long chains agree"]:
+            click.echo(f"  {sentence}")
+    keep_diagnosis(opened, all_found)
+    write_report(opened, data, data_dir)
+
+
+COMMANDS = (sample, score, diagnose, report)

@@ -6,11 +6,13 @@ from pathlib import Path
 
 from pplebm import folder as files
 from pplebm.data import Source
+from pplebm.examine import Examined
+from pplebm.report.examined import section
 from pplebm.report.gathered import gather
 from pplebm.report.page import html
 from pplebm.runs import Run
 
-__all__ = ["write"]
+__all__ = ["keep_diagnosis", "write"]
 
 
 def write(run: Run, data: Source | None = None) -> Path:
@@ -35,6 +37,17 @@ def write(run: Run, data: Source | None = None) -> Path:
         ...     write(run).name
         'report.html'
     """
-    target = run.path / files.REPORT
-    files.write_whole(target, html(gather(run, data)))
+    target, kept, diagnosis = run.path / files.REPORT, run.path / files.DIAGNOSIS, ""
+    if kept.is_file() and kept.read_text().startswith(_mark(run)):  # not of an earlier state of the run
+        diagnosis = kept.read_text()
+    files.write_whole(target, html(gather(run, data), diagnosis))
     return target
+
+
+def keep_diagnosis(run: Run, found: list[Examined]) -> None:
+    """Keep what `examine` found as a section of every report of the run as it is now."""
+    files.write_whole(run.path / files.DIAGNOSIS, section(found, run.manifest["updates"]))
+
+
+def _mark(run: Run) -> str:
+    return f"<!-- after {run.manifest['updates']} updates -->"

@@ -51,8 +51,8 @@ PAIRS = (
 )
 
 
-def html(m: Material) -> str:
-    """The whole page."""
+def html(m: Material, diagnosis: str = "") -> str:
+    """The whole page; `diagnosis` is the section that `pplebm diagnose` made."""
     title = f"{m.run.manifest['model']['name']} on {m.run.manifest['data']['name']}"
     sections = [
         ("figures", "Figures", tables.figures_table(m)),
@@ -62,8 +62,12 @@ def html(m: Material) -> str:
         ("latents", "Latents", "".join(_latents(m))),
         ("reproduce", "How to reproduce", tables.footer(m)),
     ]
-    links = " · ".join(f'<a href="#{name}">{heading}</a>' for name, heading, _ in sections)
-    body = "".join(f'<section id="{name}"><h2>{heading}</h2>{text}</section>' for name, heading, text in sections)
+    names = [(name, heading) for name, heading, _ in sections]
+    if diagnosis:
+        names.insert(-1, ("diagnosis", "Long chains and short runs"))
+    links = " · ".join(f'<a href="#{name}">{heading}</a>' for name, heading in names)
+    written = [f'<section id="{name}"><h2>{heading}</h2>{text}</section>' for name, heading, text in sections]
+    body = "".join([*written[:-1], diagnosis, written[-1]])
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'

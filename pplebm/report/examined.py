@@ -1,0 +1,171 @@
+"""The section of a report that `pplebm diagnose` writes: tables and pictures of long chains beside short runs."""
+
+from __future__ import annotations
+
+import html as markup
+from collections.abc import Iterator
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from pplebm.diagnostics import Row
+from pplebm.examine import Bias, Examined
+from pplebm.report.figures import BASE, POSTERIOR, PRIOR, WIDTH, styled
+from pplebm.report.page import picture
+
+N_SHOWN = 6  # scalars of a picture: those that look worst
+MAX_LAG = 40
+RANKS = (
+    "Ranks of each chain's draws among those of all, by bins; scalars with the largest R-hat. Good: every line wavers "
+    "about the grey one. Bad: a chain that is high at one end, which stays where others do not go."
+)
+ENERGY = (
+    "Energy of the draws (filled) and its changes between draws (line), about their means. Good: both alike. Bad: the "
+    "line much narrower, when momenta cannot carry the chain through its energies."
+)
+ACF = "Autocorrelation of the long chains by lag, each line a chain. Good: it falls to zero within a few draws."
+SHORT = (
+    "Grey: long adjusted chains, the density itself. Colour: the short run of learning; scalars with the largest "
+    "shift. Where they differ, the short run is a model of its own, and its number of steps a part of it."
+)
+
+
+def section(found: list[Examined], updates: int) -> str:
+    """The whole section, marked with the updates the run had when it was examined."""
+    parts = "".join("".join(_target(examined)) for examined in found)
+    return f'<!-- after {updates} updates --><section id="diagnosis"><h2>Long chains and short runs</h2>{parts}</section>'
+
+
+def _target(found: Examined) -> Iterator[str]:
+    d = found.diagnosis
+    colour = PRIOR if found.long.data is None else POSTERIOR
+    yield f"<h3>{markup.escape(found.title)}</h3>"
+    sentences = d.verdict or ["The long chains agree: no R-hat, sample size, divergence or energy gives cause for doubt."]
+    yield "<ul>" + "".join(f"<li>{markup.escape(s)}</li>" for s in sentences) + "</ul>"
+    yield table(found)
+    yield picture(shifts(found, colour), SHORT, "short run and long chains")
+    yield picture(ranks(found), RANKS, "rank plots")
+    if "energy" in found.long.stats:
+        yield picture(energies(found), ENERGY, "energy of the chains")
+    yield picture(autocorrelations(found), ACF, "autocorrelations")
+
+
+def lines(found: Examined) -> list[tuple[str, ...]]:
+    """The table as text: scalars that look worst, long chains and short run side by side."""
+    rows = {row.name: row for row in found.diagnosis.rows}
+    told = []
+    for bias in worst_biases(found, 2 * N_SHOWN):
+        row = rows.get(bias.name)
+        quality = ("", "", "") if row is None else (f"{row.r_hat:.3f}", f"{row.ess_bulk:.0f}", f"{row.ess_tail:.0f}")
+        numbers = (bias.long_mean, bias.long_sd, bias.short_mean, bias.short_sd)
+        told.append((bias.name, *(f"{v:.3g}" for v in numbers), f"{bias.shift:+.2f}", f"{bias.sigmas:+.1f}", *quality))
+    return told
+
+
+HEAD = ("scalar", "mean", "sd", "short: mean", "sd", "shift, sd", "σ", "R-hat", "ESS bulk", "tail")
+
+
+def table(found: Examined) -> str:
+    """The table of the page."""
+    head = "".join(f"<th>{h}</th>" for h in HEAD)
+    body = "".join("<tr>" + "".join(f"<td>{markup.escape(c)}</td>" for c in row) + "</tr>" for row in lines(found))
+    return (
+        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        '<p class="soft">Of all scalars those with the largest shift; σ is the shift in standard errors.</p>'
+    )
+
+
+def worst_biases(found: Examined, n: int) -> list[Bias]:
+    """Scalars by the size of their shift, the largest first; tilt and likelihood always among them."""
+    ordered = sorted(found.biases, key=lambda b: -abs(b.shift))
+    special = [b for b in ordered if "(" in b.name]
+    return special[: n // 2] + [b for b in ordered if "(" not in b.name][: n - min(len(special), n // 2)]
+
+
+def _worst_rows(found: Examined) -> list[Row]:
+    return sorted(found.diagnosis.rows, key=lambda r: -(r.r_hat if np.isfinite(r.r_hat) else 0.0))[:N_SHOWN]
+
+
+def _scalar(arrays: dict[str, np.ndarray], name: str, leading: int) -> np.ndarray:
+    site, _, rest = name.partition("[")
+    index = tuple(int(i) for i in rest.rstrip("]").split(",")) if rest else ()
+    return arrays[site][(slice(None),) * leading + index]
+
+
+@styled
+def shifts(found: Examined, colour: str) -> Figure:
+    """Histograms of the scalars whose short run differs most."""
+    chosen = [b for b in worst_biases(found, 2 * N_SHOWN) if "(" not in b.name][:N_SHOWN]
+    figure = Figure(figsize=(WIDTH, 2.2), layout="constrained")
+    for ax, bias in zip(figure.subplots(1, max(1, len(chosen)), squeeze=False)[0], chosen):
+        long = _scalar(found.long.values, bias.name, 2).ravel()
+        short = _scalar(found.short, bias.name, 1)
+        bins = np.linspace(*np.quantile(np.concatenate([long, short]), (0.002, 0.998)), 31)
+        ax.stairs(np.histogram(long, bins, density=True)[0], bins, fill=True, color=BASE, alpha=0.4, label="long chains")
+        ax.stairs(np.histogram(short, bins, density=True)[0], bins, color=colour, linewidth=1.5, label="short run")
+        ax.set_title(bias.name)
+        ax.set_yticks([])
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    return figure
+
+
+@styled
+def ranks(found: Examined) -> Figure:
+    """Histograms of ranks, a line per chain, as shares of what equal chains would have."""
+    figure = Figure(figsize=(WIDTH, 2.2), layout="constrained")
+    rows = _worst_rows(found)
+    for ax, row in zip(figure.subplots(1, len(rows), squeeze=False)[0], rows):
+        x = _scalar(found.long.values, row.name, 2)
+        n_bins = max(4, min(20, x.shape[1] // 20))
+        order = x.ravel().argsort().argsort().reshape(x.shape)
+        for chain, shade in zip(order, matplotlib.colormaps["viridis"](np.linspace(0, 1, len(x)))):
+            counts = np.histogram(chain, n_bins, (0, x.size))[0] * n_bins / x.shape[1]
+            ax.stairs(counts, color=shade, linewidth=0.8, alpha=0.8)
+        ax.axhline(1.0, color=BASE, linewidth=1.5)
+        ax.set_ylim(0, None)
+        ax.set_xticks([])
+        ax.set_title(f"{row.name}  R-hat {row.r_hat:.3f}")
+    return figure
+
+
+@styled
+def energies(found: Examined) -> Figure:
+    """Marginal energy and energy transitions."""
+    energy = found.long.stats["energy"]
+    centred, change = (energy - energy.mean(1, keepdims=True)).ravel(), np.diff(energy, axis=1).ravel()
+    figure = Figure(figsize=(WIDTH / 2, 2.4), layout="constrained")
+    ax = figure.subplots()
+    bins = np.linspace(*np.quantile(np.concatenate([centred, change]), (0.002, 0.998)), 41)
+    ax.stairs(np.histogram(centred, bins, density=True)[0], bins, fill=True, color=BASE, alpha=0.5, label="energy")
+    ax.stairs(np.histogram(change, bins, density=True)[0], bins, color=PRIOR, linewidth=1.5, label="changes")
+    ax.set_yticks([])
+    ax.set_xlabel(f"nats; smallest BFMI {found.diagnosis.bfmi:.2f}")
+    ax.legend(fontsize=8)
+    return figure
+
+
+def autocorrelation(x: np.ndarray, n_lags: int) -> np.ndarray:
+    """Autocorrelation of the last axis at lags 0 to n_lags - 1.
+
+    >>> autocorrelation(np.array([1., -1., 1., -1.]), 2).tolist()
+    [1.0, -0.75]
+    """
+    centred = x - x.mean(-1, keepdims=True)
+    products = [(centred[..., : x.shape[-1] - k] * centred[..., k:]).sum(-1) for k in range(n_lags)]
+    return np.stack(products, -1) / np.maximum(products[0], 1e-30)[..., None]
+
+
+@styled
+def autocorrelations(found: Examined) -> Figure:
+    """Autocorrelation of the worst scalars."""
+    figure = Figure(figsize=(WIDTH, 2.0), layout="constrained")
+    rows = _worst_rows(found)
+    for ax, row in zip(figure.subplots(1, len(rows), squeeze=False, sharey=True)[0], rows):
+        x = _scalar(found.long.values, row.name, 2)
+        n_lags = min(MAX_LAG, x.shape[1] // 2)
+        ax.plot(autocorrelation(x, n_lags).T, color=POSTERIOR, alpha=0.4, linewidth=0.8)
+        ax.axhline(0.0, color=BASE, linewidth=1.0)
+        ax.set_title(f"{row.name}  ESS {row.ess_bulk:.0f}")
+        ax.set_xlabel("lag")
+    return figure
