@@ -75,17 +75,18 @@ class Draws:
     def values(self) -> dict[str, np.ndarray]:
         """Draws by site, in the supports of the sites."""
         if self._values[0] != self.n_draws:
-            values = self.by_row(lambda z: self.program.values(self.params, z), self.latents)
+            values = self.by_row("values", self.program.values, self.latents)
             self._values = (self.n_draws, values)
         return self._values[1]
 
     def by_row(
-        self, function: Callable[..., Any], latents: dict[str, np.ndarray], x: Any = None, key: Any = None
+        self, name: str, function: Callable[..., Any], latents: dict[str, np.ndarray], x: Any = None, key: Any = None
     ) -> dict[str, np.ndarray]:
-        """Apply a function of latents, (rows, *event), and data if given, to draws, part by part.
+        """Apply a function of parameters and latents, (rows, *event), and data if given, to draws, part by part.
 
         Args:
-            function: of z, of data and of a key if these are given, to arrays by name, a row each.
+            name: of the function, under which it is kept compiled.
+            function: of params, of z, of data and of a key if these are given, to arrays by name, a row each.
             latents: (chains, draws, data, *event) by site, or without data axis.
             x: data, one for each of the data axis; a joint program's are given whole.
             key: a new one is made of it for every part.
@@ -96,11 +97,11 @@ class Draws:
         leading = next(iter(latents.values())).shape[:n_leading]
         flat = {site: a.reshape(-1, *a.shape[n_leading:]) for site, a in latents.items()}
         n, size = math.prod(leading), min(ROWS, math.prod(leading))
-        run, parts = ppl.compiled(function), []
+        run, parts = self.program.compiled((name, x is None, key is None), function), []
         keys = [] if key is None else ppl.split(key, -(-n // size))
         for i, at in enumerate(range(0, n, size)):
             rows = np.arange(at, at + size) % n  # the last part is filled up, so that shapes repeat
-            given: list[Any] = [{site: ppl.asarray(a[rows]) for site, a in flat.items()}]
+            given: list[Any] = [self.params, {site: ppl.asarray(a[rows]) for site, a in flat.items()}]
             if x is not None:
                 given.append(x if self.program.is_joint else x[ppl.asarray(rows % len(x))])
             if key is not None:

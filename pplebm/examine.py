@@ -11,6 +11,7 @@ from pplebm.diagnostics import Diagnosis, diagnose
 from pplebm.draws import Draws
 from pplebm.errors import PplebmError
 from pplebm.kernels.hmc import hmc
+from pplebm.program import Program
 from pplebm.runs import Run
 from pplebm.sampling import sample
 
@@ -103,20 +104,19 @@ def _examined(title: str, run: Run, long: Draws, short: Any, x: Any) -> Examined
     n_data = () if x is None else (long.plan.n_data,)
     values = {name: ppl.to_numpy(a) for name, a in program.values(run.params, short).items()}
     values = {name: a.reshape(-1, *n_data, *a.shape[1:]) for name, a in values.items()}
-    short_terms = {name: ppl.to_numpy(a).reshape(-1, *n_data) for name, a in _terms(run, short, x).items()}
+    short_terms = {name: ppl.to_numpy(a).reshape(-1, *n_data) for name, a in _terms(program, run.params, short, x).items()}
     moving, given = long.program, long.data if x is not None else None
 
-    def terms(z: Any, x: Any = None) -> Any:
-        centred = moving.move(run.params, z, program.coordinates)
-        return _terms(run, centred, x)
+    def terms(params: Any, z: Any, x: Any = None) -> Any:
+        return _terms(program, params, moving.move(params, z, program.coordinates), x)
 
-    long_terms = long.by_row(terms, long.latents, given)
+    long_terms = long.by_row("terms", terms, long.latents, given)
     pairs = [(n, long[n], values[n]) for n in long.latents] + [(n, long_terms[n], short_terms[n]) for n in long_terms]
     return Examined(title, long, values, diagnose(long), [b for pair in pairs for b in _biases(*pair)])
 
 
-def _terms(run: Run, z: Any, x: Any) -> dict[str, Any]:
-    terms, program = run.program.log_terms(run.params, z, x), run.program
+def _terms(program: Program, params: Any, z: Any, x: Any) -> dict[str, Any]:
+    terms = program.log_terms(params, z, x)
     found = {TILT: program.total(terms, program.tilts)} if program.tilts else {}
     return found | ({} if x is None else {LIKELIHOOD: program.total(terms, program.observed)})
 

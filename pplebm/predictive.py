@@ -34,11 +34,10 @@ def predictive(draws: Draws, n: int | None = None, key: int = 0, mean: bool = Fa
         >>> predictive(posterior, 10)["x"].shape
         (2, 10, 5, 3)
     """
-    program, params = draws.program, draws.params
+    program = draws.program
     if mean:
-        return draws.by_row(lambda z: program.observe(params, z), thinned(draws, n))
-    random = program.ppl.key(key)
-    return draws.by_row(lambda z, key: program.observe(params, z, key), thinned(draws, n), key=random)
+        return draws.by_row("observe", program.observe, thinned(draws, n))
+    return draws.by_row("observe", program.observe, thinned(draws, n), key=program.ppl.key(key))
 
 
 def log_likelihood(draws: Draws, n: int | None = None) -> dict[str, np.ndarray]:
@@ -52,8 +51,7 @@ def log_likelihood(draws: Draws, n: int | None = None) -> dict[str, np.ndarray]:
     """
     if draws.data is None:
         raise PplebmError("draws of a prior have no log likelihood; sample with data.")
-    program, params = draws.program, draws.params
-    return draws.by_row(lambda z, x: program.pointwise(params, z, x), thinned(draws, n), draws.data)
+    return draws.by_row("pointwise", draws.program.pointwise, thinned(draws, n), draws.data)
 
 
 def thinned(draws: Draws, n: int | None) -> dict[str, np.ndarray]:

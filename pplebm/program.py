@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from types import ModuleType
 from typing import Any
 
@@ -70,6 +70,7 @@ class Program:
         self.ppl: Any = load_backend(str(backend or getattr(model, "backend", "pyro")))
         self._model, self._plate, self._seed = model, plate, seed
         self._found: Traced | None = None
+        self._kept: dict[Any, Callable[..., Any]] = {}
         self._params: Params | None = None
         data = getattr(model, "example", None) if data is None else data
         if data is not None:
@@ -250,6 +251,15 @@ class Program:
         """One step of a kernel per key towards p(z|x), or the tilted prior; last state, and infos by step."""
         self._check_latents(state.z, x)
         return self._traced.chain(kernel, state, keys, params, x, self.how)
+
+    def compiled(self, name: Hashable, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A pure function of arrays, compiled by the host once for all calls that give the same name.
+
+        Whatever the function depends on must be in its arguments, in the name, or in how this program's chains run.
+        """
+        if (name, self.how) not in self._kept:
+            self._kept[name, self.how] = self.ppl.compiled(function)
+        return self._kept[name, self.how]
 
     # --- draws
 

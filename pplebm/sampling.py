@@ -6,6 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -134,11 +135,6 @@ class _Job:
         self.recording = _recording(kernel, plan.extra_fields)
         width = sum(max(1, math.prod(site.shape)) for site in program.latents)
         most = max(1, NUMBERS_PER_BLOCK // (self.rows * width * plan.thin))
-        self.ends = {
-            ("window", True): self.ppl.compiled(lambda state: next_window(self.ppl, state, self.shape, True)),
-            ("window", False): self.ppl.compiled(lambda state: next_window(self.ppl, state, self.shape, False)),
-            ("warm-up", False): self.ppl.compiled(lambda state: adapted(self.ppl, state, self.shape)),
-        }
         self.blocks = _blocks(plan, min(most, DRAWS_PER_BLOCK), self.adapts)
 
     def begin(self, init: str | Latents) -> Draws:
@@ -147,14 +143,14 @@ class _Job:
         if not isinstance(init, str):
             init = {site: a[self.ppl.asarray(np.tile(np.arange(len(a)), self.shape[0]))] for site, a in init.items()}
 
-        def begin(key: Any, params: Params, x: Array | None, init: Any) -> Any:
-            z = chains.start(self.program, key, params, self.rows, init)
-            return self.warming.init(z, self.program.log_density(params, x))
+        program, warming, rows, word = self.program, self.warming, self.rows, init if isinstance(init, str) else ""
 
-        if isinstance(init, str):
-            state = self.ppl.compiled(lambda *given: begin(*given, init))(key, self.params, self.x)
-        else:
-            state = self.ppl.compiled(begin)(key, self.params, self.x, init)
+        def begin(key: Any, params: Params, x: Array | None, given: Any) -> Any:
+            z = chains.start(program, key, params, rows, word or given)
+            return warming.init(z, program.log_density(params, x))
+
+        start = program.compiled(("begin", warming.settings, warming.tuning, rows, word), begin)
+        state = start(key, self.params, self.x, None if word else init)
         log_density = self.program.log_density(self.params, self.x)
         if self.plan.extra_fields:
             inner = self.kernel.init(state.z, log_density)
@@ -199,13 +195,18 @@ class _Job:
         if not block.n_draws:
             state = program.chain(self.warming, draws.state, keys, self.params, self.x)[0]
             if block.ends:
-                state = self.ends[block.ends, block.metric](state)
+                state = self._end(block)(state)
         else:
             state, seen = program.chain(self.recording, draws.state, keys, self.params, self.x)
             z = {site: self._kept(a[self.plan.thin - 1 :: self.plan.thin]) for site, a in seen.z.items()}
             latents = {site: self._by_chain(ppl.to_numpy(a), block) for site, a in z.items()}
             draws.add(latents, {name: self._stat(name, a, block) for name, a in seen.stats.items()})
         draws.state, draws.block = state, draws.block + 1
+
+    def _end(self, block: Block) -> Any:
+        ppl, shape = self.ppl, self.shape
+        end = adapted if block.ends == "warm-up" else partial(next_window, metric=block.metric)
+        return self.program.compiled((block.ends, block.metric, shape), lambda state: end(ppl, state, shape))
 
     def _kept(self, rows: Any) -> Any:
         """Of all replicas, the rows of the last."""

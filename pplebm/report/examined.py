@@ -117,7 +117,7 @@ def ranks(found: Examined) -> Figure:
     rows = _worst_rows(found)
     for ax, row in zip(figure.subplots(1, len(rows), squeeze=False)[0], rows):
         x = _scalar(found.long.values, row.name, 2)
-        n_bins = max(4, min(20, x.shape[1] // 20))
+        n_bins = max(4, min(10, x.shape[1] // 20))
         order = x.ravel().argsort().argsort().reshape(x.shape)
         for chain, shade in zip(order, matplotlib.colormaps["viridis"](np.linspace(0, 1, len(x)))):
             counts = np.histogram(chain, n_bins, (0, x.size))[0] * n_bins / x.shape[1]
