@@ -116,15 +116,24 @@ def short_run(
 
 
 def warm_start(
-    program: Program, key: Any, params: Params, x: Array, n_steps: int = 300, learning_rate: float = 0.05
+    program: Program,
+    key: Any,
+    params: Params,
+    x: Array,
+    n: int | None = None,
+    init: str | Latents = "base",
+    n_steps: int = 300,
+    learning_rate: float = 0.05,
 ) -> Latents:
-    """Latents near a mode of every datum's posterior, by Adam from ancestral draws: a start for chains.
+    """Latents near a mode of the posterior, by Adam: a start for chains that would be long under way.
 
     Args:
         program: its own coordinates are used.
-        x: data, (B, *event).
-        n_steps: of the ascent; its rate falls to a tenth over them.
-        learning_rate: about the length of a step in every coordinate.
+        x: data, (B, *event), with a row for every chain, unless the program is joint.
+        n: number of chains; that of the data if left out.
+        init: where the ascent starts, see `start`.
+        n_steps: of the ascent; its rate falls to a hundredth over them.
+        learning_rate: about the length of a first step in every coordinate.
 
     Example:
         >>> import torch, pplebm
@@ -134,8 +143,8 @@ def warm_start(
         >>> max(float(g.abs().max()) for g in gradient.values()) < 1.0
         True
     """
-    kernel = ascent(program.ppl, geometric(learning_rate, 0.1 * learning_rate, n_steps))
-    z = start(program, key, params, len(x), "base")
+    kernel = ascent(program.ppl, geometric(learning_rate, 0.01 * learning_rate, n_steps))
+    z = start(program, key, params, n or len(x), init)
     state = kernel.init(z, program.log_density(params, x))
     with program.ppl.threads_for(program.work(len(x))):
         return advance(program, key, kernel, state, params, n_steps, x)[0].z

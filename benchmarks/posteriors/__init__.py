@@ -1,0 +1,1 @@
+"""Posteriors of posteriordb as programs, and their reference draws."""
