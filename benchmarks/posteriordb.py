@@ -63,7 +63,7 @@ def run(name: str, backend: str, folder: Path, settings: dict[str, int]) -> dict
     start = chains.warm_start(
         program, ppl.key(0), program.params, ppl.asarray(y), settings["n_chains"], "normal", 1000, 1.0
     )
-    draws = pplebm.sample(program, hmc(ppl, 10), y, init=start, key=1, progress=False, **settings)
+    draws = pplebm.sample(program, hmc(ppl, posterior.n_steps), y, init=start, key=1, progress=False, **settings)
     seconds = time.perf_counter() - began
     found = posterior.derived(draws.values, given)
     gold = unzipped(folder / "draws" / f"{posterior.draws}.json.zip")

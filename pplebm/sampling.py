@@ -131,7 +131,7 @@ class _Job:
         index = np.tile(np.arange(plan.n_data), self.shape[0] * self.shape[1])
         self.x = x if x is None or program.is_joint else x[self.ppl.asarray(index)]
         self.adapts = kernel.tuning is not None and plan.n_warmup > 0
-        self.warming = adapting(self.ppl, kernel) if self.adapts else kernel
+        self.warming = adapting(self.ppl, kernel, self.shape) if self.adapts else kernel
         self.recording = _recording(kernel, plan.extra_fields)
         width = sum(max(1, math.prod(site.shape)) for site in program.latents)
         most = max(1, NUMBERS_PER_BLOCK // (self.rows * width * plan.thin))
@@ -205,8 +205,10 @@ class _Job:
 
     def _end(self, block: Block) -> Any:
         ppl, shape = self.ppl, self.shape
-        end = adapted if block.ends == "warm-up" else partial(next_window, metric=block.metric)
-        return self.program.compiled((block.ends, block.metric, shape), lambda state: end(ppl, state, shape))
+        if block.ends == "warm-up":
+            return self.program.compiled("adapted", partial(adapted, ppl))
+        end = partial(next_window, ppl, shape=shape, metric=block.metric)
+        return self.program.compiled(("window", block.metric, shape), end)
 
     def _kept(self, rows: Any) -> Any:
         """Of all replicas, the rows of the last."""

@@ -24,6 +24,7 @@ class Posterior(NamedTuple):
     draws: str
     declare: Callable[[Any, Any, dict[str, Any]], tuple[Callable[..., None], np.ndarray]]
     derived: Callable[[Values, dict[str, Any]], Values]
+    n_steps: int = 10  # of a trajectory
     coordinates: str = "centred"  # noise coordinates are in units of the prior, which a flat one does not have
 
 
@@ -217,12 +218,12 @@ POSTERIORS = {
     "arK": Posterior("arK", "arK-arK", ark, lambda v, d: spread("beta", v["beta"]) | {k: v[k] for k in ("alpha", "sigma")}),
     "eight_schools": Posterior(
         "eight_schools", "eight_schools-eight_schools_noncentered", eight_schools,
-        lambda v, d: spread("theta", v["theta"]) | {k: v[k] for k in ("mu", "tau")}, "noise",
+        lambda v, d: spread("theta", v["theta"]) | {k: v[k] for k in ("mu", "tau")}, 10, "noise",
     ),
     "garch11": Posterior("garch", "garch-garch11", garch, garch_values),
     "gp_pois_regr": Posterior(
         "gp_pois_regr", "gp_pois_regr-gp_pois_regr", gp_pois,
-        lambda v, d: spread("f", v["f"]) | {k: v[k] for k in ("rho", "alpha")}, "noise",
+        lambda v, d: spread("f", v["f"]) | {k: v[k] for k in ("rho", "alpha")}, 40, "noise",
     ),
     "kidscore_interaction": linear("kidscore_interaction", True),
     "kidscore_momhsiq": linear("kidscore_momhsiq", True),

@@ -173,7 +173,7 @@ class NumPyroKernel(MCMCKernel):
         return self._kernel.tuning is not None and self._n_warmup > 0
 
     def _begin(self, z: Arrays, rng_key: Any, model_args: Any, model_kwargs: Any) -> KernelState:
-        kernel = adaptation.adapting(ppl, self._kernel) if self._adapts else self._kernel
+        kernel = adaptation.adapting(ppl, self._kernel, ONE_CHAIN) if self._adapts else self._kernel
         log_density = self._log_density(model_args, model_kwargs)
         row = {k: jnp.asarray(v)[None] for k, v in z.items()}
         inner = kernel.init(row, log_density)
@@ -189,7 +189,7 @@ class NumPyroKernel(MCMCKernel):
             return self._kernel(key, inner, log_density)
 
         def warming(inner: Any) -> Any:
-            moved, info = adaptation.adapting(ppl, self._kernel)(key, inner, log_density)
+            moved, info = adaptation.adapting(ppl, self._kernel, ONE_CHAIN)(key, inner, log_density)
             return self._end_of_window(moved, state.i + 1), info
 
         def settled(inner: Any) -> Any:
@@ -214,7 +214,7 @@ class NumPyroKernel(MCMCKernel):
 
             def end(inner: Any, last: bool = at == self._n_warmup, metric: bool = metric) -> Any:
                 if last:
-                    return inner._replace(inner=adaptation.adapted(ppl, inner, ONE_CHAIN))
+                    return inner._replace(inner=adaptation.adapted(ppl, inner))
                 return adaptation.next_window(ppl, inner, ONE_CHAIN, metric)
 
             inner = jax.lax.cond(t == at, end, lambda inner: inner, inner)

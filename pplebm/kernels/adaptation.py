@@ -58,15 +58,18 @@ def with_tuning(state: Any, step_size: Array, scale: Latents | None = None) -> A
     return state._replace(step_size=step_size, scale=state.scale if scale is None else scale)
 
 
-def adapting(ppl: Any, kernel: Kernel) -> Kernel:
-    r"""The same kernel while it learns its step size, every row by itself.
+Shape = tuple[int, int, int]  # replicas, chains, data; rows in this order
+
+
+def adapting(ppl: Any, kernel: Kernel, shape: Shape) -> Kernel:
+    r"""The same kernel while it learns its step size, one for all chains of a datum.
 
     .. math::
         \bar h_t = \Big(1 - \tfrac{1}{t + t_0}\Big) \bar h_{t-1} + \tfrac{1}{t + t_0} (\delta - \alpha_t), \quad
         \log s_{t+1} = \mu - \tfrac{\sqrt t}{\gamma} \bar h_t
 
-    and :math:`\log \bar s` is the average of log s with weights :math:`t^{-\kappa}`. The moments of the latents are
-    gathered beside it; `next_window` turns them into a metric.
+    with :math:`\alpha_t` the mean acceptance over the chains, and :math:`\log \bar s` the average of log s with weights
+    :math:`t^{-\kappa}`. The moments of the latents are gathered beside it; `next_window` turns them into a metric.
 
     Source: Hoffman, Gelman (JMLR 2014), section 3.2; the windows are those of Stan's reference manual.
     """
@@ -77,7 +80,7 @@ def adapting(ppl: Any, kernel: Kernel) -> Kernel:
         a, m = state.averages, state.moments
         inner, info = kernel.move(noise, with_tuning(state.inner, ppl.exp(a.log_step)), log_density)
         t = a.t + 1.0
-        error = (1.0 - 1.0 / (t + DELAY)) * a.error + (target - info.accept_prob) / (t + DELAY)
+        error = (1.0 - 1.0 / (t + DELAY)) * a.error + (target - _over_chains(info.accept_prob, shape)) / (t + DELAY)
         log_step = a.centre - t**0.5 / SHRINKAGE * error
         weight = t**-DECAY
         averages = Averages(log_step, weight * log_step + (1.0 - weight) * a.log_step_mean, error, a.centre, t)
@@ -91,28 +94,27 @@ def adapting(ppl: Any, kernel: Kernel) -> Kernel:
         inner = kernel.init(z, log_density)
         return _fresh(ppl, inner, zeros(z) + start)
 
-    return kernel._replace(settings=("adapting", kernel.settings), init=init, move=move)
+    return kernel._replace(settings=("adapting", kernel.settings, shape), init=init, move=move)
 
 
-def next_window(ppl: Any, state: AdaptingState, shape: tuple[int, int, int], metric: bool) -> AdaptingState:
-    """Begin a new window: average the step size over the chains of a datum, and set the metric if wanted.
+def next_window(ppl: Any, state: AdaptingState, shape: Shape, metric: bool) -> AdaptingState:
+    """Begin a new window, with a new metric if wanted.
 
     Args:
         state: at the end of a window.
-        shape: (replicas, chains, data); rows in this order.
+        shape: as in `adapting`.
         metric: set the scale to the standard deviations of the window, over draws and chains, shrunk towards 0.001
             in variance as Stan does.
     """
-    log_step = _over_chains(state.averages.log_step_mean, shape)
-    inner = state.inner
+    log_step, inner = state.averages.log_step_mean, state.inner
     if metric:
         inner = with_tuning(inner, tuned(inner).step_size, _scale(state.moments, shape))
     return _fresh(ppl, inner, log_step)
 
 
-def adapted(ppl: Any, state: AdaptingState, shape: tuple[int, int, int]) -> Any:
+def adapted(ppl: Any, state: AdaptingState) -> Any:
     """State of the kernel itself, with the step size found."""
-    return with_tuning(state.inner, ppl.exp(_over_chains(state.averages.log_step_mean, shape)))
+    return with_tuning(state.inner, ppl.exp(state.averages.log_step_mean))
 
 
 def windows(n_warmup: int) -> list[tuple[int, bool]]:
@@ -145,13 +147,13 @@ def _fresh(ppl: Any, inner: Any, log_step: Array) -> AdaptingState:
     return AdaptingState(inner, averages, Moments(ppl.asarray(0.0), empty, dict(empty)))
 
 
-def _over_chains(per_row: Array, shape: tuple[int, int, int]) -> Array:
+def _over_chains(per_row: Array, shape: Shape) -> Array:
     """Mean over the chains of a datum, for every row."""
     grid = per_row.reshape(shape)
     return (grid.mean(1)[:, None] + 0.0 * grid).reshape(-1)
 
 
-def _scale(moments: Moments, shape: tuple[int, int, int]) -> Latents:
+def _scale(moments: Moments, shape: Shape) -> Latents:
     count, n = moments.count, moments.count * shape[1]
     found = {}
     for site, mean in moments.mean.items():
