@@ -217,17 +217,26 @@ GOALS = (
 
 def table(results: dict[str, dict[str, float]], cpu: str) -> str:
     """Markdown."""
-    lines = ["| sampler | chains × draws | seconds | compile, s | ESS | ESS per second |", "|---|---:|---:|---:|---:|---:|"]
+    lines = [
+        "| sampler | chains × draws | seconds | compile, s | ESS | ESS per second |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
     for name, r in results.items():
         lines.append(
             f"| {CASES[name][0]} | {r['chains']:.0f} × {r['draws']:.0f} | {r['seconds']:.2f} | {r['compile']:.1f} | "
             f"{r['ess']:,.0f} | {r['ess'] / r['seconds']:,.0f} |"
         )
     rate = {name: r["ess"] / r["seconds"] for name, r in results.items()}
-    lines += ["", f"{cpu}. Smallest bulk ESS over ten coordinates; seconds with {N_WARMUP} steps of warm-up, without compilation."]
+    lines += [
+        "",
+        f"{cpu}. Smallest bulk ESS over ten coordinates; seconds with {N_WARMUP} steps of warm-up, without "
+        "compilation.",
+    ]
     for ours, theirs, goal in GOALS:
         if ours in rate and theirs in rate:
-            lines.append(f"{CASES[ours][0]}: {rate[ours] / rate[theirs]:,.1f} times {CASES[theirs][0]} (goal {goal:,.0f}).")
+            lines.append(
+                f"{CASES[ours][0]}: {rate[ours] / rate[theirs]:,.1f} times {CASES[theirs][0]} (goal {goal:,.0f})."
+            )
     return "\n".join(lines) + "\n"
 
 

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # the public page, for people and type checkers
     from pplebm.backends.pyro import tilt as tilt
     from pplebm.checking import check as check
+    from pplebm.diagnostics import diagnose as diagnose
     from pplebm.errors import PplebmError as PplebmError
     from pplebm.errors import PplebmWarning as PplebmWarning
+    from pplebm.export import to_arviz as to_arviz
     from pplebm.fitting import fit as fit
     from pplebm.gallery import bind as bind
     from pplebm.gallery import inference_available as inference_available
     from pplebm.gallery import load as load
     from pplebm.gallery import models_available as models_available
+    from pplebm.prediction import predictive as predictive
     from pplebm.program import Program as Program
-    from pplebm.diagnostics import diagnose as diagnose
-    from pplebm.export import to_arviz as to_arviz
-    from pplebm.predictive import predictive as predictive
     from pplebm.runs import open_run as open_run
     from pplebm.sampling import sample as sample
     from pplebm.sampling import sample_prior as sample_prior
@@ -44,7 +44,7 @@ _HOME = {
     "Program": "pplebm.program",
     "open_run": "pplebm.runs",
     "diagnose": "pplebm.diagnostics",
-    "predictive": "pplebm.predictive",
+    "predictive": "pplebm.prediction",
     "sample": "pplebm.sampling",
     "sample_prior": "pplebm.sampling",
     "to_arviz": "pplebm.export",

@@ -125,8 +125,6 @@ def _row(name: str, x: np.ndarray) -> Row:
     )
 
 
-
-
 def _groups(n_chains: int) -> int:
     """Superchains of as many chains as there are superchains, about; 0 if the chains cannot be grouped."""
     fitting = [n for n in range(2, n_chains // 2 + 1) if n_chains % n == 0]
@@ -149,7 +147,9 @@ def _verdict(found: Diagnosis, draws: Draws) -> list[str]:
     if worst.r_hat > GOOD_R_HAT:
         sentences.append(f"R-hat of {worst.name} is {worst.r_hat:.3f} (> {GOOD_R_HAT}): chains disagree; run longer.")
     if min(least.ess_bulk, least.ess_tail) < GOOD_ESS:
-        sentences.append(f"{least.name} has {min(least.ess_bulk, least.ess_tail):.0f} effective draws (< {GOOD_ESS:.0f}).")
+        sentences.append(
+            f"{least.name} has {min(least.ess_bulk, least.ess_tail):.0f} effective draws (< {GOOD_ESS:.0f})."
+        )
     if found.n_divergent:
         sentences.append(f"{found.n_divergent} divergent steps: lower the step size, or move in noise coordinates.")
     if found.bfmi is not None and found.bfmi < GOOD_BFMI and draws.n_draws >= 100:

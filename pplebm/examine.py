@@ -104,7 +104,9 @@ def _examined(title: str, run: Run, long: Draws, short: Any, x: Any) -> Examined
     n_data = () if x is None else (long.plan.n_data,)
     values = {name: ppl.to_numpy(a) for name, a in program.values(run.params, short).items()}
     values = {name: a.reshape(-1, *n_data, *a.shape[1:]) for name, a in values.items()}
-    short_terms = {name: ppl.to_numpy(a).reshape(-1, *n_data) for name, a in _terms(program, run.params, short, x).items()}
+    short_terms = {
+        name: ppl.to_numpy(a).reshape(-1, *n_data) for name, a in _terms(program, run.params, short, x).items()
+    }
     moving, given = long.program, long.data if x is not None else None
 
     def terms(params: Any, z: Any, x: Any = None) -> Any:
@@ -131,6 +133,14 @@ def _biases(name: str, long: np.ndarray, short: np.ndarray) -> list[Bias]:
         label = f"{name}[{','.join(map(str, index))}]" if index else name
         sd = max(float(a.std()), 1e-30)
         rows.append(
-            Bias(label, float(a.mean()), sd, float(b.mean()), float(b.std()), difference / sd, difference / max(error, 1e-30))
+            Bias(
+                label,
+                float(a.mean()),
+                sd,
+                float(b.mean()),
+                float(b.std()),
+                difference / sd,
+                difference / max(error, 1e-30),
+            )
         )
     return rows

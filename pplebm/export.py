@@ -10,7 +10,7 @@ import numpy as np
 
 from pplebm.draws import Draws
 from pplebm.errors import PplebmError
-from pplebm.predictive import log_likelihood, predictive, spaced
+from pplebm.prediction import log_likelihood, predictive, spaced
 
 ARVIZ_NAMES = {"log_density": "lp", "accept_prob": "acceptance_rate", "is_divergent": "diverging"}
 Variables = dict[str, tuple[tuple[str, ...], np.ndarray, np.ndarray | None]]  # dimensions, values, numbers of draws
@@ -35,7 +35,7 @@ def to_arviz(
         posterior: of `pplebm.sample` with data.
         prior: of `pplebm.sample` without data, of the same program.
         n_base: draws in `base_prior`; 0 leaves it out.
-        n_predictive: draws of each chain in the predictive groups and the log likelihood, evenly spaced; None for all.
+        n_predictive: draws of each chain in the predictive groups and the log likelihood, evenly spaced; None: all.
         key: seed of the base and predictive draws.
 
     Raises:
@@ -54,7 +54,9 @@ def to_arviz(
         raise PplebmError("give to_arviz(posterior=...), to_arviz(prior=...) or both.")
     for name, draws in given.items():
         if draws is not None and (draws.data is not None) != (name == "posterior"):
-            raise PplebmError(f"draws with data are no {name}." if name == "prior" else "draws without data are a prior.")
+            raise PplebmError(
+                f"draws with data are no {name}." if name == "prior" else "draws without data are a prior."
+            )
     groups: dict[str, Variables] = {}
     if posterior is not None:
         groups |= _of_posterior(posterior, n_predictive, key)
@@ -126,7 +128,10 @@ def _dataset(variables: Variables, attributes: dict[str, Any]) -> Any:
 def _container(groups: dict[str, Variables], given: dict[str, Draws]) -> Any:
     arviz, sets = import_arviz(), {}
     for name, variables in groups.items():
-        attributes = {"inference_library": "pplebm", "inference_library_version": importlib.metadata.version("pplebm")}
+        attributes: dict[str, Any] = {
+            "inference_library": "pplebm",
+            "inference_library_version": importlib.metadata.version("pplebm"),
+        }
         if name in given:
             facts, plan = given[name].facts, given[name].plan
             attributes |= {"sampling_time": facts["seconds"], "tuning_steps": plan.n_warmup, "kernel": plan.kernel}

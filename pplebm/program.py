@@ -76,6 +76,13 @@ class Program:
         if data is not None:
             self._found = self.ppl.trace(model, self.ppl.asarray(data), plate, seed)
 
+    def __repr__(self) -> str:
+        if self._found is None:
+            return "Program (has seen no data yet)"
+        names = lambda sites: ", ".join(site.name for site in sites) or "none"
+        found = f"latents {names(self.latents)}; tilts {names(self.tilts)}; observed {names(self.observed)}"
+        return f"Program in {self.ppl.name}: {found}; data plate {self.plate or 'none'}; {self.coordinates} coordinates"
+
     @property
     def _traced(self) -> Traced:
         if self._found is None:

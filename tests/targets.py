@@ -24,7 +24,9 @@ class Target(NamedTuple):
 
     def latents(self, ppl: Any, rows: np.ndarray) -> dict[str, Any]:
         """Rows as latents."""
-        parts = {"a": rows[:, : self.n_first]} | ({"b": rows[:, self.n_first :]} if rows.shape[1] > self.n_first else {})
+        parts = {"a": rows[:, : self.n_first]} | (
+            {"b": rows[:, self.n_first :]} if rows.shape[1] > self.n_first else {}
+        )
         return {site: ppl.asarray(a) for site, a in parts.items()}
 
 

@@ -41,7 +41,7 @@ LAYERS = {
     "draws": 2,
     "export": 2,
     "persistent": 2,
-    "predictive": 2,
+    "prediction": 2,
     "sampling": 2,
     "program": 1,
     "nets": 0,  # layers as data, which the backends build

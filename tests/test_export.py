@@ -12,7 +12,7 @@ from pplebm.diagnostics import diagnose, nested_r_hat
 from pplebm.errors import PplebmError
 from pplebm.export import import_arviz
 from pplebm.kernels.langevin import langevin
-from pplebm.predictive import log_likelihood, predictive
+from pplebm.prediction import log_likelihood, predictive
 from pplebm.sampling import sample
 
 IS_OLD = hasattr(import_arviz(), "InferenceData")
@@ -139,7 +139,9 @@ def test_diagnosis_of_good_chains_and_of_bad_ones(both):
     program, params, _ = instance("pyro")
     good = diagnose(sample(program, params=params, n_chains=8, n_draws=1500, n_warmup=200))
     assert good.verdict == [] and good.nested_r_hat < 1.02 and {r.name for r in good.rows} >= {"z1[0]", "z2[1]"}
-    slow = sample(program, langevin(program.ppl, 0.02), params=params, n_chains=8, n_draws=100, n_warmup=0, init="normal")
+    slow = sample(
+        program, langevin(program.ppl, 0.02), params=params, n_chains=8, n_draws=100, n_warmup=0, init="normal"
+    )
     bad = diagnose(slow)
     assert any("R-hat" in s for s in bad.verdict) and any("effective draws" in s for s in bad.verdict)
     assert bad.acceptance is None and bad.bfmi is None

@@ -14,8 +14,8 @@ import pyro.distributions as dist
 import pytest
 import torch
 from numpyro.infer import MCMC as NumPyroMCMC
-from numpyro.infer import Gibbs
 from numpyro.infer import NUTS as NumPyroNUTS
+from numpyro.infer import Gibbs
 from pyro.infer import HMC, MCMC, NUTS
 
 import pplebm
@@ -168,7 +168,9 @@ def test_numpyro_kernel_is_a_block_of_gibbs():
         numpyro.factor("f", 0.5 * a)
 
     kernel = Gibbs([(in_numpyro.MALA(model), ["a"]), (NumPyroNUTS(model), ["b"])])
-    mcmc = NumPyroMCMC(kernel, num_warmup=200, num_samples=2000, num_chains=2, chain_method="sequential", progress_bar=False)
+    mcmc = NumPyroMCMC(
+        kernel, num_warmup=200, num_samples=2000, num_chains=2, chain_method="sequential", progress_bar=False
+    )
     mcmc.run(jax.random.key(0))
     draws = mcmc.get_samples()
     for name, exact, sd in (("a", 1.5, 1.0), ("b", 1.5, np.sqrt(1.25))):

@@ -87,7 +87,9 @@ def test_one_leapfrog_step_is_mala(ppl):
     one, other = mala(ppl, 0.7, scale=1.2), hmc(ppl, 1, 0.7, scale=1.2, jitter=0.0)
     noise = one.noise(ppl.key(3), z)
     a, a_info = one.move(noise, one.init(z, log_density), log_density)
-    b, b_info = other.move({"accept": noise["accept"], "momentum": noise["step"]}, other.init(z, log_density), log_density)
+    b, b_info = other.move(
+        {"accept": noise["accept"], "momentum": noise["step"]}, other.init(z, log_density), log_density
+    )
     np.testing.assert_allclose(rows_of(ppl, a.z), rows_of(ppl, b.z), atol=1e-5)
     np.testing.assert_allclose(ppl.to_numpy(a_info.accept_prob), ppl.to_numpy(b_info.accept_prob), rtol=1e-3, atol=1e-5)
 
@@ -111,7 +113,7 @@ def test_a_trajectory_that_breaks_is_counted_and_stays(ppl):
     z = {"a": ppl.asarray(np.array([[0.1], [30.0]]))}
     log_density = lambda z: -0.25 * (z["a"] ** 4)[:, 0]
     for kernel in (hmc(ppl, 5, 0.5), mala(ppl, 0.5)):
-        state, info = run(ppl, kernel, z, log_density, 5)
+        state, _ = run(ppl, kernel, z, log_density, 5)
         assert ppl.to_numpy(state.z["a"])[1, 0] == 30.0
         assert ppl.to_numpy(state.n_divergent)[0] == 0
         if kernel.settings[0] == "hmc":
@@ -252,7 +254,9 @@ def test_tempering_crosses_where_hmc_cannot(ppl):
 # --- scores, ascent, unrolled
 
 
-@pytest.mark.parametrize("make", [lambda p: langevin(p, 0.3), lambda p: underdamped(p, 0.3)], ids=["langevin", "underdamped"])
+@pytest.mark.parametrize(
+    "make", [lambda p: langevin(p, 0.3), lambda p: underdamped(p, 0.3)], ids=["langevin", "underdamped"]
+)
 def test_a_score_moves_as_its_log_density_does(ppl, make):
     target = TARGETS[3]
     z = target.latents(ppl, target.draw(np.random.default_rng(0), 20))
@@ -263,7 +267,9 @@ def test_a_score_moves_as_its_log_density_does(ppl, make):
     np.testing.assert_allclose(rows_of(ppl, a.z), rows_of(ppl, b.z), rtol=1e-5)
 
 
-@pytest.mark.parametrize("make", [mala, hmc, lambda ppl: anisotropic(ppl, 0.1, 1.0)], ids=["mala", "hmc", "anisotropic"])
+@pytest.mark.parametrize(
+    "make", [mala, hmc, lambda ppl: anisotropic(ppl, 0.1, 1.0)], ids=["mala", "hmc", "anisotropic"]
+)
 def test_kernels_that_need_a_density_refuse_a_score(ppl, make):
     with pytest.raises(PplebmError, match="Score"):
         make(ppl).init({"a": ppl.asarray(np.zeros((2, 1)))}, Score(lambda z: z))

@@ -214,25 +214,35 @@ def lotka_values(v: Values, d: dict[str, Any]) -> Values:
     return {f"{new}[{i}]": v[f"{old}{i}"] for old, new in names.items() for i in (1, 2, 3, 4) if f"{old}{i}" in v}
 
 
+def named(*names: str, **vectors: str) -> Callable[[Values, dict[str, Any]], Values]:
+    """Sites as they are, and sites spread over columns under another name."""
+
+    def derived(v: Values, d: dict[str, Any]) -> Values:
+        found = {name: v[name] for name in names}
+        for site, name in vectors.items():
+            found |= spread(name, v[site])
+        return found
+
+    return derived
+
+
+def mixture_values(v: Values, d: dict[str, Any]) -> Values:
+    """Both means from the lower and the gap."""
+    mu = np.stack([v["low"], v["low"] + v["gap"]], -1)
+    return spread("mu", mu) | spread("sigma", v["sd"]) | {"theta": v["theta"]}
+
+
+SCHOOLS, GAUSS, GP = "eight_schools-eight_schools_noncentered", "low_dim_gauss_mix", "gp_pois_regr"
 POSTERIORS = {
-    "arK": Posterior("arK", "arK-arK", ark, lambda v, d: spread("beta", v["beta"]) | {k: v[k] for k in ("alpha", "sigma")}),
-    "eight_schools": Posterior(
-        "eight_schools", "eight_schools-eight_schools_noncentered", eight_schools,
-        lambda v, d: spread("theta", v["theta"]) | {k: v[k] for k in ("mu", "tau")}, 10, "noise",
-    ),
+    "arK": Posterior("arK", "arK-arK", ark, named("alpha", "sigma", beta="beta")),
+    "eight_schools": Posterior("eight_schools", SCHOOLS, eight_schools, named("mu", "tau", theta="theta"), 10, "noise"),
     "garch11": Posterior("garch", "garch-garch11", garch, garch_values),
-    "gp_pois_regr": Posterior(
-        "gp_pois_regr", "gp_pois_regr-gp_pois_regr", gp_pois,
-        lambda v, d: spread("f", v["f"]) | {k: v[k] for k in ("rho", "alpha")}, 40, "noise",
-    ),
+    "gp_pois_regr": Posterior(GP, f"{GP}-{GP}", gp_pois, named("rho", "alpha", f="f"), 40, "noise"),
     "kidscore_interaction": linear("kidscore_interaction", True),
     "kidscore_momhsiq": linear("kidscore_momhsiq", True),
     "logearn_interaction": linear("logearn_interaction", False),
     "logmesquite_logvas": linear("logmesquite_logvas", False),
-    "low_dim_gauss_mix": Posterior(
-        "low_dim_gauss_mix", "low_dim_gauss_mix-low_dim_gauss_mix", mixture,
-        lambda v, d: spread("mu", np.stack([v["low"], v["low"] + v["gap"]], -1)) | spread("sigma", v["sd"]) | {"theta": v["theta"]},
-    ),
+    "low_dim_gauss_mix": Posterior(GAUSS, f"{GAUSS}-{GAUSS}", mixture, mixture_values),
     "nes": linear("nes", False),
     "lotka_volterra": Posterior("hudson_lynx_hare", "hudson_lynx_hare-lotka_volterra", lotka_volterra, lotka_values),
-}  # fmt: skip
+}

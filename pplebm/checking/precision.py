@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -31,9 +32,11 @@ def bf16_gradient_error(program: Program, params: Params, z: Latents, x: Array) 
         value, gradient = ppl.value_and_grad(log_density, state.z)
         return state._replace(z=gradient), (value,)
 
-    kernel = Kernel("gradient", lambda z, log_density=None: init(ppl, z), lambda key, z: {}, move)
+    kernel = Kernel("gradient", partial(init, ppl), lambda key, z: {}, move)
     full, half = (
-        program.with_chains(precision=p).chain(kernel, kernel.init(z, program.log_density(params, x)), ppl.split(ppl.key(0), 1), params, x)[0].z
+        program.with_chains(precision=p)
+        .chain(kernel, kernel.init(z, program.log_density(params, x)), ppl.split(ppl.key(0), 1), params, x)[0]
+        .z
         for p in ("full", "bf16")
     )
     size = sum(float((g**2).sum()) for g in full.values())

@@ -106,7 +106,9 @@ class PyroKernel(MCMCKernel):
         assert self._kernel is not None
         z = {name: a.detach()[None] for name, a in params.items()}
         adapts = self._kernel.tuning is not None and self._n_warmup > 0
-        kernel = adaptation.adapting(ppl, self._kernel, ONE_CHAIN) if adapts and self._t < self._n_warmup else self._kernel
+        kernel = (
+            adaptation.adapting(ppl, self._kernel, ONE_CHAIN) if adapts and self._t < self._n_warmup else self._kernel
+        )
         if self._state is None:
             self._state = kernel.init(z, self._log_density)
         key = int(torch.randint(2**62, ()))

@@ -66,9 +66,7 @@ def hmc(
         template = {"accept": uniform_noise(z), "momentum": z}
         return ppl.normal_like(key, template | ({"jitter": uniform_noise(z)} if jitter else {}))
 
-    def move(
-        noise: Any, state: MetropolisState, log_density: LogDensity
-    ) -> tuple[MetropolisState, MetropolisInfo]:
+    def move(noise: Any, state: MetropolisState, log_density: LogDensity) -> tuple[MetropolisState, MetropolisInfo]:
         t, s = ppl.take(heat, state.step), state.step_size
         if jitter:
             s = s * (1.0 + jitter * (2.0 * ppl.exp(log_uniform(noise["jitter"])) - 1.0))

@@ -3,12 +3,23 @@ r"""Unadjusted Langevin: z ← z + ½ s² ∇log p(z) + s √T ξ, ξ ~ N(0, I).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 from pplebm.errors import PplebmError
 from pplebm.kernels.kernel import Kernel, LogDensity, value_and_gradient
 from pplebm.kernels.rows import (
-    LIMIT, Schedule, by_site, choose, lowest, of_site, plain, schedule, spread, squares, zeros,
+    LIMIT,
+    Schedule,
+    by_site,
+    choose,
+    lowest,
+    of_site,
+    plain,
+    schedule,
+    spread,
+    squares,
+    zeros,
 )  # fmt: skip
 from pplebm.ppl import Array, Latents
 
@@ -47,8 +58,8 @@ def from_tau(tau: float) -> float:
     return (2.0 * tau) ** 0.5
 
 
-def init(ppl: Any, z: Latents) -> LangevinState:
-    """State at the start of a chain."""
+def init(ppl: Any, z: Latents, log_density: Any = None) -> LangevinState:
+    """State at the start of a chain; the density is not needed yet."""
     return LangevinState(z, ppl.asarray(0), zeros(z))
 
 
@@ -109,7 +120,7 @@ def langevin(
         return new, LangevinInfo(value, ~fine, tamed)
 
     settings = ("langevin", tuple(sorted((k, plain(v)) for k, v in sizes.items())), plain(heat), max_drift)
-    return Kernel(settings, lambda z, log_density=None: init(ppl, z), ppl.normal_like, move)
+    return Kernel(settings, partial(init, ppl), ppl.normal_like, move)
 
 
 def _tame(ppl: Any, drift: Latents, max_drift: float) -> tuple[Array, Latents]:

@@ -48,9 +48,7 @@ def mala(ppl: Any, step_size: float = 0.5, scale: Any = 1.0, temperature: Schedu
     def noise(key: Any, z: Latents) -> Any:
         return ppl.normal_like(key, {"accept": uniform_noise(z), "step": z})
 
-    def move(
-        noise: Any, state: MetropolisState, log_density: LogDensity
-    ) -> tuple[MetropolisState, MetropolisInfo]:
+    def move(noise: Any, state: MetropolisState, log_density: LogDensity) -> tuple[MetropolisState, MetropolisInfo]:
         t = ppl.take(heat, state.step)
         size = {k: spread(state.step_size, d) * d for k, d in state.scale.items()}
         forward = noise["step"]

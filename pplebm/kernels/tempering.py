@@ -3,6 +3,7 @@ r"""Parallel tempering over the strength of the tilt: easy chains near the base 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from pplebm.errors import PplebmError
@@ -74,7 +75,7 @@ def parallel_tempering(ppl: Any, inner: Kernel, strengths: Sequence[float] = STR
         tensor(True)
     """
     ladder = [float(b) for b in strengths]
-    if len(ladder) < 2 or ladder[-1] != 1.0 or any(a >= b for a, b in zip(ladder, ladder[1:])) or ladder[0] < 0:
+    if len(ladder) < 2 or ladder[-1] != 1.0 or any(a >= b for a, b in pairwise(ladder)) or ladder[0] < 0:
         raise PplebmError(f"strengths must increase from at least 0 to 1, got {list(strengths)}.")
     if inner.tuning is None:
         raise PplebmError(f"the inner kernel must be mala or hmc, got {inner.settings}.")
@@ -106,8 +107,8 @@ def parallel_tempering(ppl: Any, inner: Kernel, strengths: Sequence[float] = STR
         is_swapped = (is_odd & by_turns[1][2]) | (~is_odd & by_turns[0][2])
         value, gradient = ppl.value_and_grad(tempered(log_density, z), z)
         new = TemperingState(z, moved._replace(z=z, log_density=value, gradient=gradient), state.round + 1)
-        kept = [getattr(info, name) for name in MetropolisInfo._fields[1:]]
-        return new, TemperingInfo(value, *kept, probability, is_swapped)
+        kept = {name: getattr(info, name) for name in MetropolisInfo._fields} | {"log_density": value}
+        return new, TemperingInfo(**kept, swap_prob=probability, is_swapped=is_swapped)
 
     return Kernel(("tempering", inner.settings, tuple(ladder)), init, noise, move, inner.tuning, n)
 

@@ -34,14 +34,18 @@ SHORT = (
 def section(found: list[Examined], updates: int) -> str:
     """The whole section, marked with the updates the run had when it was examined."""
     parts = "".join("".join(_target(examined)) for examined in found)
-    return f'<!-- after {updates} updates --><section id="diagnosis"><h2>Long chains and short runs</h2>{parts}</section>'
+    return (
+        f'<!-- after {updates} updates --><section id="diagnosis"><h2>Long chains and short runs</h2>{parts}</section>'
+    )
 
 
 def _target(found: Examined) -> Iterator[str]:
     d = found.diagnosis
     colour = PRIOR if found.long.data is None else POSTERIOR
     yield f"<h3>{markup.escape(found.title)}</h3>"
-    sentences = d.verdict or ["The long chains agree: no R-hat, sample size, divergence or energy gives cause for doubt."]
+    sentences = d.verdict or [
+        "The long chains agree: no R-hat, sample size, divergence or energy gives cause for doubt."
+    ]
     yield "<ul>" + "".join(f"<li>{markup.escape(s)}</li>" for s in sentences) + "</ul>"
     yield table(found)
     yield picture(shifts(found, colour), SHORT, "short run and long chains")
@@ -93,6 +97,12 @@ def _scalar(arrays: dict[str, np.ndarray], name: str, leading: int) -> np.ndarra
     return arrays[site][(slice(None),) * leading + index]
 
 
+def _bins(values: np.ndarray, n: int) -> np.ndarray:
+    """Edges that leave out the farthest values."""
+    low, high = (float(q) for q in np.quantile(values, (0.002, 0.998)))
+    return np.linspace(low, high, n)
+
+
 @styled
 def shifts(found: Examined, colour: str) -> Figure:
     """Histograms of the scalars whose short run differs most."""
@@ -101,8 +111,10 @@ def shifts(found: Examined, colour: str) -> Figure:
     for ax, bias in zip(figure.subplots(1, max(1, len(chosen)), squeeze=False)[0], chosen):
         long = _scalar(found.long.values, bias.name, 2).ravel()
         short = _scalar(found.short, bias.name, 1)
-        bins = np.linspace(*np.quantile(np.concatenate([long, short]), (0.002, 0.998)), 31)
-        ax.stairs(np.histogram(long, bins, density=True)[0], bins, fill=True, color=BASE, alpha=0.4, label="long chains")
+        bins = _bins(np.concatenate([long, short]), 31)
+        ax.stairs(
+            np.histogram(long, bins, density=True)[0], bins, fill=True, color=BASE, alpha=0.4, label="long chains"
+        )
         ax.stairs(np.histogram(short, bins, density=True)[0], bins, color=colour, linewidth=1.5, label="short run")
         ax.set_title(bias.name)
         ax.set_yticks([])
@@ -136,7 +148,7 @@ def energies(found: Examined) -> Figure:
     centred, change = (energy - energy.mean(1, keepdims=True)).ravel(), np.diff(energy, axis=1).ravel()
     figure = Figure(figsize=(WIDTH / 2, 2.4), layout="constrained")
     ax = figure.subplots()
-    bins = np.linspace(*np.quantile(np.concatenate([centred, change]), (0.002, 0.998)), 41)
+    bins = _bins(np.concatenate([centred, change]), 41)
     ax.stairs(np.histogram(centred, bins, density=True)[0], bins, fill=True, color=BASE, alpha=0.5, label="energy")
     ax.stairs(np.histogram(change, bins, density=True)[0], bins, color=PRIOR, linewidth=1.5, label="changes")
     ax.set_yticks([])

@@ -197,7 +197,7 @@ def _follow(run: Run) -> Chain:
     k_start, k_run, k_base = ppl.split(ppl.key(6), 3)
     temperature = getattr(hyper, "temperature", 1.0)
     kernel = langevin.langevin(ppl, hyper.step_size_prior, temperature)
-    state = kernel.init(chains.start(moving, k_start, params, N_CHAINS, hyper.init))
+    state = kernel.init(chains.start(moving, k_start, params, N_CHAINS, hyper.init), moving.log_density(params))
     n_steps = LENGTHEN * hyper.n_steps_prior
     every = -(-n_steps // MAX_KEPT)
     _, kept = chains.record(moving, k_run, kernel, state, params, n_steps, every)

@@ -13,10 +13,10 @@ from pyro.distributions.util import scale_and_mask
 from pyro.poutine.messenger import Messenger
 
 from pplebm.backends.pyro import tracing
+from pplebm.backends.pyro.arrays import split
 from pplebm.backends.pyro.coordinates import to_coordinates, to_value
 from pplebm.backends.pyro.graphs import compile_graph
 from pplebm.backends.pyro.steps import Step, leaves, run_steps
-from pplebm.backends.pyro.arrays import split
 from pplebm.backends.structure import first_or_whole, plates_of, structure_of
 from pplebm.errors import PplebmError
 from pplebm.ppl import How
@@ -69,7 +69,9 @@ class AtLatents(Messenger):
         """Over all plates but the data's; in a joint program over that one as well, unless points are wanted."""
         plate, name = self.traced.structure.plate, site["name"]
         by_datum = not self.traced.structure.is_joint or (self.pointwise and name in self.traced.observed_names)
-        return tracing.per_datum(log_density, site, plate) if by_datum and plate in plates_of(site) else log_density.sum()
+        return (
+            tracing.per_datum(log_density, site, plate) if by_datum and plate in plates_of(site) else log_density.sum()
+        )
 
 
 class TracedProgram:
