@@ -114,15 +114,16 @@ def diagnose(draws: Draws, sites: list[str] | None = None) -> Diagnosis:
 
 def _row(name: str, x: np.ndarray) -> Row:
     arviz = import_arviz()
-    return Row(
-        name,
-        float(x.mean()),
-        float(x.std(ddof=1)),
-        float(arviz.mcse(x, method="mean")),
-        float(arviz.ess(x, method="bulk")),
-        float(arviz.ess(x, method="tail")),
-        float(arviz.rhat(x, method="rank")) if len(x) > 1 else float("nan"),
-    )
+    with np.errstate(all="ignore"):  # a chain that never moved has no figures
+        return Row(
+            name,
+            float(x.mean()),
+            float(x.std(ddof=1)),
+            float(arviz.mcse(x, method="mean")),
+            float(arviz.ess(x, method="bulk")),
+            float(arviz.ess(x, method="tail", prob=(0.05, 0.95))),
+            float(arviz.rhat(x, method="rank")) if len(x) > 1 else float("nan"),
+        )
 
 
 def _groups(n_chains: int) -> int:

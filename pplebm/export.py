@@ -26,7 +26,7 @@ def to_arviz(
 ) -> Any:
     r"""Put draws into ArviZ's container: InferenceData on 0.x, xarray.DataTree on 1.x.
 
-    dict[str, Variables]: `posterior`, `sample_stats`, `observed_data`, `posterior_predictive`, `log_likelihood`; `prior`,
+    Groups: `posterior`, `sample_stats`, `observed_data`, `posterior_predictive`, `log_likelihood`; `prior`,
     `sample_stats_prior`, `prior_predictive`; and `base_prior`, ancestral draws with the tilts ignored, to see what
     the tilt does. The log likelihood holds :math:`\log p(x \mid z)` by datum, tilts left out: they are a factor of
     the prior. The axis of the data is named after the data plate, the others after their site.
@@ -136,11 +136,16 @@ def _container(groups: dict[str, Variables], given: dict[str, Draws]) -> Any:
             facts, plan = given[name].facts, given[name].plan
             attributes |= {"sampling_time": facts["seconds"], "tuning_steps": plan.n_warmup, "kernel": plan.kernel}
         sets[name] = _dataset(variables, attributes)
-    if hasattr(arviz, "InferenceData"):
+    if has_inference_data():
         return arviz.InferenceData(**sets)
     import xarray
 
     return xarray.DataTree.from_dict(sets)
+
+
+def has_inference_data() -> bool:
+    """Whether ArviZ is 0.x."""
+    return importlib.metadata.version("arviz").startswith("0.")
 
 
 def import_arviz() -> Any:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from test_sampling import BACKENDS, X, hierarchy, instance
@@ -10,12 +12,12 @@ import pplebm
 from pplebm import chains, persistent
 from pplebm.diagnostics import diagnose, nested_r_hat
 from pplebm.errors import PplebmError
-from pplebm.export import import_arviz
+from pplebm.export import has_inference_data, import_arviz
 from pplebm.kernels.langevin import langevin
 from pplebm.prediction import log_likelihood, predictive
 from pplebm.sampling import sample
 
-IS_OLD = hasattr(import_arviz(), "InferenceData")
+IS_OLD = has_inference_data()
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
@@ -105,7 +107,9 @@ def test_netcdf_round_trip_and_known_plots(both, tmp_path):
         arviz.plot_autocorr(tree, var_names=["z2"], backend="matplotlib")
     np.testing.assert_array_equal(group(back, "posterior")["z1"].values, both[0]["z1"])
     assert "r_hat" in arviz.summary(tree, var_names=["z2"]).columns
-    arviz.loo(tree)
+    with warnings.catch_warnings():  # a latent per datum makes importance sampling unreliable, as ArviZ says
+        warnings.simplefilter("ignore", UserWarning)
+        arviz.loo(tree)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -156,7 +160,7 @@ def test_figures_are_those_of_arviz(both):
     row = next(r for r in diagnose(posterior).rows if r.name == "z1[2,0]")
     x = posterior["z1"][:, :, 2, 0]
     assert row.r_hat == pytest.approx(float(arviz.rhat(x, method="rank")))
-    assert row.ess_tail == pytest.approx(float(arviz.ess(x, method="tail")))
+    assert row.ess_tail == pytest.approx(float(arviz.ess(x, method="tail", prob=(0.05, 0.95))))
     assert row.mean == pytest.approx(x.mean(), abs=1e-6)
 
 
@@ -168,8 +172,9 @@ def test_nested_r_hat_sees_what_superchains_disagree_on():
     exact = np.sqrt(1 + (0.64 + 1 / 32) / 1.0)
     assert nested_r_hat(apart, 16) == pytest.approx(exact, rel=0.2)
     if not IS_OLD:
-        ours, labels = nested_r_hat(short, 16), np.repeat(np.arange(16), 16)
-        assert ours == pytest.approx(float(import_arviz().rhat_nested(short, superchain_ids=labels)), rel=1e-6)
+        longer, labels = rng.normal(size=(256, 4)), np.repeat(np.arange(16), 16)
+        theirs = import_arviz().rhat_nested(longer, superchain_ids=labels, method="identity")
+        assert nested_r_hat(longer, 16) == pytest.approx(float(theirs), rel=1e-6)
     for wrong in (1, 7, 256):
         with pytest.raises(PplebmError, match="superchains"):
             nested_r_hat(short, wrong)
