@@ -13,10 +13,12 @@ from pplebm import folder as files
 from pplebm import gallery, train
 from pplebm.data import Scaling, load_for
 from pplebm.errors import PplebmError
+from pplebm.export import to_arviz
 from pplebm.hyper import override
 from pplebm.phases import Phases
 from pplebm.ppl import Latents
 from pplebm.program import Program
+from pplebm.sampling import sample
 
 CHUNK = 512  # data per pass, so that memory does not grow with the data
 
@@ -109,6 +111,27 @@ class Run:
             return {"score": -sum(draws) / n_draws}
 
         return self._by_chunks(score, x, seed)["score"]
+
+    def to_arviz(self, x: Any = None, seed: int = 0, **settings: Any) -> Any:
+        """Sample prior and, given data x, their posteriors by adjusted chains, and put them into ArviZ's container.
+
+        The chains are those of `pplebm.sample` with `hmc` in noise coordinates, not the short runs of learning; how
+        the two differ is what `pplebm diagnose` shows. Data are in model units there.
+
+        Args:
+            x: data in the user's units, (B, *event).
+            seed: of the chains.
+            settings: `n_chains`, `n_draws`, `n_warmup`, `thin`, `progress` of `pplebm.sample`.
+
+        Raises:
+            PplebmError: for settings that `pplebm.sample` refuses, or data of another shape.
+        """
+        program = self.program.with_coordinates("noise")
+        settings = {"key": seed, "params": self.params} | settings
+        posterior = None
+        if x is not None:
+            posterior = sample(program, data=load_for(self.scaling, self.event_shape, x), **settings)
+        return to_arviz(posterior, sample(program, **settings), key=seed)
 
     # --- helpers
 
