@@ -128,11 +128,16 @@ def main() -> None:
             worst = max(abs(q["mean_off"]) for q in found["quantities"].values())
             told = f"  {name} {backend}: {found['seconds']:.0f} s, means within {worst:.1f} σ"
             print(told, file=sys.stderr, flush=True)
-    text = table(results, settings)
-    print(text)
-    if args.write:
-        RESULT.write_text(json.dumps({"settings": settings, "results": results}, indent=1) + "\n")
-        TABLE.write_text(f"# posteriordb by pplebm's HMC\n\n`python benchmarks/posteriordb.py --data FOLDER`\n\n{text}")
+            if args.write:
+                keep(results, settings)
+    print(table(results, settings))
+
+
+def keep(results: dict[str, dict[str, Any]], settings: dict[str, int]) -> None:
+    """Write JSON and table, after every posterior."""
+    RESULT.write_text(json.dumps({"settings": settings, "results": results}, indent=1) + "\n")
+    head = "# posteriordb by pplebm's HMC\n\n`python benchmarks/posteriordb.py --data FOLDER --write`\n\n"
+    TABLE.write_text(head + table(results, settings))
 
 
 if __name__ == "__main__":
