@@ -12,6 +12,7 @@ from pplebm.draws import Draws
 from pplebm.errors import PplebmError
 from pplebm.prediction import log_likelihood, predictive, spaced
 
+STANDARD = ("log_density", "accept_prob", "is_divergent", "energy")
 ARVIZ_NAMES = {"log_density": "lp", "accept_prob": "acceptance_rate", "is_divergent": "diverging"}
 Variables = dict[str, tuple[tuple[str, ...], np.ndarray, np.ndarray | None]]  # dimensions, values, numbers of draws
 
@@ -76,7 +77,7 @@ def _of_posterior(draws: Draws, n: int | None, key: int) -> dict[str, Variables]
     axis = plate if draws.has_data_axis else None
     groups = {
         "posterior": _named(draws.values, axis),
-        "sample_stats": _named(_stats(draws), axis),
+        "sample_stats": _named(_stats(draws), None) | _named(_by_datum(draws), axis),
         "log_likelihood": _named(log_likelihood(draws, n), plate, spaced(draws, n)),
     }
     groups["posterior_predictive"] = _named(predictive(draws, n, key), plate, spaced(draws, n))
@@ -97,7 +98,22 @@ def _of_prior(draws: Draws, n: int | None, key: int) -> dict[str, Variables]:
 
 
 def _stats(draws: Draws) -> dict[str, np.ndarray]:
-    return {ARVIZ_NAMES.get(name, name): a for name, a in draws.stats.items()}
+    """What ArviZ's plots look for, (chains, draws): of data together the sum, the mean acceptance, any divergence."""
+    together = {"is_divergent": np.any, "accept_prob": np.mean}
+    found = {}
+    for name, a in draws.stats.items():
+        if draws.has_data_axis and name in STANDARD:
+            a = together.get(name, np.sum)(a, axis=2)
+        if not draws.has_data_axis or name in STANDARD:
+            found[ARVIZ_NAMES.get(name, name)] = a
+    return found
+
+
+def _by_datum(draws: Draws) -> dict[str, np.ndarray]:
+    """The same by datum, and the extra fields."""
+    if not draws.has_data_axis:
+        return {}
+    return {f"{ARVIZ_NAMES.get(n, n)}_by_datum" if n in STANDARD else n: a for n, a in draws.stats.items()}
 
 
 def _named(arrays: dict[str, np.ndarray], axis: str | None, at: np.ndarray | None = None) -> Variables:

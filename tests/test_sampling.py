@@ -138,6 +138,25 @@ def test_global_and_local_latents_together(backend, coordinates):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_a_matrix_without_factor_is_one_chains_trouble(backend):
+    """Covariances (1, c; c, 1): beyond c = 1 there is none, and the law of c ends there."""
+    host = load_backend(backend)
+
+    def model(x):
+        c = host.sample("c", host.dist.Normal(0.0, 1.0))
+        corner = host.asarray(np.array([[0.0, 1.0], [1.0, 0.0]]))
+        covariance = host.asarray(np.eye(2)) + 0.3 * c * corner
+        host.sample("x", host.dist.MultivariateNormal(host.asarray(np.zeros(2)), covariance), obs=x)
+
+    program = pplebm.Program(model, data=np.array([0.1, 0.2], np.float32), backend=backend)
+    z = {"c": program.ppl.asarray(np.array([0.5, 9.0, -1.0]))}
+    value = program.ppl.to_numpy(program.log_joint(program.params, z, program.ppl.asarray([0.1, 0.2])))
+    assert np.isfinite(value).tolist() == [True, False, True]
+    draws = sampling.sample(program, hmc(program.ppl, 4), np.array([0.1, 0.2]), n_chains=8, n_draws=100, n_warmup=100)
+    assert np.abs(draws["c"]).max() < 1 / 0.3 + 1e-3
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_scales_that_differ_by_ten_thousand_are_adapted_to(backend):
     host, scales = load_backend(backend), np.array([1e-2, 1.0, 1e2], np.float32)
 

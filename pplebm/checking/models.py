@@ -66,6 +66,8 @@ class _Model:
     def runs(self) -> Verdict:
         try:
             self.program = Program(self.model, data=self.data.train[:5], seed=self.seed, backend=self.backend)
+            if not self.program.plate:
+                self.program.refuse_global_latents("learning")
         except PplebmError as error:
             if str(error).startswith(LEFT_OF_RUN):
                 raise

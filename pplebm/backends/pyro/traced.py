@@ -131,7 +131,12 @@ class TracedProgram:
     def _substituted(self, params: Tensors) -> Iterator[None]:
         """The program's own parameter store, with `params` in the place of its parameters."""
         replacements = {id(leaf): params[name] for name, leaf in self._leaves.items()}
-        with tracing.store_scope(self._store), tracing.Substitute(replacements), pyro.validation_enabled(False):
+        with (
+            tracing.store_scope(self._store),
+            tracing.NanFactors(),
+            tracing.Substitute(replacements),
+            pyro.validation_enabled(False),
+        ):
             yield
 
     def _by_chain(self, function: Callable[[Tensors], Tensors], z: Tensors) -> Tensors:

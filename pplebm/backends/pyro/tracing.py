@@ -43,6 +43,16 @@ class Substitute(TorchFunctionMode):
         return func(*self._swap(tuple(args)), **kwargs)
 
 
+class NanFactors(TorchFunctionMode):
+    """A matrix without Cholesky factor gives nan, which a chain counts and rejects, where torch would stop them all."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is not torch.linalg.cholesky:
+            return func(*args, **(kwargs or {}))
+        factor, failed = torch.linalg.cholesky_ex(*args, **(kwargs or {}))
+        return torch.where((failed > 0)[..., None, None], torch.nan, factor)
+
+
 @contextlib.contextmanager
 def seeded(key: int) -> Iterator[None]:
     """Torch's global generator, on which Pyro draws, seeded for a while and then as it was."""
