@@ -99,7 +99,7 @@ def _of_prior(draws: Draws, n: int | None, key: int) -> dict[str, Variables]:
 
 def _stats(draws: Draws) -> dict[str, np.ndarray]:
     """What ArviZ's plots look for, (chains, draws): of data together the sum, the mean acceptance, any divergence."""
-    together = {"is_divergent": np.any, "accept_prob": np.mean}
+    together: dict[str, Any] = {"is_divergent": np.any, "accept_prob": np.mean}
     found = {}
     for name, a in draws.stats.items():
         if draws.has_data_axis and name in STANDARD:
