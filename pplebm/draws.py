@@ -18,6 +18,7 @@ from pplebm.ppl import Params
 from pplebm.program import Program
 from pplebm.tree import tree_fill, tree_leaves
 
+STANDARD = ("log_density", "accept_prob", "is_divergent", "energy")  # kept of every kernel that tells them
 ROWS = 20_000  # draws of data that are transformed at once
 
 

@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from pplebm.draws import Draws
+from pplebm.draws import STANDARD, Draws
 from pplebm.errors import PplebmError
 from pplebm.prediction import log_likelihood, predictive, spaced
 
-STANDARD = ("log_density", "accept_prob", "is_divergent", "energy")
 ARVIZ_NAMES = {"log_density": "lp", "accept_prob": "acceptance_rate", "is_divergent": "diverging"}
 Variables = dict[str, tuple[tuple[str, ...], np.ndarray, np.ndarray | None]]  # dimensions, values, numbers of draws
 

@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from pplebm import chains
-from pplebm.draws import Draws, Plan
+from pplebm.draws import STANDARD, Draws, Plan
 from pplebm.errors import PplebmError, PplebmWarning
 from pplebm.kernels.adaptation import BLOCK, adapted, adapting, next_window, windows
 from pplebm.kernels.hmc import hmc
@@ -24,7 +24,6 @@ from pplebm.tree import tree_leaves
 
 NUMBERS_PER_BLOCK = 4_000_000  # latents of the steps that are held at once
 DRAWS_PER_BLOCK = 200
-STANDARD = ("log_density", "accept_prob", "is_divergent", "energy")  # kept of every kernel that tells them
 
 
 class Block(NamedTuple):
@@ -149,7 +148,7 @@ class _Job:
             z = chains.start(program, key, params, rows, word or given)
             return warming.init(z, program.log_density(params, x))
 
-        start = program.compiled(("begin", warming.settings, warming.tuning, rows, word), begin)
+        start = program.compiled(("begin", warming.settings, rows, word), begin)
         state = start(key, self.params, self.x, None if word else init)
         log_density = self.program.log_density(self.params, self.x)
         if self.plan.extra_fields:

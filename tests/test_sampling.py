@@ -254,6 +254,17 @@ def test_bad_arguments_are_named(settings, word):
         sampling.sample(program, **settings)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_kernels_that_differ_in_scale_alone_are_told_apart(backend):
+    """One program, sampled twice without adaptation: what is kept compiled is not the other kernel's."""
+    program, params, _ = instance(backend)
+    scales = {}
+    for scale in (1.0, 0.25):
+        draws = sampling.sample(program, mala(program.ppl, 0.1, scale), params=params, n_draws=1, n_warmup=0)
+        scales[scale] = float(program.ppl.to_numpy(draws.state.scale["z1"]).max())
+    assert scales == {1.0: 1.0, 0.25: 0.25}
+
+
 def test_given_starts_are_where_chains_start():
     program, params, _ = instance("pyro")
     start = {"z1": program.ppl.asarray(np.full((6, 3), 7.0)), "z2": program.ppl.asarray(np.full((6, 2), 7.0))}

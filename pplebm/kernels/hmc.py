@@ -6,7 +6,15 @@ from typing import Any
 
 from pplebm.errors import PplebmError
 from pplebm.kernels.kernel import Kernel, LogDensity, Tuning
-from pplebm.kernels.metropolis import MetropolisInfo, MetropolisState, begin, decide, log_uniform, uniform_noise
+from pplebm.kernels.metropolis import (
+    MetropolisInfo,
+    MetropolisState,
+    begin,
+    decide,
+    hashable,
+    log_uniform,
+    uniform_noise,
+)
 from pplebm.kernels.rows import Schedule, choose, lowest, plain, positive, schedule, spread, squares
 from pplebm.ppl import Array, Latents
 
@@ -91,7 +99,8 @@ def hmc(
         return begin(ppl, z, log_density, step_size, scale, "hmc")
 
     tuning = Tuning(step_size, TARGET_ACCEPT)
-    return Kernel(("hmc", n_steps, float(jitter), plain(heat)), init, noise, move, tuning)
+    settings = ("hmc", n_steps, float(step_size), hashable(scale), float(jitter), plain(heat))
+    return Kernel(settings, init, noise, move, tuning)
 
 
 def _trajectory(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pplebm.kernels.kernel import Kernel, LogDensity, Tuning
-from pplebm.kernels.metropolis import MetropolisInfo, MetropolisState, begin, decide, uniform_noise
+from pplebm.kernels.metropolis import MetropolisInfo, MetropolisState, begin, decide, hashable, uniform_noise
 from pplebm.kernels.rows import Schedule, choose, lowest, plain, positive, schedule, spread, squares
 from pplebm.ppl import Latents
 
@@ -74,4 +74,6 @@ def mala(ppl: Any, step_size: float = 0.5, scale: Any = 1.0, temperature: Schedu
     def init(z: Latents, log_density: LogDensity) -> MetropolisState:
         return begin(ppl, z, log_density, step_size, scale, "mala")
 
-    return Kernel(("mala", plain(heat)), init, noise, move, Tuning(step_size, TARGET_ACCEPT))
+    return Kernel(
+        ("mala", float(step_size), hashable(scale), plain(heat)), init, noise, move, Tuning(step_size, TARGET_ACCEPT)
+    )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from pplebm.kernels.kernel import LogDensity, refuse_score
 from pplebm.kernels.rows import by_site, of_site, zeros
 from pplebm.ppl import Array, Latents
@@ -45,6 +47,11 @@ def begin(ppl: Any, z: Latents, log_density: LogDensity, step_size: Any, scale: 
     value, gradient = ppl.value_and_grad(log_density, z)
     scales = {site: 0.0 * a + ppl.asarray(of_site(by_site(scale), site, "scale")) for site, a in z.items()}
     return MetropolisState(z, value, gradient, zeros(z) + step_size, scales, ppl.asarray(0), zeros(z))
+
+
+def hashable(scale: Any) -> Any:
+    """A scale as plain numbers by site, so that kernels can be compared."""
+    return tuple(sorted((site, tuple(np.asarray(a, float).ravel().tolist())) for site, a in by_site(scale).items()))
 
 
 def uniform_noise(z: Latents) -> dict[str, Array]:
