@@ -85,8 +85,8 @@ def diagnose(draws: Draws, sites: list[str] | None = None) -> Diagnosis:
     Example:
         >>> import torch, pplebm
         >>> program = pplebm.Program(pplebm.bind("conjugate_tilt", shape=(3,)))
-        >>> found = diagnose(pplebm.sample(program, n_chains=8, n_draws=200, n_warmup=200))
-        >>> found.verdict, found.rows[0].name, found.rows[0].r_hat < 1.02
+        >>> found = diagnose(pplebm.sample(program, n_chains=8, n_draws=1000, n_warmup=500))
+        >>> found.verdict, found.rows[0].name, found.rows[0].r_hat < 1.01
         ([], 'z2[0]', True)
     """
     if draws.n_draws < 4:

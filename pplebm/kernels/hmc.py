@@ -27,7 +27,7 @@ def hmc(
     n_steps: int = 8,
     step_size: float = 0.3,
     scale: Any = 1.0,
-    jitter: float = 0.2,
+    jitter: float = 0.5,
     temperature: Schedule = 1.0,
 ) -> Kernel:
     r"""Make a Hamiltonian Monte Carlo kernel: one call is one trajectory of `n_steps` leapfrog steps.
