@@ -8,12 +8,14 @@ import numpy as np
 
 from pplebm.errors import PplebmError
 from pplebm.kernels.ascent import ascent
-from pplebm.kernels.kernel import Kernel, LogDensity
+from pplebm.kernels.kernel import Kernel, LogDensity, value_and_gradient
+from pplebm.kernels.rows import choose, squares
 from pplebm.kernels.schedules import linear
 from pplebm.ppl import Array, Latents, Params
 from pplebm.program import Program
 
 INITS = ("normal", "base")
+TRIES = 20  # starts drawn for a chain before giving up
 
 
 def start(program: Program, key: Any, params: Params, n: int, init: str | Latents = "base") -> Latents:
@@ -36,6 +38,38 @@ def start(program: Program, key: Any, params: Params, n: int, init: str | Latent
             got = tuple(init[site.name].shape) if site.name in init else "nothing"
             raise PplebmError(f"given start of '{site.name}' is {got}; expected shape {(n, *site.shape)}.")
     return dict(init)
+
+
+def begin(
+    program: Program, kernel: Kernel, key: Any, params: Params, x: Array | None, n: int, init: str | Latents = "base"
+) -> Any:
+    """State of a kernel at the start of n chains, drawn anew where the density or its gradient is not finite.
+
+    Raises:
+        PplebmError: if it is not finite at a given start, or nowhere in 20 draws.
+    """
+    word, given = (init, None) if isinstance(init, str) else ("", init)
+
+    def first(key: Any, params: Params, x: Array | None, given: Any) -> tuple[Any, Array]:
+        z = start(program, key, params, n, word or given)
+        log_density = program.log_density(params, x)
+        value, gradient = value_and_gradient(program.ppl, log_density, z)
+        return kernel.init(z, log_density), program.ppl.isfinite(value) & program.ppl.isfinite(squares(gradient))
+
+    at = program.compiled(("begin", kernel.settings, n, word, x is None), first)
+    state, fine = at(key, params, x, given)
+    z, attempts = state.z, program.ppl.split(key, TRIES) if word else []
+    for again in attempts:
+        if fine.all():
+            break
+        other, found = at(again, params, x, None)
+        z, fine = choose(program.ppl, fine, z, other.z), fine | found
+    if not fine.all():
+        raise PplebmError(
+            f"at the start of {int((~fine).sum())} of {n} chains the log density of {program!r} or its gradient is "
+            f"not finite{f', in {TRIES} draws' if word else ''}; give init= latents at which it is."
+        )
+    return state if z is state.z else begin(program, kernel, key, params, x, n, z)
 
 
 def run(ppl: Any, key: Any, kernel: Kernel, state: Any, log_density: LogDensity, n_steps: int) -> tuple[Any, Any]:
@@ -145,7 +179,6 @@ def warm_start(
         True
     """
     kernel = ascent(program.ppl, linear(learning_rate, 0.01 * learning_rate, n_steps))
-    z = start(program, key, params, n or len(x), init)
-    state = kernel.init(z, program.log_density(params, x))
+    state = begin(program, kernel, key, params, x, n or len(x), init)
     with program.ppl.threads_for(program.work(len(x))):
-        return advance(program, key, kernel, state, params, n_steps, x)[0].z
+        return advance(program, key, kernel, state, params, n_steps, x)[0].last

@@ -23,8 +23,9 @@ ROWS = 20_000  # draws of data that are transformed at once
 
 
 class Plan(NamedTuple):
-    """What fixes the draws, beside program, parameters and data."""
+    """What fixes the draws."""
 
+    target: str  # checksum of the program's sites, its parameters and the data
     kernel: str
     n_chains: int
     n_data: int
@@ -156,30 +157,41 @@ class Draws:
         save_file(arrays, partial, metadata={"draws": json.dumps(meta)})
         os.replace(partial, path)
 
-    def load(self, path: str | Path) -> Draws:
-        """The draws of a file, with program, parameters and data of these.
+    def load(self, path: str | Path, started: Callable[[int], Any]) -> None:
+        """Take draws and state from a file.
+
+        Args:
+            path: written by `save`.
+            started: the number of blocks done to a state of the structure that the kernel has then.
 
         Raises:
             PplebmError: if there is no such file, or it belongs to another call.
         """
         if not Path(path).is_file():
             raise PplebmError(f"'{path}' is not there; write it with draws.save(path).")
-        found = Draws(self.program, self.params, self.data, self.plan, self.state)
         with safe_open(path, framework="numpy") as file:
-            meta = json.loads(file.metadata()["draws"])
-            plan = Plan(**(meta["plan"] | {"extra_fields": tuple(meta["plan"]["extra_fields"])}))
+            meta = json.loads((file.metadata() or {}).get("draws", "{}"))
+            if not meta:
+                raise PplebmError(f"'{path}' holds no draws of pplebm.sample.")
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        check_plan(Plan(**(meta["plan"] | {"extra_fields": tuple(meta["plan"]["extra_fields"])})), self.plan)
         leaves = {name.removeprefix("state/"): self.program.ppl.asarray(a) for name, a in arrays.items()
                   if name.startswith("state/")}  # fmt: skip
-        if plan != self.plan or set(leaves) | set(meta["numbers"]) != set(dict(tree_leaves(self.state))):
-            raise PplebmError(f"'{path}' was written by another call of sample: {plan}.")
-        found.state = tree_fill(self.state, leaves | meta["numbers"])
-        found.block, found.facts = meta["block"], meta["facts"]
-        parts = {kind: {n.removeprefix(kind): a for n, a in arrays.items() if n.startswith(kind)}
-                 for kind in ("latents/", "stats/")}  # fmt: skip
-        if parts["latents/"]:
-            found.add(parts["latents/"], parts["stats/"])
-        return found
+        self.state = tree_fill(started(meta["block"]), leaves | meta["numbers"])
+        self.block, self.facts = meta["block"], meta["facts"]
+        latents, stats = ({n.removeprefix(kind): a for n, a in arrays.items() if n.startswith(kind)}
+                          for kind in ("latents/", "stats/"))  # fmt: skip
+        if latents:
+            self.add(latents, stats)
+
+
+def check_plan(had: Plan, wanted: Plan) -> None:
+    """Raise unless draws that were made for one plan can go on by the other."""
+    for field, old, new in zip(Plan._fields, had, wanted, strict=True):
+        if old != new and field == "target":
+            raise PplebmError("the draws to resume are of another program, of other parameters or of other data.")
+        if old != new:
+            raise PplebmError(f"the draws to resume were made with {field}={old}, not {new}.")
 
 
 def _joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -80,10 +80,9 @@ def _of_posterior(draws: Draws, n: int | None, key: int) -> dict[str, Variables]
         "log_likelihood": _named(log_likelihood(draws, n), plate, spaced(draws, n)),
     }
     groups["posterior_predictive"] = _named(predictive(draws, n, key), plate, spaced(draws, n))
-    if len(program.observed) == 1:
-        name, x = program.observed[0].name, program.ppl.to_numpy(draws.data)
-        dims = groups["posterior_predictive"][name][0][2:]
-        groups["observed_data"] = {name: (dims, x, None)}
+    given = {name: program.ppl.to_numpy(a) for name, a in program.given(draws.data).items()}
+    dims = {name: groups["posterior_predictive"][name][0][2:] for name in given}
+    groups["observed_data"] = {name: (dims[name], a, None) for name, a in given.items()}
     return groups
 
 

@@ -296,6 +296,12 @@ class Program:
         self._check_latents(z, None)
         return self._traced.observe(params, z, self.coordinates, key)
 
+    def given(self, x: Array) -> dict[str, Array]:
+        """Values of the observed sites when the program is called with data: x, or what it makes of x."""
+        z = self._traced.draw(self.ppl.key(0), 1 if self.is_joint else len(x), self.params, "centred")
+        z = {name: a[0] for name, a in z.items()} if self.is_joint else z
+        return self._traced.given(self.params, z, x)
+
     def move(self, params: Params, z: Latents, target: str) -> Latents:
         """The same latents in the coordinates `target`, for use with `with_coordinates(target)`."""
         if target == self.coordinates:

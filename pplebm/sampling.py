@@ -2,18 +2,20 @@ r"""Many chains of all data in one batch: warm-up, adaptation, draws, to be inte
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 import warnings
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from pplebm import chains
-from pplebm.draws import STANDARD, Draws, Plan
+from pplebm.draws import STANDARD, Draws, Plan, check_plan
 from pplebm.errors import PplebmError, PplebmWarning
 from pplebm.kernels.adaptation import BLOCK, adapted, adapting, next_window, windows
 from pplebm.kernels.hmc import hmc
@@ -48,7 +50,7 @@ def sample(
     params: Params | None = None,
     init: str | Latents = "base",
     extra_fields: Sequence[str] = (),
-    resume: Draws | None = None,
+    resume: Draws | str | Path | None = None,
     progress: bool | None = None,
 ) -> Draws:
     r"""Draw from p(z|x) of every datum, or without data from the tilted prior, by many chains at once.
@@ -71,8 +73,9 @@ def sample(
         init: where chains start: "base" for ancestral draws, "normal", or latents with one row per chain and datum,
             chain by chain.
         extra_fields: what else to keep of every draw, by name: fields of the kernel's Info or State.
-        resume: what an interrupted call returned: goes on where it stopped, to the same draws as without the
-            interruption. The other arguments must be those of that call.
+        resume: what an interrupted call returned, or the file that its `save(path)` wrote, in a later session as well:
+            goes on where it stopped, to the same draws as without the interruption. The other arguments must be those
+            of that call.
         progress: show a bar; by default if the output is a terminal.
 
     Returns:
@@ -103,12 +106,14 @@ def sample(
             least = 0 if name == "n_warmup" else 1
             raise PplebmError(f"{name} must be an integer from {least} on, got {count!r}.")
     x = None if data is None else program.ppl.asarray(data)
+    params = program.params if params is None else dict(params)
+    target = _checksum(program, params, x)
+    n_data = 1 if x is None or program.is_joint else len(x)
     plan = Plan(
-        str(kernel.settings), n_chains, _n_data(program, x), n_draws, n_warmup, thin, int(key), tuple(extra_fields)
-    )
-    job = _Job(program, kernel, x, program.params if params is None else dict(params), plan)
-    draws = job.begin(init) if resume is None else job.check(resume)
-    return job.run(draws, progress)
+        target, str(kernel.settings), n_chains, n_data, n_draws, n_warmup, thin, int(key), tuple(extra_fields)
+    )  # fmt: skip
+    job = _Job(program, kernel, x, params, plan)
+    return job.run(job.begin(init) if resume is None else job.resumed(resume, init), progress)
 
 
 def sample_prior(program: Program, kernel: Kernel | None = None, **settings: Any) -> Draws:
@@ -116,8 +121,13 @@ def sample_prior(program: Program, kernel: Kernel | None = None, **settings: Any
     return sample(program, kernel, None, **settings)
 
 
-def _n_data(program: Program, x: Array | None) -> int:
-    return 1 if x is None or program.is_joint else len(x)
+def _checksum(program: Program, params: Params, x: Array | None) -> str:
+    """Of what the draws are of."""
+    found = hashlib.sha256(repr(program).encode())
+    for name, a in sorted({**params, **({} if x is None else {"data": x})}.items()):
+        array = np.ascontiguousarray(program.ppl.to_numpy(a))
+        found.update(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes())
+    return found.hexdigest()[:16]
 
 
 class _Job:
@@ -142,25 +152,22 @@ class _Job:
         if not isinstance(init, str):
             init = {site: a[self.ppl.asarray(np.tile(np.arange(len(a)), self.shape[0]))] for site, a in init.items()}
 
-        program, warming, rows, word = self.program, self.warming, self.rows, init if isinstance(init, str) else ""
-
-        def begin(key: Any, params: Params, x: Array | None, given: Any) -> Any:
-            z = chains.start(program, key, params, rows, word or given)
-            return warming.init(z, program.log_density(params, x))
-
-        start = program.compiled(("begin", warming.settings, rows, word), begin)
-        state = start(key, self.params, self.x, None if word else init)
+        state = chains.begin(self.program, self.warming, key, self.params, self.x, self.rows, init)
         log_density = self.program.log_density(self.params, self.x)
         if self.plan.extra_fields:
             inner = self.kernel.init(state.z, log_density)
             self.recording.move(self.kernel.noise(key, state.z), inner, log_density)  # raises for unknown fields
         return Draws(self.program, self.params, self.given, self.plan, state)
 
-    def check(self, draws: Draws) -> Draws:
+    def resumed(self, given: Draws | str | Path, init: str | Latents) -> Draws:
         """Draws that this job can go on from."""
-        for field, wanted, had in zip(Plan._fields, self.plan, draws.plan, strict=True):
-            if wanted != had:
-                raise PplebmError(f"the draws to resume were made with {field}={had}, not {wanted}.")
+        if isinstance(given, Draws):
+            check_plan(given.plan, self.plan)
+            return given
+        draws = self.begin(init)
+        n_warmup = sum(not block.n_draws for block in self.blocks)
+        ends = lambda done: self.adapts and done >= n_warmup
+        draws.load(given, lambda done: adapted(self.ppl, draws.state) if ends(done) else draws.state)
         return draws
 
     def run(self, draws: Draws, progress: bool | None) -> Draws:
@@ -179,7 +186,7 @@ class _Job:
         except KeyboardInterrupt:
             warnings.warn(
                 f"interrupted after {draws.n_draws} of {self.plan.n_draws} draws; give what was returned as resume= "
-                f"to go on.",
+                f"to go on, or keep it with .save(path) and give the path.",
                 PplebmWarning,
                 stacklevel=3,
             )

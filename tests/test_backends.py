@@ -115,6 +115,12 @@ def test_arrays(ppl):
     np.testing.assert_allclose(ppl.to_numpy(ppl.softplus(b)), np.log1p(np.exp([0, 1])), rtol=1e-6)
 
 
+@pytest.mark.parametrize("n", [1, 4, 5])
+def test_median_is_numpys(ppl, n):
+    a = np.random.default_rng(n).normal(size=(2, n, 3))
+    np.testing.assert_allclose(ppl.to_numpy(ppl.median(ppl.asarray(a), 1)), np.median(a, 1), rtol=1e-6)
+
+
 def test_seeded_repeats_the_hosts_draws_and_leaves_no_trace(ppl):
     def draw(seed):
         with ppl.seeded(ppl.key(seed)):

@@ -15,6 +15,7 @@ from pplebm.errors import PplebmError
 from pplebm.export import has_inference_data, import_arviz
 from pplebm.kernels.langevin import langevin
 from pplebm.prediction import log_likelihood, predictive
+from pplebm.program import load_backend
 from pplebm.sampling import sample
 
 IS_OLD = has_inference_data()
@@ -236,3 +237,23 @@ def test_warm_start_is_near_the_mode_of_every_posterior(backend):
     got = np.concatenate([program.ppl.to_numpy(z["z1"]), program.ppl.to_numpy(z["z2"])], 1)
     for i, x in enumerate(X):
         assert (np.abs(got[i] - law(x).mean) < 0.3 * np.sqrt(np.diag(law(x).covariance)) + 0.02).all()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_several_observed_sites_are_exported_as_the_program_makes_them_of_the_data(backend):
+    ppl = load_backend(backend)
+
+    def model(x):
+        with ppl.plate("data", len(x)):
+            z = ppl.sample("z", ppl.dist.Normal(0.0, 1.0))
+            ppl.sample("length", ppl.dist.Normal(z, 1.0), obs=x[:, 0])
+            ppl.sample("rest", ppl.dist.Normal(z[:, None], 1.0).expand([len(x), 2]).to_event(1), obs=2.0 * x[:, 1:])
+
+    x = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    program = pplebm.Program(model, data=ppl.asarray(x), backend=backend)
+    tree = pplebm.to_arviz(sample(program, data=x, n_chains=2, n_draws=10, n_warmup=10))
+    observed = group(tree, "observed_data")
+    np.testing.assert_allclose(observed["length"].values, x[:, 0])
+    np.testing.assert_allclose(observed["rest"].values, 2.0 * x[:, 1:])
+    assert observed["length"].dims == ("data",) and observed["rest"].dims == ("data", "rest_dim_0")
+    assert set(group(tree, "log_likelihood").data_vars) == {"length", "rest"}

@@ -25,6 +25,7 @@ class Posterior(NamedTuple):
     declare: Callable[[Any, Any, dict[str, Any]], tuple[Callable[..., None], np.ndarray]]
     derived: Callable[[Values, dict[str, Any]], Values]
     n_steps: int = 10  # of a trajectory
+    start: str = "normal"  # where chains start in unconstrained coordinates: flat priors have no draws worth a start
     coordinates: str = "centred"  # noise coordinates are in units of the prior, which a flat one does not have
 
 
@@ -119,10 +120,23 @@ def garch(ppl: Any, xp: Any, d: dict[str, Any]) -> Any:
     return model, y
 
 
+def scanned(xp: Any, step: Callable[[Any, Any], Any], carry: Any, n: int) -> Any:
+    """What n steps gave, stacked; JAX compiles one of them."""
+    if xp.__name__ == "jax.numpy":
+        import jax
+
+        return jax.lax.scan(step, carry, None, n)[1]
+    given = []
+    for _ in range(n):
+        carry, out = step(carry, None)
+        given.append(out)
+    return xp.stack(given)
+
+
 def lotka_volterra(ppl: Any, xp: Any, d: dict[str, Any]) -> Any:
     """Hare and lynx by Runge-Kutta of fourth order, two steps a year."""
     y = np.concatenate([[d["y_init"]], d["y"]])
-    substeps = 2
+    substeps, h = 2, 0.5
 
     def model(y: Any) -> None:
         theta = []
@@ -133,18 +147,20 @@ def lotka_volterra(ppl: Any, xp: Any, d: dict[str, Any]) -> Any:
         start = [ppl.sample(f"start{i}", ppl.dist.LogNormal(float(np.log(10.0)), 1.0)) for i in (1, 2)]
         sigma = [ppl.sample(f"sigma{i}", ppl.dist.LogNormal(-1.0, 1.0)) for i in (1, 2)]
         rates = lambda u, v: ((theta[0] - theta[1] * v) * u, (-theta[2] + theta[3] * u) * v)
-        u, v, h = *start, 1.0 / substeps
-        path = [xp.stack([u, v])]
-        for _ in range(len(d["ts"])):
+
+        def year(at: Any, _: Any) -> Any:
+            u, v = at
             for _ in range(substeps):
                 a, b = rates(u, v)
                 c, e = rates(u + 0.5 * h * a, v + 0.5 * h * b)
                 f, g = rates(u + 0.5 * h * c, v + 0.5 * h * e)
                 k, m = rates(u + h * f, v + h * g)
                 u, v = u + h / 6 * (a + 2 * c + 2 * f + k), v + h / 6 * (b + 2 * e + 2 * g + m)
-            path.append(xp.stack([u, v]))
+            return (u, v), xp.stack([u, v])
+
+        path = xp.concatenate([xp.stack(start)[None], scanned(xp, year, tuple(start), len(d["ts"]))])
         with ppl.plate("data", len(y)):
-            known = xp.clip(xp.nan_to_num(xp.stack(path)), 1e-8, 1e8)  # some draws of the prior explode
+            known = xp.clip(xp.nan_to_num(path), 1e-8, 1e8)  # some draws of the prior explode
             ppl.sample("y", ppl.dist.LogNormal(xp.log(known), xp.stack(sigma)).to_event(1), obs=y)
 
     return model, y
@@ -237,14 +253,18 @@ def mixture_values(v: Values, d: dict[str, Any]) -> Values:
 SCHOOLS, GAUSS, GP = "eight_schools-eight_schools_noncentered", "low_dim_gauss_mix", "gp_pois_regr"
 POSTERIORS = {
     "arK": Posterior("arK", "arK-arK", ark, named("alpha", "sigma", beta="beta")),
-    "eight_schools": Posterior("eight_schools", SCHOOLS, eight_schools, named("mu", "tau", theta="theta"), 10, "noise"),
+    "eight_schools": Posterior(
+        "eight_schools", SCHOOLS, eight_schools, named("mu", "tau", theta="theta"), coordinates="noise"
+    ),
     "garch11": Posterior("garch", "garch-garch11", garch, garch_values),
-    "gp_pois_regr": Posterior(GP, f"{GP}-{GP}", gp_pois, named("rho", "alpha", f="f"), 40, "noise"),
+    "gp_pois_regr": Posterior(GP, f"{GP}-{GP}", gp_pois, named("rho", "alpha", f="f"), 40, coordinates="noise"),
     "kidscore_interaction": linear("kidscore_interaction", True),
     "kidscore_momhsiq": linear("kidscore_momhsiq", True),
     "logearn_interaction": linear("logearn_interaction", False),
     "logmesquite_logvas": linear("logmesquite_logvas", False),
     "low_dim_gauss_mix": Posterior(GAUSS, f"{GAUSS}-{GAUSS}", mixture, mixture_values),
     "nes": linear("nes", False),
-    "lotka_volterra": Posterior("hudson_lynx_hare", "hudson_lynx_hare-lotka_volterra", lotka_volterra, lotka_values),
+    "lotka_volterra": Posterior(
+        "hudson_lynx_hare", "hudson_lynx_hare-lotka_volterra", lotka_volterra, lotka_values, start="base"
+    ),
 }

@@ -103,12 +103,12 @@ def next_window(ppl: Any, state: AdaptingState, shape: Shape, metric: bool) -> A
     Args:
         state: at the end of a window.
         shape: as in `adapting`.
-        metric: set the scale to the standard deviations of the window, over draws and chains, shrunk towards 0.001
-            in variance as Stan does.
+        metric: set the scale to the standard deviations of the window, over draws and by the median over chains,
+            shrunk towards 0.001 in variance as Stan does.
     """
     log_step, inner = state.averages.log_step_mean, state.inner
     if metric:
-        inner = with_tuning(inner, tuned(inner).step_size, _scale(state.moments, shape))
+        inner = with_tuning(inner, tuned(inner).step_size, _scale(ppl, state.moments, shape))
     return _fresh(ppl, inner, log_step)
 
 
@@ -153,13 +153,14 @@ def _over_chains(per_row: Array, shape: Shape) -> Array:
     return (grid.mean(1)[:, None] + 0.0 * grid).reshape(-1)
 
 
-def _scale(moments: Moments, shape: Shape) -> Latents:
+def _scale(ppl: Any, moments: Moments, shape: Shape) -> Latents:
+    """Standard deviations around the middle chain, of the middle chain: a chain that is still under way has no say."""
     count, n = moments.count, moments.count * shape[1]
     found = {}
     for site, mean in moments.mean.items():
         means, squares = (a.reshape(*shape, *mean.shape[1:]) for a in (mean, moments.squares[site]))
-        centre = means.mean(1)[:, None]
-        variance = (squares / count + (means - centre) ** 2).mean(1)[:, None] * n / (n - 1.0)
+        off = means - ppl.median(means, 1)[:, None]
+        variance = ppl.median(squares / count + off**2, 1)[:, None] * n / (n - 1.0)
         variance = (n / (n + 5.0)) * variance + 1e-3 * (5.0 / (n + 5.0))
         found[site] = (variance**0.5 + 0.0 * means).reshape(mean.shape)
     return found

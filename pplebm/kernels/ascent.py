@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from pplebm.kernels.kernel import Kernel, LogDensity, value_and_gradient
-from pplebm.kernels.rows import Schedule, choose, lowest, positive, schedule, zeros
+from pplebm.kernels.rows import Schedule, choose, lowest, positive, schedule, squares, zeros
 from pplebm.ppl import Array, Latents
 
 
@@ -13,6 +13,7 @@ class AscentState(NamedTuple):
     """What the next step needs."""
 
     z: Latents
+    last: Latents  # the newest at which log density and gradient were finite; a row turns back to it where they are not
     adam: Any
     step: Any
     n_divergent: Array
@@ -54,18 +55,19 @@ def ascent(ppl: Any, learning_rate: Schedule = 0.05) -> Kernel:
     def move(noise: Any, state: AscentState, log_density: LogDensity) -> tuple[AscentState, AscentInfo]:
         value, gradient = value_and_gradient(ppl, log_density, state.z)
         t, rate = state.step + 1, ppl.take(rates, state.step)
-        fine = ppl.isfinite(value)
-        g = choose(ppl, fine, gradient, {k: 0.0 * a for k, a in state.z.items()})
-        mean = {k: 0.9 * m + 0.1 * g[k] for k, m in state.adam[0].items()}
-        square = {k: 0.999 * v + 0.001 * g[k] ** 2 for k, v in state.adam[1].items()}
+        fine = ppl.isfinite(value) & ppl.isfinite(squares(gradient))
+        (mean, square), nought = state.adam, {k: 0.0 * a for k, a in state.last.items()}
+        g, last = choose(ppl, fine, gradient, nought), choose(ppl, fine, state.z, state.last)
+        mean = choose(ppl, fine, {k: 0.9 * m + 0.1 * g[k] for k, m in mean.items()}, nought)
+        square = {k: 0.999 * v + 0.001 * g[k] ** 2 for k, v in square.items()}
         m_scale, v_scale = 1.0 / (1.0 - 0.9**t), 1.0 / (1.0 - 0.999**t)
-        z = {k: a + rate * m_scale * mean[k] / ((v_scale * square[k]) ** 0.5 + 1e-8) for k, a in state.z.items()}
-        new = AscentState(choose(ppl, fine, z, state.z), (mean, square), t, state.n_divergent + ~fine)
+        z = {k: a + rate * m_scale * mean[k] / ((v_scale * square[k]) ** 0.5 + 1e-8) for k, a in last.items()}
+        new = AscentState(z, last, (mean, square), t, state.n_divergent + ~fine)
         return new, AscentInfo(value, ~fine)
 
     def init(z: Latents, log_density: LogDensity) -> AscentState:
         nought = {k: 0.0 * a for k, a in z.items()}
-        return AscentState(z, (nought, dict(nought)), ppl.asarray(0), zeros(z))
+        return AscentState(z, z, (nought, dict(nought)), ppl.asarray(0), zeros(z))
 
     def noise(key: Any, z: Latents) -> dict[str, Array]:
         return {}

@@ -42,6 +42,11 @@ def put(a: jax.Array, index: Any, rows: jax.Array) -> jax.Array:
     return a.at[index].set(rows)
 
 
+def median(a: jax.Array, axis: int) -> jax.Array:
+    """The middle along an axis; of an even number the mean of the two."""
+    return jnp.median(a, axis)
+
+
 # --- randomness by JAX's own keys
 
 

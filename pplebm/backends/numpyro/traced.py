@@ -50,13 +50,13 @@ class AtLatents(Messenger):
         if msg["type"] != "sample":
             return
         name = msg["name"]
+        if name in self.traced.observed_names:
+            self.observed[name] = dict(msg)
         if name in self.z:
             self.sites[name], log_density = dict(msg), self._log_density[name]
         elif name in self.traced.tilt_names or (self.with_data and name in self.traced.observed_names):
             log_density = msg["fn"].log_prob(msg["value"])
         else:
-            if name in self.traced.observed_names:
-                self.observed[name] = dict(msg)
             return
         self.terms[name] = self._summed(log_density, msg)
 
@@ -273,6 +273,11 @@ class TracedProgram:
         if self.structure.is_joint and key is not None:
             key = jax.random.split(key, len(next(iter(z.values()))))
         return self._by_chain(observe, z, key)
+
+    def given(self, params: Arrays, z: Arrays, x: jax.Array) -> Arrays:
+        """Values of the observed sites when the program is called with data."""
+        sites = self.run(params, z, x, "centred").observed
+        return {name: self._first(site, site["value"]) for name, site in sites.items()}
 
     def pointwise(self, params: Arrays, z: Arrays, x: jax.Array, coordinates: str) -> Arrays:
         """Log density of every observed site by datum."""

@@ -44,6 +44,12 @@ def put(a: torch.Tensor, index: Any, rows: torch.Tensor) -> torch.Tensor:
     return a.index_copy(0, torch.as_tensor(index, device=a.device), rows)
 
 
+def median(a: torch.Tensor, axis: int) -> torch.Tensor:
+    """The middle along an axis; of an even number the mean of the two."""
+    ordered, n = a.sort(axis).values, a.shape[axis]
+    return 0.5 * (ordered.select(axis, (n - 1) // 2) + ordered.select(axis, n // 2))
+
+
 # --- randomness: a key is an integer, so it can be stored, compared and split without side effects
 
 

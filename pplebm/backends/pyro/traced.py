@@ -53,14 +53,14 @@ class AtLatents(Messenger):
 
     def _pyro_post_sample(self, msg: Any) -> None:
         name, fn = msg["name"], msg["fn"]
+        if name in self.traced.observed_names:
+            self.observed[name] = dict(msg)
         if name in self.z:
             log_density = self._log_density[name]
             self.sites[name] = dict(msg)
         elif name in self.traced.tilt_names or (self.with_data and name in self.traced.observed_names):
             log_density = fn.log_prob(msg["value"])
         else:
-            if name in self.traced.observed_names:
-                self.observed[name] = dict(msg)
             return
         log_density = scale_and_mask(log_density, msg["scale"], msg["mask"])
         self.terms[name] = self._summed(log_density, msg)
@@ -243,6 +243,11 @@ class TracedProgram:
 
         with torch.no_grad(), tracing.seeded(0 if key is None else key):
             return self._by_chain(observe, z)
+
+    def given(self, params: Tensors, z: Tensors, x: torch.Tensor) -> Tensors:
+        """Values of the observed sites when the program is called with data."""
+        sites = self.run(params, z, x, "centred").observed
+        return {name: self._first(site, site["value"]) for name, site in sites.items()}
 
     def pointwise(self, params: Tensors, z: Tensors, x: torch.Tensor, coordinates: str) -> Tensors:
         """Log density of every observed site by datum."""
