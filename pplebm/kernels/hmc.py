@@ -37,8 +37,8 @@ def hmc(
         \alpha = \min\big(1, e^{(H(z, p) - H(z', p')) / T}\big)
 
     with :math:`z \leftarrow z + s D p`, :math:`p \leftarrow p + s D \nabla \log p` in leapfrog order, D the diagonal
-    `scale`. The step size of every row and trajectory is :math:`s\,(1 + j\,(2U - 1))`, U uniform, which keeps
-    trajectories from closing on themselves. One leapfrog step without jitter is `mala`. A call costs `n_steps`
+    `scale`. The step size of every row and trajectory is :math:`s\,(1 - j\,U)`, U uniform, which keeps trajectories from
+    closing on themselves and never makes a step longer. One leapfrog step without jitter is `mala`. A call costs `n_steps`
     gradients, and on the Pyro side its graph holds as many: beyond 30 or so it takes long to make.
 
     Args:
@@ -77,7 +77,7 @@ def hmc(
     def move(noise: Any, state: MetropolisState, log_density: LogDensity) -> tuple[MetropolisState, MetropolisInfo]:
         t, s = ppl.take(heat, state.step), state.step_size
         if jitter:
-            s = s * (1.0 + jitter * (2.0 * ppl.exp(log_uniform(noise["jitter"])) - 1.0))
+            s = s * (1.0 - jitter * ppl.exp(log_uniform(noise["jitter"])))
         size = {k: spread(s, d) * d for k, d in state.scale.items()}
         momentum = {k: t**0.5 * p for k, p in noise["momentum"].items()}
         z, last, value, gradient = _trajectory(ppl, log_density, state, momentum, size, n_steps)
