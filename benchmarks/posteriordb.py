@@ -61,7 +61,9 @@ def run(name: str, backend: str, folder: Path, settings: dict[str, int]) -> dict
         jax.config.update("jax_enable_x64", True)
     given = unzipped(folder / "data" / f"{posterior.data}.json.zip")
     model, y = posterior.declare(ppl, xp, given)
-    program = pplebm.Program(model, data=y, backend=backend, coordinates=posterior.coordinates)
+    program = pplebm.Program(model, data=y, backend=backend, coordinates=posterior.coordinates).with_chains(
+        compiled=True
+    )
     began = time.perf_counter()
     start = chains.warm_start(
         program, ppl.key(0), program.params, ppl.asarray(y), settings["n_chains"], posterior.start, 1000, 0.2

@@ -163,7 +163,9 @@ def numpyro_mcmc(kind: str, n_draws: int) -> dict[str, float]:
 
     potential = by_hand()
     energy = lambda z: -potential(z)
-    kernel = NUTS(potential_fn=energy) if kind == "nuts" else HMC(potential_fn=energy, num_steps=8)
+    kernel = (
+        NUTS(potential_fn=energy) if kind == "nuts" else HMC(potential_fn=energy, num_steps=8, trajectory_length=None)
+    )
     mcmc = MCMC(
         kernel, num_warmup=N_WARMUP, num_samples=n_draws, num_chains=N_CHAINS, chain_method="vectorized",
         progress_bar=False, jit_model_args=True,
