@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from pplebm.chains import short_run
 from pplebm.kernels.langevin import langevin
 from pplebm.objectives.contrast import contrast
-from pplebm.objectives.gradients import clip, norm
+from pplebm.objectives.updates import moved
 
 PAPER = (
     "Cui, Wu, Han. Learning Joint Latent Space EBM Prior Model for Multi-layer Generator. CVPR 2023. arXiv:2306.06323"
@@ -101,15 +101,9 @@ def step(ppl: Any, key: Any, state: State, program: Any, x: Any, hyper: Hyper) -
 
     (_, aux), gradient = ppl.value_and_grad(loss, state.params, has_aux=True)
     gradient, aux, trouble, trouble_negative = ppl.average((gradient, aux, trouble, trouble_negative))
-    norm_tilt = norm({n: gradient[n] for n in program.tilt_params}, like=aux.log_likelihood)
-    clipped, norm_all = clip(ppl, gradient, hyper.clip_norm)
-    left = ppl.asarray((1.0 - state.update / hyper.updates) / max(hyper.decay_share, 1e-6))
-    decay = ppl.where(left < 1.0, left, 1.0 + 0.0 * left)
-    tilt_rate, rate = decay * hyper.learning_rate_tilt, decay * hyper.learning_rate
-    rates = {n: tilt_rate if n in program.tilt_params else rate for n in state.params}
-    params, adam = ppl.adam(state.params, clipped, state.adam, rates)
+    new = moved(program, state.params, gradient, state.adam, state.update, hyper)
     gap = aux.tilt_positive - aux.tilt_negative
-    return State(params, adam, state.update + 1), Info(
-        gap, aux.log_likelihood, aux.tilt_positive, aux.tilt_negative, norm_all, norm_tilt, norm_all > hyper.clip_norm,
+    return State(new.params, new.adam, state.update + 1), Info(
+        gap, aux.log_likelihood, aux.tilt_positive, aux.tilt_negative, new.grad_norm, new.grad_norm_tilt, new.clipped,
         trouble.divergent, trouble_negative.divergent, trouble.tamed, aux.tilt_penalty, aux.tilt_saturation,
     )  # fmt: skip

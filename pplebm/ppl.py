@@ -59,6 +59,7 @@ class Traced(Protocol):
 
     structure: Structure
     params: Params
+    example: Array  # the batch of the first run
     tilt_params: frozenset[str]
     prior_params: frozenset[str]
     reached_params: frozenset[str]  # all that enter any density
@@ -70,8 +71,8 @@ class Traced(Protocol):
     def chain(self, kernel: Any, state: Any, keys: Any, params: Params, x: Array | None, how: How) -> tuple[Any, Any]:
         """State after one step of a kernel per key towards p(z|x), or towards the prior; infos stacked by step."""
 
-    def move(self, params: Params, z: Latents, coordinates: str, target: str) -> Latents:
-        """The same latents in other coordinates."""
+    def move(self, params: Params, z: Latents, coordinates: str, target: str, x: Array | None = None) -> Latents:
+        """The same latents in other coordinates; with data where they depend on them, as in a guide."""
 
     def draw(self, key: Any, n: int, params: Params, coordinates: str) -> Latents:
         """Ancestral draws that ignore the tilts."""
@@ -116,6 +117,8 @@ class PPL(Protocol):
     def where(self, condition: Array, a: Array, b: Array) -> Array: ...
     def isfinite(self, a: Array) -> Array: ...
     def median(self, a: Array, axis: int) -> Array: ...
+    def logsumexp(self, a: Array, axis: int) -> Array: ...
+    def log_abs_det(self, a: Array) -> Array: ...
     def put(self, a: Array, index: Array, rows: Array) -> Array: ...
     def take(self, schedule: Any, step: Any) -> Any: ...
 

@@ -68,7 +68,8 @@ class Program:
     ) -> None:
         self.how = How(_checked(coordinates))
         self.ppl: Any = load_backend(str(backend or getattr(model, "backend", "pyro")))
-        self._model, self._plate, self._seed = model, plate, seed
+        self._model, self._plate, self.seed = model, plate, seed
+        self.guide: Any = None  # see `with_guide`
         self._found: Traced | None = None
         self._kept: dict[Any, Callable[..., Any]] = {}
         self._params: Params | None = None
@@ -115,6 +116,11 @@ class Program:
     def params(self) -> Params:
         """Unconstrained parameters by name: the model's own values when it was first run, or those given since."""
         return dict(self._traced.params if self._params is None else self._params)
+
+    @property
+    def example(self) -> Array:
+        """The batch on which the program was first run."""
+        return self._traced.example
 
     @property
     def tilt_params(self) -> frozenset[str]:
@@ -191,6 +197,10 @@ class Program:
         """The same program with `params` as its own: what `draw_base` and `simulate` use when none are given."""
         return self._changed(_params=dict(params))
 
+    def with_guide(self, guide: Any) -> Program:
+        """The same program with an inference network of its own, a `pplebm.guides.guide.Guide` made for it."""
+        return self._changed(guide=guide)
+
     def _changed(self, **attributes: Any) -> Program:
         other = object.__new__(Program)
         other.__dict__.update(self.__dict__ | attributes)
@@ -201,9 +211,9 @@ class Program:
     def log_terms(self, params: Params, z: Latents, x: Array | None = None) -> dict[str, Array]:
         """Log density of every site, (B,) each; without data the observed sites are left out."""
         if self._found is None and x is not None:
-            self._found = self.ppl.trace(self._model, self.ppl.asarray(x), self._plate, self._seed)
+            self._found = self.ppl.trace(self._model, self.ppl.asarray(x), self._plate, self.seed)
         self._check_latents(z, x)
-        return self._traced.terms(params, z, x, self.coordinates)
+        return self._traced.terms(self._own(params), z, x, self.coordinates)
 
     def log_joint(self, params: Params, z: Latents, x: Array) -> Array:
         """log p̃(x, z), (B,): every latent and observed site and every tilt; normalised only up to -log Z."""
@@ -242,7 +252,7 @@ class Program:
     def pointwise(self, params: Params, z: Latents, x: Array) -> dict[str, Array]:
         """Log density of every observed site by datum, (B,); (n_chains, data) in a joint program."""
         self._check_latents(z, x)
-        return self._traced.pointwise(params, z, x, self.coordinates)
+        return self._traced.pointwise(self._own(params), z, x, self.coordinates)
 
     def total(self, terms: dict[str, Array], sites: tuple[Site, ...] | None = None) -> Array:
         """Sum of the result of `log_terms` over all its sites or some of them, (B,); zero over none."""
@@ -257,22 +267,26 @@ class Program:
     def chain(self, kernel: Any, state: Any, keys: Any, params: Params, x: Array | None = None) -> tuple[Any, Any]:
         """One step of a kernel per key towards p(z|x), or the tilted prior; last state, and infos by step."""
         self._check_latents(state.z, x)
-        return self._traced.chain(kernel, state, keys, params, x, self.how)
+        return self._traced.chain(kernel, state, keys, self._own(params), x, self.how)
 
     def compiled(self, name: Hashable, function: Callable[..., Any]) -> Callable[..., Any]:
         """A pure function of arrays, compiled by the host once for all calls that give the same name.
 
         Whatever the function depends on must be in its arguments, in the name, or in how this program's chains run.
         """
-        if (name, self.how) not in self._kept:
-            self._kept[name, self.how] = self.ppl.compiled(function)
-        return self._kept[name, self.how]
+        return self.once((name, self.how), lambda: self.ppl.compiled(function))
+
+    def once(self, name: Hashable, make: Callable[[], Any]) -> Any:
+        """What `make` gives, made at the first call with this name and kept with the program."""
+        if name not in self._kept:
+            self._kept[name] = make()
+        return self._kept[name]
 
     # --- draws
 
     def draw_base(self, key: Any, n: int, params: Params | None = None) -> Latents:
         """Draw n latents ancestrally, tilts ignored: draws of the base, not of the prior."""
-        return self._traced.draw(key, n, self.params if params is None else params, self.coordinates)
+        return self._traced.draw(key, n, self._own(self.params if params is None else params), self.coordinates)
 
     def simulate(self, key: Any, n: int, params: Params | None = None, base: bool = False) -> dict[str, Array]:
         """Simulate data forward from the program: observed sites, (n, *event).
@@ -289,12 +303,12 @@ class Program:
         params = self.params if params is None else params
         k_latents, k_data = self.ppl.split(key)
         z = self.draw_base(k_latents, n, params)
-        return self._traced.observe(params, z, self.coordinates, k_data)
+        return self._traced.observe(self._own(params), z, self.coordinates, k_data)
 
     def observe(self, params: Params, z: Latents, key: Any | None = None) -> dict[str, Array]:
         """Means of the observed sites given latents, (B, *event); draws when a key is given."""
         self._check_latents(z, None)
-        return self._traced.observe(params, z, self.coordinates, key)
+        return self._traced.observe(self._own(params), z, self.coordinates, key)
 
     def given(self, x: Array) -> dict[str, Array]:
         """Values of the observed sites when the program is called with data: x, or what it makes of x."""
@@ -302,21 +316,24 @@ class Program:
         z = {name: a[0] for name, a in z.items()} if self.is_joint else z
         return self._traced.given(self.params, z, x)
 
-    def move(self, params: Params, z: Latents, target: str) -> Latents:
-        """The same latents in the coordinates `target`, for use with `with_coordinates(target)`."""
+    def move(self, params: Params, z: Latents, target: str, x: Array | None = None) -> Latents:
+        """The same latents in the coordinates `target`, for use with `with_coordinates(target)`.
+
+        Data are needed where latents depend on them, which those of a guide do.
+        """
         if target == self.coordinates:
             return z
-        self._check_latents(z, None)
-        return self._traced.move(params, z, self.coordinates, target)
+        self._check_latents(z, x)
+        return self._traced.move(self._own(params), z, self.coordinates, target, x)
 
     def values(self, params: Params, z: Latents) -> dict[str, Array]:
         """Values of the latent sites in their own supports."""
         self._check_latents(z, None)
-        return self._traced.values(params, z, self.coordinates)
+        return self._traced.values(self._own(params), z, self.coordinates)
 
     def coordinates_of(self, params: Params, values: dict[str, Array]) -> Latents:
         """Coordinates of given site values: the inverse of `values`."""
-        return self._traced.coordinates_of(params, values, self.coordinates)
+        return self._traced.coordinates_of(self._own(params), values, self.coordinates)
 
     def work(self, n: int) -> int:
         """Rough number of multiplications of one density evaluation on n data: parameters times data."""
@@ -324,7 +341,7 @@ class Program:
 
     def write_back(self, params: Params) -> None:
         """Copy parameter values into the model's own modules and parameters, as a Pyro user expects after learning."""
-        self._traced.write_back(params)
+        self._traced.write_back(self._own(params))
 
     # --- refusals
 
@@ -342,6 +359,10 @@ class Program:
                     f"latent site '{site.name}' stands outside the data plate '{self._traced.structure.plate}': a "
                     f"global latent, which {who} cannot handle; make it a pyro.param, or move it into the plate."
                 )
+
+    def _own(self, params: Params) -> Params:
+        """Of parameters, such as those of the model and its guide, the ones of this program."""
+        return {name: params[name] for name in self._traced.params}
 
     def _check_latents(self, z: Latents, x: Array | None) -> None:
         n = None if x is None or self.is_joint else len(x)

@@ -37,9 +37,9 @@ def hmc(
         \alpha = \min\big(1, e^{(H(z, p) - H(z', p')) / T}\big)
 
     with :math:`z \leftarrow z + s D p`, :math:`p \leftarrow p + s D \nabla \log p` in leapfrog order, D the diagonal
-    `scale`. The step size of every row and trajectory is :math:`s\,(1 - j\,U)`, U uniform, which keeps trajectories from
-    closing on themselves and never makes a step longer. One leapfrog step without jitter is `mala`. A call costs `n_steps`
-    gradients, and on the Pyro side its graph holds as many: beyond 30 or so it takes long to make.
+    `scale`. The step size of every row and trajectory is :math:`s\,(1 - j\,U)`, U uniform, which keeps trajectories
+    from closing on themselves and never makes a step longer. One leapfrog step without jitter is `mala`. A call costs
+    `n_steps` gradients, and on the Pyro side its graph holds as many: beyond 30 or so it takes long to make.
 
     Args:
         ppl: the backend.

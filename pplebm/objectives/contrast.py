@@ -48,15 +48,35 @@ def contrast(
     Source: Cui, Wu, Han (CVPR 2023), the learning gradients of all blocks; Pang et al. (NeurIPS 2020).
     """
     terms = program.log_terms(params, positive, x)
+    return two_phases(program, params, -program.total(terms).mean(), terms, negative, tilt_penalty)
+
+
+def two_phases(
+    program: Program,
+    params: Params,
+    positive_loss: Array,
+    terms: dict[str, Array],
+    negative: Latents | None,
+    tilt_penalty: float = 0.0,
+    weight: float = 1.0,
+) -> tuple[Array, ContrastAux]:
+    r"""Add the negative phase and the penalty to the loss of any positive phase; see `contrast`.
+
+    Args:
+        positive_loss: a scalar.
+        terms: log densities by site at the positive latents.
+        negative: latents of the tilted prior, treated as constants; not used without a tilt.
+        tilt_penalty: λ.
+        weight: how often :math:`\log \tilde p(z)` stands in the positive loss, with a minus sign.
+    """
     f_positive = program.total(terms, program.tilts)
-    loss = -program.total(terms).mean()
     log_likelihood = program.total(terms, program.observed).mean()
     if not program.tilts or negative is None:
         none = 0.0 * log_likelihood
-        return loss, ContrastAux(log_likelihood, f_positive.mean(), f_positive.mean(), none, none)
+        return positive_loss, ContrastAux(log_likelihood, f_positive.mean(), f_positive.mean(), none, none)
     prior_terms = program.log_terms(params, negative)
     f_negative = program.total(prior_terms, program.tilts)
-    loss = loss + program.total(prior_terms).mean()
+    loss = positive_loss + weight * program.total(prior_terms).mean()
     penalty = tilt_penalty * ((f_positive**2).mean() + (f_negative**2).mean())
     saturation = _saturation(program, terms, prior_terms, like=penalty)
     return loss + penalty, ContrastAux(log_likelihood, f_positive.mean(), f_negative.mean(), penalty, saturation)

@@ -13,6 +13,8 @@ from pplebm.backends.numpyro.arrays import init_adam as init_adam
 from pplebm.backends.numpyro.arrays import isfinite as isfinite
 from pplebm.backends.numpyro.arrays import iterate as iterate
 from pplebm.backends.numpyro.arrays import key as key
+from pplebm.backends.numpyro.arrays import log_abs_det as log_abs_det
+from pplebm.backends.numpyro.arrays import logsumexp as logsumexp
 from pplebm.backends.numpyro.arrays import median as median
 from pplebm.backends.numpyro.arrays import normal_like as normal_like
 from pplebm.backends.numpyro.arrays import put as put

@@ -47,6 +47,16 @@ def median(a: jax.Array, axis: int) -> jax.Array:
     return jnp.median(a, axis)
 
 
+def logsumexp(a: jax.Array, axis: int) -> jax.Array:
+    """log Σ exp(a) along an axis."""
+    return jax.scipy.special.logsumexp(a, axis)
+
+
+def log_abs_det(a: jax.Array) -> jax.Array:
+    """Logarithm of the absolute determinant of matrices, (..., d, d)."""
+    return jnp.linalg.slogdet(a)[1]
+
+
 # --- randomness by JAX's own keys
 
 

@@ -7,36 +7,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpyro.distributions as dist
 from numpyro.distributions import biject_to, constraints
 
+from pplebm.backends.numpyro.noise import noise_of, unwrap
 from pplebm.backends.structure import Host, axis, plates_of
 from pplebm.errors import PplebmError
-
-_WRAPPERS = (dist.Independent, dist.ExpandedDistribution, dist.MaskedDistribution)
-
-
-def unwrap(fn: Any) -> Any:
-    """The distribution inside Independent, expansions and masks."""
-    while isinstance(fn, _WRAPPERS):
-        fn = fn.base_dist
-    return fn
-
-
-def noise_scale(fn: Any) -> Any | None:
-    """The Normal or MultivariateNormal inside a distribution, if its noise coordinates are known."""
-    fn = unwrap(fn)
-    return fn if isinstance(fn, (dist.Normal, dist.MultivariateNormal)) else None
 
 
 def to_value(fn: Any, u: jax.Array, coordinates: str) -> tuple[jax.Array, jax.Array]:
     """Value of a site at coordinates u, and its log density there; see the Pyro side for the equations."""
-    normal = noise_scale(fn) if coordinates == "noise" else None
-    if normal is not None:
-        if isinstance(normal, dist.MultivariateNormal):
-            value = normal.loc + (normal.scale_tril @ u[..., None])[..., 0]
-        else:
-            value = normal.loc + normal.scale * u
+    noise = noise_of(fn) if coordinates == "noise" else None
+    if noise is not None:
+        value = noise.to_value(u)
         log_density = -0.5 * (u * u) - 0.5 * math.log(2 * math.pi)
         return value, log_density.sum(tuple(range(-fn.event_dim, 0))) if fn.event_dim else log_density
     if getattr(fn.support, "base_constraint", fn.support) is constraints.real:
@@ -48,12 +30,9 @@ def to_value(fn: Any, u: jax.Array, coordinates: str) -> tuple[jax.Array, jax.Ar
 
 def to_coordinates(fn: Any, value: jax.Array, coordinates: str) -> jax.Array:
     """The inverse of `to_value`."""
-    normal = noise_scale(fn) if coordinates == "noise" else None
-    if isinstance(normal, dist.MultivariateNormal):
-        tril = jnp.broadcast_to(normal.scale_tril, (*value.shape, value.shape[-1]))
-        return jax.scipy.linalg.solve_triangular(tril, (value - normal.loc)[..., None], lower=True)[..., 0]
-    if normal is not None:
-        return (value - normal.loc) / normal.scale
+    noise = noise_of(fn) if coordinates == "noise" else None
+    if noise is not None:
+        return noise.from_value(value)
     return biject_to(fn.support).inv(value)
 
 
@@ -92,7 +71,7 @@ def support_name(support: Any) -> str:
 HOST = Host(
     name="numpyro",
     unwrap=unwrap,
-    has_noise=lambda fn: noise_scale(fn) is not None,
+    has_noise=lambda fn: noise_of(fn) is not None,
     is_discrete=lambda fn: fn.support.is_discrete,
     support_name=support_name,
     unconstrained=lambda fn, value: biject_to(fn.support).inv(value),

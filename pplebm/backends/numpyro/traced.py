@@ -220,9 +220,9 @@ class TracedProgram:
     def _first(self, site: Any, value: jax.Array) -> jax.Array:
         return value if self.structure.is_joint else sites.datum_first(value, site, self.structure.plate)
 
-    def move(self, params: Arrays, z: Arrays, coordinates: str, target: str) -> Arrays:
+    def move(self, params: Arrays, z: Arrays, coordinates: str, target: str, x: jax.Array | None = None) -> Arrays:
         """The same latents in other coordinates."""
-        return self._by_chain(lambda z: self._moved(self.run(params, z, None, coordinates).sites, target), z)
+        return self._by_chain(lambda z: self._moved(self.run(params, z, x, coordinates).sites, target), z)
 
     def draw(self, key: Any, n: int, params: Arrays, coordinates: str) -> Arrays:
         """Ancestral draws of the latents, tilts ignored."""

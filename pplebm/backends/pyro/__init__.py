@@ -13,6 +13,8 @@ from pplebm.backends.pyro.arrays import init_adam as init_adam
 from pplebm.backends.pyro.arrays import isfinite as isfinite
 from pplebm.backends.pyro.arrays import iterate as iterate
 from pplebm.backends.pyro.arrays import key as key
+from pplebm.backends.pyro.arrays import log_abs_det as log_abs_det
+from pplebm.backends.pyro.arrays import logsumexp as logsumexp
 from pplebm.backends.pyro.arrays import median as median
 from pplebm.backends.pyro.arrays import normal_like as normal_like
 from pplebm.backends.pyro.arrays import put as put

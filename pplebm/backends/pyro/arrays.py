@@ -50,6 +50,16 @@ def median(a: torch.Tensor, axis: int) -> torch.Tensor:
     return 0.5 * (ordered.select(axis, (n - 1) // 2) + ordered.select(axis, n // 2))
 
 
+def logsumexp(a: torch.Tensor, axis: int) -> torch.Tensor:
+    """log Σ exp(a) along an axis."""
+    return torch.logsumexp(a, axis)
+
+
+def log_abs_det(a: torch.Tensor) -> torch.Tensor:
+    """Logarithm of the absolute determinant of matrices, (..., d, d)."""
+    return torch.linalg.slogdet(a).logabsdet
+
+
 # --- randomness: a key is an integer, so it can be stored, compared and split without side effects
 
 

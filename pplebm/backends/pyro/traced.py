@@ -166,16 +166,16 @@ class TracedProgram:
             self._steps[key] = Step(terms, self.tilt_names, kernel, params, x, state, keys[0], how)
         return run_steps(self._steps[key], kernel, state, keys, params, x)
 
-    def move(self, params: Tensors, z: Tensors, coordinates: str, target: str) -> Tensors:
+    def move(
+        self, params: Tensors, z: Tensors, coordinates: str, target: str, x: torch.Tensor | None = None
+    ) -> Tensors:
         """The same latents in other coordinates."""
 
-        def moved(params: Tensors, z: Tensors) -> Tensors:
-            return self._moved(self.run(params, z, None, coordinates).sites, target)
-
         def eager(params: Tensors, z: Tensors, x: torch.Tensor | None) -> Tensors:
-            return self._by_chain(lambda z: moved(params, z), z)
+            moved = lambda z: self._moved(self.run(params, z, x, coordinates).sites, target)
+            return self._by_chain(moved, z)
 
-        return self._graph(("move", coordinates, target), eager, params, z, None)
+        return self._graph(("move", coordinates, target), eager, params, z, x)
 
     def _moved(self, sites: dict[str, Any], coordinates: str) -> Tensors:
         return {n: self._first(s, to_coordinates(s["fn"], s["value"], coordinates)) for n, s in sites.items()}

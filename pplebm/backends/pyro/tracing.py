@@ -12,6 +12,7 @@ from pyro.poutine.util import site_is_subsample
 from torch.distributions import constraints
 from torch.overrides import TorchFunctionMode
 
+from pplebm.backends.pyro.noise import noise_of, unwrap
 from pplebm.backends.structure import Host, axis, plates_of
 from pplebm.errors import PplebmError
 
@@ -82,19 +83,6 @@ def split_trace(trace: Any) -> tuple[list[dict[str, Any]], dict[str, int]]:
     return kept, full_sizes
 
 
-def unwrap(fn: Any) -> Any:
-    """The distribution inside Independent."""
-    while isinstance(fn, torch.distributions.Independent):
-        fn = fn.base_dist
-    return fn
-
-
-def noise_scale(fn: Any) -> Any | None:
-    """The Normal or MultivariateNormal inside a distribution, if its noise coordinates are known."""
-    fn = unwrap(fn)
-    return fn if isinstance(fn, (torch.distributions.Normal, torch.distributions.MultivariateNormal)) else None
-
-
 def support_name(support: Any) -> str:
     """Short name of a support, as torch calls it."""
     for name in ("real", "positive", "nonnegative", "unit_interval", "simplex", "real_vector", "boolean"):
@@ -106,7 +94,7 @@ def support_name(support: Any) -> str:
 HOST = Host(
     name="pyro",
     unwrap=unwrap,
-    has_noise=lambda fn: noise_scale(fn) is not None,
+    has_noise=lambda fn: noise_of(fn) is not None,
     is_discrete=lambda fn: fn.support.is_discrete,
     support_name=support_name,
     unconstrained=lambda fn, value: torch.distributions.biject_to(fn.support).inv(value),

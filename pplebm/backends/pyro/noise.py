@@ -1,0 +1,42 @@
+"""Distributions whose draws are maps of standard normal noise, and these maps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch.distributions import ComposeTransform, Independent, MultivariateNormal, Normal, TransformedDistribution
+
+
+class Noise(NamedTuple):
+    """Noise u to the value of a site, and back."""
+
+    to_value: Callable[[torch.Tensor], torch.Tensor]
+    from_value: Callable[[torch.Tensor], torch.Tensor]
+
+
+def unwrap(fn: Any) -> Any:
+    """The distribution inside Independent."""
+    while isinstance(fn, Independent):
+        fn = fn.base_dist
+    return fn
+
+
+def noise_of(fn: Any) -> Noise | None:
+    """The maps of a (multivariate) normal distribution, or of bijections of one; None for others."""
+    fn = unwrap(fn)
+    if isinstance(fn, MultivariateNormal):
+        return Noise(
+            lambda u: fn.loc + (fn.scale_tril @ u.unsqueeze(-1)).squeeze(-1),
+            lambda value: torch.linalg.solve_triangular(
+                fn.scale_tril, (value - fn.loc).unsqueeze(-1), upper=False
+            ).squeeze(-1),
+        )
+    if isinstance(fn, Normal):
+        return Noise(lambda u: fn.loc + fn.scale * u, lambda value: (value - fn.loc) / fn.scale)
+    if isinstance(fn, TransformedDistribution):
+        inner, transform = noise_of(fn.base_dist), ComposeTransform(list(fn.transforms))
+        if inner is not None:
+            return Noise(lambda u: transform(inner.to_value(u)), lambda value: inner.from_value(transform.inv(value)))
+    return None

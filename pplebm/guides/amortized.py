@@ -1,0 +1,139 @@
+r"""Guides derived from a program: which latents there are, of what shape, and in what order, it tells itself."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+from typing import Any
+
+from pplebm import nets
+from pplebm.errors import PplebmError
+from pplebm.guides.guide import Guide
+from pplebm.nets import Net, Shape
+from pplebm.ppl import Site
+from pplebm.program import Program
+
+FAMILIES = ("mean_field", "ladder", "top_down")
+ENCODERS = ("dense", "conv")
+SMALLEST_IMAGE = 16  # pixels a side, from which a convolutional encoder is the default
+SCALE_FLOOR = 0.01  # least standard deviation of q, far below that of any posterior worth a guide
+
+
+def amortized(
+    program: Program,
+    encoder: str | Net | None = None,
+    family: str = "ladder",
+    width: int = 128,
+    depth: int = 2,
+    channels: int = 32,
+    activation: str = "silu",
+    seed: int = 0,
+) -> Guide:
+    r"""Derive a guide from the latent sites of a program: normal in their unconstrained coordinates, scales learned.
+
+    With z1 the site that the program draws last, next to the data, and zL the one it draws first:
+
+    - "mean_field": :math:`q(z \mid x) = \prod_i q(z_i \mid x)`;
+    - "ladder", bottom-up: :math:`q(z_1 \mid x) \prod_i q(z_{i+1} \mid z_i)`, the shape of the inference network of
+      Cui et al.;
+    - "top_down": a shared deterministic pass :math:`h_1 = e(x), h_{i+1} = d_i(h_i)`, then
+      :math:`q(z_L \mid h_L) \prod_i q(z_i \mid z_{i+1}, h_i)`.
+
+    Args:
+        program: any program whose latents all stand in the data plate; constrained supports are fine.
+        encoder: "dense", "conv", or a net of your own from the data's shape to a vector; by default convolutions for
+            images from 16 pixels a side on, and perceptrons for all else.
+        family: see above.
+        width, depth, channels, activation: of the nets; the vector that an encoder gives has `width` entries.
+        seed: of the initial weights.
+
+    Raises:
+        PplebmError: for a family or an encoder that is not known or does not fit the data, or a global latent.
+
+    Source: Sønderby et al. (NeurIPS 2016), section 2, for the top-down pass; Cui, Wu, Han (CVPR 2023) for the ladder.
+
+    Example:
+        >>> import torch, pplebm
+        >>> program = pplebm.Program(pplebm.bind("joint_ebm", shape=(8, 8)))
+        >>> guide = amortized(program, family="top_down")
+        >>> z, log_q = guide.draw(0, guide.params, torch.zeros(5, 8, 8))
+        >>> {name: tuple(a.shape) for name, a in z.items()}, tuple(log_q.shape)
+        ({'z2': (5, 8), 'z1': (5, 16)}, (5,))
+    """
+    if family not in FAMILIES:
+        raise PplebmError(f"family '{family}' is not known; choose one of {', '.join(FAMILIES)}.")
+    program.refuse_global_latents("a derived guide")
+    sites, ppl = program.latents[::-1], program.ppl
+    first = _encoder(encoder, tuple(program.example.shape[1:]), width, depth, channels, activation)
+    declared = _nets(family, sites, first, width, depth, activation)
+    page = SimpleNamespace(
+        __name__="guide", nets=lambda hyper, shape: declared, model=_declaration(family, sites, program.plate)
+    )
+    return Guide(program, ppl.bind(page, None, tuple(program.example.shape[1:]), seed), is_unconstrained=True)
+
+
+def _encoder(wanted: str | Net | None, shape: Shape, width: int, depth: int, channels: int, activation: str) -> Net:
+    if isinstance(wanted, Net):
+        return wanted
+    if wanted is None:
+        wanted = "conv" if len(shape) in (2, 3) and min(shape[-2:]) >= SMALLEST_IMAGE else "dense"
+    if wanted not in ENCODERS:
+        raise PplebmError(f"encoder '{wanted}' is not known; choose one of {', '.join(ENCODERS)}, or give a Net.")
+    if wanted == "conv":
+        return nets.conv_encoder(shape, width, channels, activation, last=activation)
+    inner = nets.mlp(math.prod(shape), width, width, max(depth - 1, 0), activation, last=activation)
+    return Net(shape, (nets.Reshape((math.prod(shape),)), *inner.layers))
+
+
+def _size(site: Site) -> int:
+    return max(1, math.prod(site.shape))
+
+
+def _nets(
+    family: str, sites: tuple[Site, ...], encoder: Net, width: int, depth: int, activation: str
+) -> dict[str, Net]:
+    """Networks as data; `sites` bottom-up."""
+    features = nets.shapes(encoder)[-1]
+    if len(features) != 1:
+        raise PplebmError(f"the encoder ends in shape {features}; a guide needs a vector.")
+    found, size = {"encoder": encoder}, features[0]
+    for i, site in enumerate(sites):
+        if family == "ladder":
+            inputs, hidden = (_size(sites[i - 1]), depth) if i else (size, 0)
+        else:
+            inputs, hidden = size, int(family == "top_down")
+        found[f"q_{site.name}"] = nets.mlp(inputs, 2 * _size(site), width, hidden, activation)
+        if family == "top_down" and i:
+            found[f"up_{site.name}"] = nets.mlp(size, size, width, 1, activation, last=activation)
+            found[f"lift_{site.name}"] = nets.mlp(_size(site), size, depth=0)  # joins the features of the site below
+    return found
+
+
+def _declaration(family: str, sites: tuple[Site, ...], plate: str) -> Any:
+    """The guide as a page's model; `sites` bottom-up."""
+
+    def draw(ppl: Any, site: Site, h: Any) -> Any:
+        size = _size(site)
+        mean, scale = h[..., :size], ppl.softplus(h[..., size:]) + SCALE_FLOOR
+        shape = (len(h), *site.shape)
+        normal = ppl.dist.Normal(mean.reshape(shape), scale.reshape(shape)).to_event(len(site.shape))
+        return ppl.sample(site.name, normal).reshape(len(h), size)
+
+    def model(ppl: Any, net: Any, hyper: Any, x: Any = None, n: int | None = None) -> None:
+        with ppl.plate(plate, len(x)):
+            h = net["encoder"](x)
+            if family == "top_down":
+                features = [h]
+                for site in sites[1:]:
+                    features.append(net[f"up_{site.name}"](features[-1]))
+                above: Any = 0.0
+                for i in range(len(sites) - 1, -1, -1):
+                    z = draw(ppl, sites[i], net[f"q_{sites[i].name}"](features[i] + above))
+                    above = net[f"lift_{sites[i].name}"](z) if i else 0.0
+                return
+            below = h
+            for site in sites:
+                z = draw(ppl, site, net[f"q_{site.name}"](below))
+                below = z if family == "ladder" else h
+
+    return model

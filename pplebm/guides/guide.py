@@ -1,0 +1,115 @@
+r"""A guide: an ordinary program over the latents of another one, given data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from pplebm.errors import PplebmError
+from pplebm.ppl import Array, Latents, Params
+from pplebm.program import Program
+
+PREFIX = "guide."  # of the guide's parameters among those of the model
+
+
+class Guide:
+    r"""q(z|x) as a program of the host, with draws that are differentiable maps of standard normal noise.
+
+    .. math:: z = T_\omega(\epsilon, x), \quad \epsilon \sim N(0, I), \qquad
+              \log q(z \mid x) = \log N(\epsilon) - \log |\partial z / \partial \epsilon|
+
+    A guide declares the latents of the model under their own names, inside the data plate, each from a distribution
+    with noise coordinates: normal, multivariate normal, or a bijection of these. Any batch size will do.
+
+    Args:
+        model: the program whose latents are guided.
+        guide: a Pyro or NumPyro function of a batch of data, as `amortized` makes it or written by hand.
+        is_unconstrained: the guide's sites are the model's unconstrained coordinates, real whatever the supports are.
+
+    Raises:
+        PplebmError: for a latent that is missing, of another shape or support, or without noise coordinates.
+
+    Example:
+        >>> import torch, pyro, pyro.distributions as dist, pplebm
+        >>> def model(x):
+        ...     with pyro.plate("data", len(x)):
+        ...         z = pyro.sample("z", dist.Normal(0., 1.))
+        ...         pyro.sample("x", dist.Normal(z, 1.), obs=x)
+        >>> def guide(x):
+        ...     with pyro.plate("data", len(x)):
+        ...         pyro.sample("z", dist.Normal(0.5 * x, 0.5 ** 0.5))
+        >>> program = pplebm.Program(model, data=torch.zeros(3))
+        >>> exact, x = Guide(program, guide), torch.tensor([0., 1., 2.])
+        >>> z, log_q = exact.draw(0, exact.params, x)
+        >>> evidence = program.log_joint(program.params, z, x) - log_q  # log N(x; 0, 2) whatever z is
+        >>> [round(v, 4) for v in evidence.tolist()]
+        [-1.2655, -1.5155, -2.2655]
+    """
+
+    def __init__(self, model: Program, guide: Callable[..., Any], is_unconstrained: bool = False) -> None:
+        model.refuse_global_latents("a guide")
+        self.ppl, self.host = model.ppl, guide
+        program = Program(guide, data=model.example, plate=model.plate, backend=model.ppl.name)
+        _check(model, program, is_unconstrained)
+        self._centred, self._noise = program.with_coordinates("centred"), program.with_coordinates("noise")
+
+    @property
+    def params(self) -> Params:
+        """Initial parameters by name, each name begun with "guide."."""
+        return {PREFIX + name: a for name, a in self._centred.params.items()}
+
+    def noise(self, key: Any, n: int) -> Latents:
+        """Noise of n draws, standard normal, (n, *event) by site."""
+        ppl = self.ppl
+        return ppl.normal_like(key, {s.name: ppl.asarray(np.zeros((n, *s.shape))) for s in self._noise.latents})
+
+    def at(self, params: Params, noise: Latents, x: Array) -> tuple[Latents, Array]:
+        """Latents that some noise leads to, and log q there.
+
+        Args:
+            params: the guide's among others.
+            noise: (B, *event) by site.
+            x: data, (B, *event).
+
+        Returns:
+            Latents in the model's centred coordinates, and log q(z|x), (B,); both differentiable.
+        """
+        z = self._noise.move(self._own(params), noise, "centred", x)
+        return z, self.log_density(params, z, x)
+
+    def draw(self, key: Any, params: Params, x: Array) -> tuple[Latents, Array]:
+        """One draw per datum, and log q there; see `at`."""
+        return self.at(params, self.noise(key, len(x)), x)
+
+    def log_density(self, params: Params, z: Latents, x: Array) -> Array:
+        """log q(z|x), (B,), at latents in the model's centred coordinates."""
+        return self._centred.total(self._centred.log_terms(self._own(params), z, x))
+
+    def _own(self, params: Params) -> Params:
+        return {name: params[PREFIX + name] for name in self._centred.params}
+
+
+def _check(model: Program, guide: Program, is_unconstrained: bool) -> None:
+    found = {site.name: site for site in guide.latents}
+    for site in model.latents:
+        if site.name not in found:
+            raise PplebmError(
+                f"the guide has no latent '{site.name}'; it has {', '.join(found)}. Declare every latent of the model."
+            )
+        other = found[site.name]
+        if other.shape != site.shape or (other.support != site.support and not is_unconstrained):
+            raise PplebmError(
+                f"latent '{site.name}' has shape {site.shape}, support {site.support} in the model, and "
+                f"{other.shape}, {other.support} in the guide; they must agree."
+            )
+        if not guide.has_noise[site.name]:
+            raise PplebmError(
+                f"latent '{site.name}' of the guide is {other.distribution}, whose draws are no map of normal noise; "
+                f"use a normal distribution, or a bijection of one such as LogNormal."
+            )
+    extra = set(found) - {site.name for site in model.latents}
+    if extra or guide.tilts or guide.observed:
+        more = ", ".join(sorted(extra | {s.name for s in (*guide.tilts, *guide.observed)}))
+        raise PplebmError(f"the guide declares {more}, which the model does not have as latents.")

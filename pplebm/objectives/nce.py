@@ -1,0 +1,99 @@
+r"""Tilts learned as density ratios, without chains; and scores learned by denoising."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from pplebm.errors import PplebmError
+from pplebm.ppl import Array, Latents, Params
+from pplebm.program import Program
+
+
+def nce(program: Program, params: Params, positive: Latents, base: Latents) -> Array:
+    r"""Logistic loss whose minimum is the tilt f = log q(z) - log p₀(z): it tells positive draws from base draws.
+
+    .. math:: E_{q}[\log(1 + e^{-f(z)})] + E_{p_0}[\log(1 + e^{f(z)})]
+
+    At the minimum log Z = 0. Only the parameters of the tilts learn; both samples are constants.
+
+    Args:
+        positive: draws of the guide or of posterior chains over the data, centred.
+        base: draws of the program without its tilts, centred.
+
+    Raises:
+        PplebmError: for a program without tilt.
+
+    Source: Gutmann, Hyvärinen (JMLR 2012), equation 8, with the base as noise.
+    """
+    _needs_tilt(program)
+    program, ppl = program.with_coordinates("centred"), program.ppl
+    f_positive, f_base = program.log_tilt(params, positive), program.log_tilt(params, base)
+    return ppl.softplus(-f_positive).mean() + ppl.softplus(f_base).mean()
+
+
+def telescoped(program: Program, params: Params, positive: Latents, base: Latents, mixing: Sequence[float]) -> Array:
+    r"""The same through intermediate laws: the k-th tilt tells waymark k-1 from waymark k.
+
+    .. math:: z_k = \sqrt{1 - a_k^2}\, z_q + a_k z_0, \quad 0 = a_0 < a_1 < \dots < a_K = 1, \qquad
+              \log \frac{q(z)}{p_0(z)} = \sum_k f_k(z)
+
+    Neighbouring waymarks overlap where q and the base do not, and there one classifier learns nothing. The program
+    declares K tilts, whose sum is the tilt of its prior.
+
+    Args:
+        positive, base: as in `nce`, of the same number of rows.
+        mixing: a₁ < ... < a_K = 1, one for every tilt in program order.
+
+    Raises:
+        PplebmError: if the numbers do not rise to 1, or are not as many as the tilts.
+
+    Source: Rhodes, Xu, Gutmann (NeurIPS 2020, arXiv:2006.12204), section 3; Yu et al. (2024, arXiv:2405.16730).
+    """
+    _needs_tilt(program)
+    rising = all(a < b for a, b in zip((0.0, *mixing), mixing, strict=False))
+    if len(mixing) != len(program.tilts) or not rising or mixing[-1] != 1:
+        raise PplebmError(
+            f"the program has {len(program.tilts)} tilts, one per waymark; mixing must be as many numbers that rise "
+            f"to 1, got {list(mixing)}."
+        )
+    program, ppl = program.with_coordinates("centred"), program.ppl
+    marks = [positive]
+    for a in mixing:
+        marks.append({k: (1.0 - a**2) ** 0.5 * z + a * base[k] for k, z in positive.items()})
+    loss: Any = 0.0
+    for tilt, near, far in zip(program.tilts, marks, marks[1:], strict=False):
+        f_near, f_far = (program.log_terms(params, z)[tilt.name] for z in (near, far))
+        loss = loss + ppl.softplus(-f_near).mean() + ppl.softplus(f_far).mean()
+    return loss
+
+
+def dsm(score: Callable[[Latents, Array], Latents], z: Latents, noise: Latents, sigma: Array) -> Array:
+    r"""Denoising score matching: its minimum is the score of the latents with noise of size σ added.
+
+    .. math:: E \big\| \sigma\, s(z + \sigma \epsilon, \sigma) + \epsilon \big\|^2
+
+    Args:
+        score: of latents and σ, to a tree like the latents.
+        z: draws of the law to be learned, (B, *event) by site.
+        noise: ε, standard normal, like z.
+        sigma: σ > 0 of each row, (B,).
+
+    Source: Vincent (Neural Computation 2011), equation 9, with the weight σ² of Song, Ermon (NeurIPS 2019).
+
+    Example:
+        >>> import torch, pplebm.backends.pyro as ppl
+        >>> z, noise = ({"z": a} for a in torch.randn(2, 1000, 3, generator=torch.Generator().manual_seed(0)))
+        >>> sigma, exact = torch.full((1000,), 0.5), lambda z, s: {"z": -z["z"] / (1 + s[:, None] ** 2)}
+        >>> dsm(exact, z, noise, sigma) < dsm(lambda z, s: {"z": -z["z"]}, z, noise, sigma)
+        tensor(True)
+    """
+    size = {k: sigma.reshape(-1, *[1] * (a.ndim - 1)) for k, a in z.items()}
+    found = score({k: a + size[k] * noise[k] for k, a in z.items()}, sigma)
+    parts = [((size[k] * found[k] + e) ** 2).reshape(len(e), -1).sum(1).mean() for k, e in noise.items()]
+    return sum(parts[1:], parts[0])
+
+
+def _needs_tilt(program: Program) -> None:
+    if not program.tilts:
+        raise PplebmError("the program has no tilt to learn; declare one with tilt('f', ...).")
