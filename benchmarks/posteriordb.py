@@ -1,7 +1,7 @@
 """Eleven posteriors of posteriordb by pplebm's Hamiltonian Monte Carlo, against the reference draws.
 
     python benchmarks/posteriordb.py --data FOLDER     # the folder `posteriordb`, with data/ and draws/ as zip files
-    python benchmarks/posteriordb.py --data FOLDER --write
+    python benchmarks/posteriordb.py --data FOLDER --write     # keeps the rows that are not run again
 
 Means and standard deviations are compared in units of the Monte Carlo error of both runs together. Float64.
 """
@@ -120,7 +120,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="keep posteriordb.json and posteriordb.md")
     args = parser.parse_args()
     settings = {"n_chains": 10, "n_draws": args.draws, "n_warmup": 1000}
-    results = {}
+    results = json.loads(RESULT.read_text())["results"] if args.write and RESULT.exists() else {}
     for backend in args.backend:
         for name in args.only:
             if backend == "pyro" and name in NOT_IN_TORCH:

@@ -265,6 +265,6 @@ POSTERIORS = {
     "low_dim_gauss_mix": Posterior(GAUSS, f"{GAUSS}-{GAUSS}", mixture, mixture_values),
     "nes": linear("nes", False),
     "lotka_volterra": Posterior(
-        "hudson_lynx_hare", "hudson_lynx_hare-lotka_volterra", lotka_volterra, lotka_values, start="base"
+        "hudson_lynx_hare", "hudson_lynx_hare-lotka_volterra", lotka_volterra, lotka_values, 20, start="base"
     ),
 }

@@ -75,6 +75,17 @@ def elbo(
     return loss, ElboAux(log_weights.mean(), phases)
 
 
+def untilted_elbo(program: Program, guide: Guide, params: Params, x: Array, noise: Latents) -> tuple[Array, Array]:
+    r"""Minus the ELBO of the untilted twin, and the ELBO, :math:`E_q[\log p(x \mid z) + \log p_0(z) - \log q(z \mid x)]`.
+
+    Tilts get no gradient. Arguments as in `elbo`.
+    """
+    program = program.with_coordinates("centred")
+    z, log_q = guide.at(params, noise, x)
+    bound = (program.total(program.log_terms(params, z, x), (*program.latents, *program.observed)) - log_q).mean()
+    return -bound, bound
+
+
 def iwae(
     program: Program,
     guide: Guide,
