@@ -224,7 +224,7 @@ def _old_job(folder: Path, wish: Wish, group: Parallel) -> Job:
 
 def _start(job: Job, resume: bool) -> train.Progress:
     x = job.program.ppl.asarray(job.data.train[: job.hyper.batch_size])
-    begin = train.begin(job.page, job.program, x, job.hyper, job.manifest["seed"])
+    begin = train.begin(job.page, job.program, x, job.hyper, job.manifest["seed"], len(job.data.train))
     if not resume or not (job.folder / files.CHECKPOINT).exists():
         return begin
     progress = files.read_checkpoint(job.folder, job.program.ppl, begin)

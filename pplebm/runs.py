@@ -182,7 +182,7 @@ def open_run(path: str | Path, model: Callable[..., Any] | None = None, backend:
         manifest = _in_other_language(manifest, backend)
     program, page, hyper = rebuild(folder, manifest, model)
     x = program.ppl.asarray(np.zeros((hyper.batch_size, *manifest["data"]["event_shape"])))
-    template = train.begin(page, program, x, hyper, manifest["seed"])
+    template = train.begin(page, program, x, hyper, manifest["seed"], manifest["data"]["n_train"])
     progress = files.read_checkpoint(folder, program.ppl, template)
     params = progress.state.params
     if model is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Iterator
 from types import ModuleType
@@ -36,10 +37,16 @@ class Event(NamedTuple):
     rolled_back_to: int | None  # update whose state was restored, if this one ended non-finite
 
 
-def begin(page: ModuleType, program: Program, x: Any, hyper: Any, seed: int) -> Progress:
-    """Progress before the first update."""
-    state = page.init(program.ppl, program.ppl.key(seed), program, x, hyper)
+def begin(page: ModuleType, program: Program, x: Any, hyper: Any, seed: int, n_data: int | None = None) -> Progress:
+    """Progress before the first update; n_data training data for pages that keep a chain for each."""
+    more = {"n_data": n_data} if keeps_rows(page) else {}
+    state = page.init(program.ppl, program.ppl.key(seed), program, x, hyper, **more)
     return Progress(0, state, state, 0, 0)
+
+
+def keeps_rows(page: ModuleType) -> bool:
+    """Whether a page keeps something for every training datum: its `step` then takes `rows`, numbers of data."""
+    return "rows" in inspect.signature(page.step).parameters
 
 
 def updates(
@@ -62,16 +69,19 @@ def updates(
     """
     ppl, per_epoch, epoch = program.ppl, len(train) // hyper.batch_size, -1
     stream = int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> np.uint64(1))
-    step = ppl.compiled(lambda key, state, x: page.step(ppl, key, state, program, x, hyper))
-    group, first = group or Alone(ppl.asarray), True
+    by_row, group, first = keeps_rows(page), group or Alone(ppl.asarray), True
+    if by_row and group.size > 1:
+        raise PplebmError(f"{page.__name__.rsplit('.', 1)[-1]} keeps a chain per datum, on one device; drop --devices.")
+    step = ppl.compiled(lambda key, state, x, more: page.step(ppl, key, state, program, x, hyper, **more))
     order: list[np.ndarray] = batches(len(train), hyper.batch_size, seed, 0)
     while True:
         if progress.update // per_epoch != epoch:
             epoch = progress.update // per_epoch
             order = batches(len(train), hyper.batch_size, seed, epoch)
-        x = group.share(train[order[progress.update % per_epoch]])
+        rows = order[progress.update % per_epoch]
+        x, more = group.share(train[rows]), {"rows": ppl.asarray(rows)} if by_row else {}
         key = ppl.key((stream + 1000003 * progress.update + progress.n_rollbacks) % 2**63)
-        state, info = step(group.key(key), progress.state, x)
+        state, info = step(group.key(key), progress.state, x, more)
         if first:
             group.check_same(state)
             first = False

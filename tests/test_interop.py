@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import pickle
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -200,3 +202,34 @@ def test_numpyros_nuts_samples_a_tilted_program():
     mcmc.run(jax.random.key(0), x)
     exact = page.closed_form(params, page.Hyper(d1=2, d2=1), x[1])
     close(np.asarray(mcmc.get_samples()["z1"][:, 1, 0]), exact.mean[0], 100)
+
+
+IN_PROCESSES = """
+import sys, warnings
+import torch, pyro, pyro.distributions as dist
+from pyro.infer import MCMC
+import pplebm
+from pplebm.interop.pyro import MALA
+
+def model(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pplebm.tilt("f", 0.5 * z)
+        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+if __name__ == "__main__":
+    mcmc = MCMC(MALA(model), 200, 100, num_chains=2, mp_context="spawn", disable_progbar=True)
+    mcmc.run(torch.tensor([0.0, 2.0]))
+    draws = mcmc.get_samples(group_by_chain=True)["z"]
+    assert not torch.equal(draws[0], draws[1])
+    print(tuple(draws.shape))
+"""
+
+
+@pytest.mark.slow
+def test_pyro_mcmc_runs_chains_in_processes_of_their_own(tmp_path):
+    script = tmp_path / "chains.py"
+    script.write_text(IN_PROCESSES)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "(2, 200, 2)"

@@ -76,7 +76,9 @@ def elbo(
 
 
 def untilted_elbo(program: Program, guide: Guide, params: Params, x: Array, noise: Latents) -> tuple[Array, Array]:
-    r"""Minus the ELBO of the untilted twin, and the ELBO, :math:`E_q[\log p(x \mid z) + \log p_0(z) - \log q(z \mid x)]`.
+    r"""Minus the ELBO of the untilted twin, and the ELBO.
+
+    .. math:: E_q[\log p(x \mid z) + \log p_0(z) - \log q(z \mid x)]
 
     Tilts get no gradient. Arguments as in `elbo`.
     """

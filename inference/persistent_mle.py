@@ -1,0 +1,120 @@
+r"""Maximum likelihood by chains that live on: one per datum for the posterior, a pool for the tilted prior.
+
+    zᵢ⁺: K⁺ Langevin steps from where the chain of datum i stood,    z⁻: K⁻ steps from where the pool stood
+    Δθ ∝ E[ ∇θ log p̃(x, z⁺) ] - E[ ∇θ log p̃(z⁻) ]
+
+Long chains at the price of short ones, as long as the parameters change slowly. A share of the pool is drawn anew at
+every update, so that no region is held by habit alone.
+"""
+
+from typing import Any, NamedTuple
+
+from pplebm import persistent
+from pplebm.chains import short_run
+from pplebm.kernels.langevin import langevin
+from pplebm.objectives.contrast import contrast
+from pplebm.objectives.updates import moved
+
+PAPER = "Tieleman. Training Restricted Boltzmann Machines using Approximations to the Likelihood Gradient. ICML 2008"
+DEVIATIONS = (
+    "Langevin chains of continuous latents in place of Gibbs chains; both phases persist, not the negative one alone.",
+    "Chains move in noise coordinates; long drifts are shortened; gradients are clipped, and the tilt's square is "
+    "penalised.",
+    "5 % of the pool is drawn anew from the base at every update, after Du, Mordatch (NeurIPS 2019).",
+)
+
+
+class Hyper(NamedTuple):
+    updates: int = 1200
+    batch_size: int = 128
+    learning_rate: float = 1e-3  # of the generator
+    learning_rate_tilt: float = 5e-4  # the pool has to follow the tilt
+    decay_share: float = 0.3  # of the updates, at the end, over which both rates fall to zero
+    n_steps_posterior: int = 15  # an epoch later the chain goes on, so fewer than a fresh one needs
+    step_size_posterior: float = 0.2
+    n_steps_fresh: int = 100  # of chains of data that have none, after learning
+    max_drift: float | None = 0.5  # of a posterior step; tames a steep decoder
+    n_steps_prior: int = 20
+    step_size_prior: float = 0.4
+    pool: int = 512  # chains of the prior
+    renewed: float = 0.05  # share of the pool drawn anew at an update
+    tilt_penalty: float = 0.05  # per squared nat; keeps base and tilted prior within reach of each other
+    clip_norm: float = 100.0  # of the gradient of all parameters
+
+
+class State(NamedTuple):
+    """What the next update needs."""
+
+    params: Any
+    adam: Any
+    update: Any  # number of updates done
+    chains: Any  # of the posterior, a row for every datum, in noise coordinates
+    pool: Any  # of the prior
+
+
+class Info(NamedTuple):
+    """What a person wants to see of an update; scalars."""
+
+    energy_gap: Any  # E f(z⁺) - E f(z⁻), nats
+    log_likelihood: Any  # E log p(x|z⁺), nats per datum
+    tilt_positive: Any
+    tilt_negative: Any
+    grad_norm: Any  # before clipping
+    grad_norm_tilt: Any
+    clipped: Any  # 1 if the gradient was shortened to clip_norm
+    divergent_positive: Any  # share of chains with a non-finite step
+    divergent_negative: Any
+    tamed_positive: Any  # share of steps whose drift was shortened
+    tilt_penalty: Any
+    tilt_saturation: Any  # share of tilt values at their bound
+
+
+def init(ppl: Any, key: Any, program: Any, x: Any, hyper: Hyper, n_data: int | None = None) -> State:
+    """Start from the program's own parameters, chains from the base."""
+    program.refuse_global_latents("persistent_mle")
+    k_data, k_pool = ppl.split(key)
+    params, moving = program.params, program.with_coordinates("noise")
+    chains = persistent.buffer(moving, k_data, params, n_data or len(x), "normal")
+    return State(
+        params, ppl.init_adam(params), 0, chains, persistent.buffer(moving, k_pool, params, hyper.pool, "normal")
+    )
+
+
+def posterior(ppl: Any, key: Any, program: Any, params: Any, x: Any, hyper: Hyper) -> tuple[Any, Any]:
+    """Fresh chains of any data, longer than those of learning; centred latents, and what went wrong."""
+    kernel = langevin(ppl, hyper.step_size_posterior, max_drift=hyper.max_drift)
+    return short_run(program, key, params, kernel, hyper.n_steps_fresh, x=x)
+
+
+def prior(ppl: Any, key: Any, program: Any, params: Any, n: int, hyper: Hyper) -> tuple[Any, Any]:
+    """Fresh chains of the tilted prior, longer than those of learning; centred latents, and what went wrong."""
+    return short_run(program, key, params, langevin(ppl, hyper.step_size_prior), hyper.n_steps_fresh, n=n)
+
+
+def step(ppl: Any, key: Any, state: State, program: Any, x: Any, hyper: Hyper, rows: Any = None) -> tuple[State, Info]:
+    """One update on a batch x of shape (B, *event), data `rows` of all, by default the first ones."""
+    k_positive, k_pick, k_renew, k_negative = ppl.split(key, 4)
+    rows = ppl.asarray(range(len(x))) if rows is None else rows
+    params, back = state.params, program.with_coordinates("centred")
+    kernel = langevin(ppl, hyper.step_size_posterior, max_drift=hyper.max_drift)
+    positive, trouble = short_run(
+        program, k_positive, params, kernel, hyper.n_steps_posterior, x=x, init=persistent.take_rows(state.chains, rows)
+    )
+    chains = persistent.put_rows(ppl, state.chains, rows, ppl.stop_gradient(back.move(params, positive, "noise")))
+    pool, negative, divergent = state.pool, None, 0.0 * trouble.divergent
+    if program.tilts:
+        moving, some = program.with_coordinates("noise"), persistent.shared_rows(program, k_pick, pool, len(x))
+        start = persistent.rejuvenate(moving, k_renew, params, persistent.take_rows(pool, some), hyper.renewed)
+        kernel = langevin(ppl, hyper.step_size_prior)
+        negative, told = short_run(program, k_negative, params, kernel, hyper.n_steps_prior, n=len(x), init=start)
+        pool = persistent.put_rows(ppl, pool, some, ppl.stop_gradient(back.move(params, negative, "noise")))
+        divergent = told.divergent
+    (_, aux), gradient = ppl.value_and_grad(
+        lambda params: contrast(program, params, x, positive, negative, hyper.tilt_penalty), params, has_aux=True
+    )
+    new = moved(program, params, gradient, state.adam, state.update, hyper)
+    return State(new.params, new.adam, state.update + 1, chains, pool), Info(
+        aux.tilt_positive - aux.tilt_negative, aux.log_likelihood, aux.tilt_positive, aux.tilt_negative, new.grad_norm,
+        new.grad_norm_tilt, new.clipped, trouble.divergent, divergent, trouble.tamed, aux.tilt_penalty,
+        aux.tilt_saturation,
+    )  # fmt: skip
