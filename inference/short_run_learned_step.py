@@ -1,0 +1,129 @@
+r"""Short-run inference whose step sizes are learned, one for every latent site.
+
+q_s(z|x): the law after K Langevin steps of sizes s from N(0, I) towards p(z|x), in noise coordinates
+Δs ∝ -∇s KL(q_s(z|x) || p(z|x)),   by  E[ log p̃(x, z_K) ] + ½ log det C_K(s),   C_K: the linearised covariance
+Δθ ∝ E_{q_s}[ ∇θ log p̃(x, z) ] - E[ ∇θ log p̃(z⁻) ]
+"""
+
+import math
+from typing import Any, NamedTuple
+
+from pplebm.chains import short_run
+from pplebm.kernels.langevin import langevin
+from pplebm.kernels.unrolled import unrolled
+from pplebm.objectives.contrast import contrast
+from pplebm.objectives.step_size import step_size
+from pplebm.objectives.updates import moved
+
+PAPER = (
+    "Nijkamp, Pang, Han, Zhou, Zhu, Wu. Learning Multi-layer Latent Variable Model via Variational Optimization of "
+    "Short Run MCMC. ECCV 2020. arXiv:1912.01909"
+)
+DEVIATIONS = (
+    "Step sizes are learned by gradient in every update, on a few data of the batch; the released code fixes them.",
+    "The entropy of the run is that of its linearisation along the path, exact for Gaussian posteriors.",
+    "A tilt, which the paper's models do not have, gets its negative phase from a prior chain of fixed step size.",
+)
+STEP = "step_size."  # before the site's name, of the logarithms of step sizes among the parameters
+
+
+class Hyper(NamedTuple):
+    updates: int = 700
+    batch_size: int = 128
+    learning_rate: float = 1e-3  # of the generator
+    learning_rate_tilt: float = 1e-3
+    step_rate: float = 5.0  # of the log step sizes, in units of learning_rate
+    decay_share: float = 0.3  # of the updates, at the end, over which the rates fall to zero
+    n_steps_posterior: int = 25  # the paper's number
+    first_step_size: float = 0.1  # before learning; too large a one diverges before it can be learned
+    n_learned: int = 4  # data of a batch that the step sizes learn from: each costs as many rows as it has latents
+    n_steps_prior: int = 30  # in noise coordinates 30 forget most of the start (0.92^30 = 0.08)
+    step_size_prior: float = 0.4
+    tilt_penalty: float = 0.05  # per squared nat
+    clip_norm: float = 100.0  # of the gradient of all parameters
+
+
+class State(NamedTuple):
+    """What the next update needs."""
+
+    params: Any  # of the program, and log step sizes
+    adam: Any
+    update: Any  # number of updates done
+
+
+class Info(NamedTuple):
+    """What a person wants to see of an update; scalars."""
+
+    energy_gap: Any  # E f(z⁺) - E f(z⁻), nats
+    log_likelihood: Any  # E log p(x|z⁺), nats per datum
+    divergence: Any  # of the run from the posterior, up to a constant, nats per datum
+    step_size: Any  # geometric mean over sites
+    tilt_positive: Any
+    tilt_negative: Any
+    grad_norm: Any  # before clipping
+    grad_norm_tilt: Any
+    clipped: Any  # 1 if the gradient was shortened to clip_norm
+    divergent_negative: Any  # share of chains with a non-finite step
+    tilt_penalty: Any
+    tilt_saturation: Any  # share of tilt values at their bound
+
+
+def init(ppl: Any, key: Any, program: Any, x: Any, hyper: Hyper) -> State:
+    """Start from the program's own parameters and the first step size."""
+    program.refuse_global_latents("short_run_learned_step")
+    log_size = ppl.asarray(math.log(hyper.first_step_size))
+    params = program.params | {STEP + site.name: log_size for site in program.latents}
+    return State(params, ppl.init_adam(params), 0)
+
+
+def sizes(ppl: Any, program: Any, params: Any) -> dict[str, Any]:
+    """Step sizes by site."""
+    return {site.name: ppl.exp(params[STEP + site.name]) for site in program.latents}
+
+
+def posterior(ppl: Any, key: Any, program: Any, params: Any, x: Any, hyper: Hyper) -> tuple[Any, Any]:
+    """Positive phase: latents given x, (B, *event), in centred coordinates; diverged ones stop learning with a nan."""
+    k_start, k_run = ppl.split(key)
+    moving = program.with_coordinates("noise")
+    start = ppl.normal_like(k_start, moving.draw_base(k_start, len(x), params))
+    end = unrolled(
+        ppl, k_run, moving.log_density(params, x), start, hyper.n_steps_posterior, sizes(ppl, program, params)
+    )
+    z = moving.move(params, ppl.stop_gradient(end), "centred")
+    return ppl.stop_gradient(z), 0.0 * x.sum()
+
+
+def prior(ppl: Any, key: Any, program: Any, params: Any, n: int, hyper: Hyper) -> tuple[Any, Any]:
+    """Negative phase: n latents of the tilted prior, in centred coordinates, and what went wrong."""
+    return short_run(program, key, params, langevin(ppl, hyper.step_size_prior), hyper.n_steps_prior, n=n)
+
+
+def step(ppl: Any, key: Any, state: State, program: Any, x: Any, hyper: Hyper) -> tuple[State, Info]:
+    """One update on a batch x of shape (B, *event)."""
+    k_positive, k_negative, k_start, k_sizes = ppl.split(key, 4)
+    positive, _ = posterior(ppl, k_positive, program, state.params, x, hyper)
+    negative, divergent = None, 0.0 * x.sum()
+    if program.tilts:
+        negative, told = prior(ppl, k_negative, program, state.params, len(x), hyper)
+        divergent = told.divergent
+    moving, few = program.with_coordinates("noise"), x[: hyper.n_learned]
+    d = sum(max(1, math.prod(site.shape)) for site in program.latents)
+    many = few[ppl.asarray([i for i in range(len(few)) for _ in range(d)])]
+    start = ppl.normal_like(k_start, {n: z[: len(few)] for n, z in positive.items()})
+
+    def loss(params: Any) -> Any:
+        value, aux = contrast(program, params, x, positive, negative, hyper.tilt_penalty)
+        densities = (moving.log_density(state.params, few), moving.log_density(state.params, many))
+        apart = step_size(ppl, k_sizes, *densities, start, hyper.n_steps_posterior, sizes(ppl, program, params)).mean()
+        return value + apart, (aux, apart)
+
+    (_, (aux, apart)), gradient = ppl.value_and_grad(loss, state.params, has_aux=True)
+    gradient, aux, apart, divergent = ppl.average((gradient, aux, apart, divergent))
+    names = [STEP + site.name for site in program.latents]
+    new = moved(program, state.params, gradient, state.adam, state.update, hyper, dict.fromkeys(names, hyper.step_rate))
+    mean_size = ppl.exp(sum(new.params[name] for name in names) / len(names))
+    return State(new.params, new.adam, state.update + 1), Info(
+        aux.tilt_positive - aux.tilt_negative, aux.log_likelihood, apart, mean_size, aux.tilt_positive,
+        aux.tilt_negative, new.grad_norm, new.grad_norm_tilt, new.clipped, divergent, aux.tilt_penalty,
+        aux.tilt_saturation,
+    )  # fmt: skip
