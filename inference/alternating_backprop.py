@@ -8,7 +8,7 @@ At temperature 0 the latents are modes, not draws: quick, and without any spread
 from typing import Any, NamedTuple
 
 from pplebm import persistent
-from pplebm.chains import short_run
+from pplebm.chains import short_run, start
 from pplebm.kernels.langevin import langevin
 from pplebm.objectives.contrast import contrast
 from pplebm.objectives.updates import moved
@@ -79,8 +79,8 @@ def init(ppl: Any, key: Any, program: Any, x: Any, hyper: Hyper, n_data: int | N
 def posterior(ppl: Any, key: Any, program: Any, params: Any, x: Any, hyper: Hyper) -> tuple[Any, Any]:
     """Fresh chains of any data, longer than those of learning; centred latents, and what went wrong."""
     kernel = langevin(ppl, hyper.step_size_posterior, hyper.temperature, hyper.max_drift)
-    start = {n: START * z for n, z in program.with_coordinates("noise").draw_base(key, len(x), params).items()}
-    return short_run(program, key, params, kernel, hyper.n_steps_fresh, x=x, init=start)
+    z = {n: START * a for n, a in start(program.with_coordinates("noise"), key, params, len(x), "normal").items()}
+    return short_run(program, key, params, kernel, hyper.n_steps_fresh, x=x, init=z)
 
 
 def prior(ppl: Any, key: Any, program: Any, params: Any, n: int, hyper: Hyper) -> tuple[Any, Any]:

@@ -8,7 +8,7 @@ Generator and guide are frozen for the last part, so that the ratio is learned o
 
 from typing import Any, NamedTuple
 
-from pplebm.chains import short_run
+from pplebm.chains import short_run, start
 from pplebm.guides.shared import guide_of
 from pplebm.kernels.langevin import langevin
 from pplebm.objectives.contrast import contrast
@@ -84,8 +84,9 @@ def step(ppl: Any, key: Any, state: State, program: Any, x: Any, hyper: Hyper) -
     """One update on a batch x of shape (B, *event)."""
     k_noise, k_base = ppl.split(key)
     guide = guide_of(program, family=hyper.family)
-    noise, plain = guide.noise(k_noise, len(x)), program.with_coordinates("centred")
-    base, (positive, _) = plain.draw_base(k_base, len(x), state.params), guide.at(state.params, noise, x)
+    noise = guide.noise(k_noise, len(x))
+    base = start(program.with_coordinates("centred"), k_base, state.params, len(x), "base")
+    positive, _ = guide.at(state.params, noise, x)
 
     def ratio(params: Any) -> Any:
         held = {n: p if n in program.tilt_params else state.params[n] for n, p in params.items()}

@@ -8,7 +8,7 @@ q_s(z|x): the law after K Langevin steps of sizes s from N(0, I) towards p(z|x),
 import math
 from typing import Any, NamedTuple
 
-from pplebm.chains import short_run
+from pplebm.chains import short_run, start
 from pplebm.kernels.langevin import langevin
 from pplebm.kernels.unrolled import unrolled
 from pplebm.objectives.contrast import contrast
@@ -20,8 +20,8 @@ PAPER = (
     "Short Run MCMC. ECCV 2020. arXiv:1912.01909"
 )
 DEVIATIONS = (
-    "Step sizes are learned by gradient in every update, on a few data of the batch; the released code fixes them.",
-    "The entropy of the run is that of its linearisation along the path, exact for Gaussian posteriors.",
+    "Step sizes learn by gradient from a few data of every batch; the released code fixes them.",
+    "The entropy of a run is that of its linearisation along the path, exact for Gaussian posteriors.",
     "A tilt, which the paper's models do not have, gets its negative phase from a prior chain of fixed step size.",
 )
 STEP = "step_size."  # before the site's name, of the logarithms of step sizes among the parameters
@@ -61,11 +61,8 @@ class Info(NamedTuple):
     tilt_positive: Any
     tilt_negative: Any
     grad_norm: Any  # before clipping
-    grad_norm_tilt: Any
-    clipped: Any  # 1 if the gradient was shortened to clip_norm
     divergent_negative: Any  # share of chains with a non-finite step
     tilt_penalty: Any
-    tilt_saturation: Any  # share of tilt values at their bound
 
 
 def init(ppl: Any, key: Any, program: Any, x: Any, hyper: Hyper) -> State:
@@ -82,15 +79,13 @@ def sizes(ppl: Any, program: Any, params: Any) -> dict[str, Any]:
 
 
 def posterior(ppl: Any, key: Any, program: Any, params: Any, x: Any, hyper: Hyper) -> tuple[Any, Any]:
-    """Positive phase: latents given x, (B, *event), in centred coordinates; diverged ones stop learning with a nan."""
+    """Positive phase: latents given x, (B, *event), in centred coordinates."""
     k_start, k_run = ppl.split(key)
     moving = program.with_coordinates("noise")
-    start = ppl.normal_like(k_start, moving.draw_base(k_start, len(x), params))
-    end = unrolled(
-        ppl, k_run, moving.log_density(params, x), start, hyper.n_steps_posterior, sizes(ppl, program, params)
-    )
-    z = moving.move(params, ppl.stop_gradient(end), "centred")
-    return ppl.stop_gradient(z), 0.0 * x.sum()
+    z = start(moving, k_start, params, len(x), "normal")
+    found, density = sizes(ppl, program, params), moving.log_density(params, x)
+    end = ppl.stop_gradient(unrolled(ppl, k_run, density, z, hyper.n_steps_posterior, found))
+    return ppl.stop_gradient(moving.move(params, end, "centred")), 0.0 * x.sum()
 
 
 def prior(ppl: Any, key: Any, program: Any, params: Any, n: int, hyper: Hyper) -> tuple[Any, Any]:
@@ -107,23 +102,22 @@ def step(ppl: Any, key: Any, state: State, program: Any, x: Any, hyper: Hyper) -
         negative, told = prior(ppl, k_negative, program, state.params, len(x), hyper)
         divergent = told.divergent
     moving, few = program.with_coordinates("noise"), x[: hyper.n_learned]
-    d = sum(max(1, math.prod(site.shape)) for site in program.latents)
-    many = few[ppl.asarray([i for i in range(len(few)) for _ in range(d)])]
-    start = ppl.normal_like(k_start, {n: z[: len(few)] for n, z in positive.items()})
+    many = few[ppl.asarray([i for i in range(len(few)) for _ in range(program.width)])]
+    z = start(moving, k_start, state.params, len(few), "normal")
+
+    densities = (moving.log_density(state.params, few), moving.log_density(state.params, many))
 
     def loss(params: Any) -> Any:
         value, aux = contrast(program, params, x, positive, negative, hyper.tilt_penalty)
-        densities = (moving.log_density(state.params, few), moving.log_density(state.params, many))
-        apart = step_size(ppl, k_sizes, *densities, start, hyper.n_steps_posterior, sizes(ppl, program, params)).mean()
+        apart = step_size(ppl, k_sizes, *densities, z, hyper.n_steps_posterior, sizes(ppl, program, params)).mean()
         return value + apart, (aux, apart)
 
     (_, (aux, apart)), gradient = ppl.value_and_grad(loss, state.params, has_aux=True)
     gradient, aux, apart, divergent = ppl.average((gradient, aux, apart, divergent))
-    names = [STEP + site.name for site in program.latents]
-    new = moved(program, state.params, gradient, state.adam, state.update, hyper, dict.fromkeys(names, hyper.step_rate))
-    mean_size = ppl.exp(sum(new.params[name] for name in names) / len(names))
+    factors = {STEP + site.name: hyper.step_rate for site in program.latents}
+    new = moved(program, state.params, gradient, state.adam, state.update, hyper, factors)
+    mean_size = ppl.exp(sum(new.params[name] for name in factors) / len(factors))
     return State(new.params, new.adam, state.update + 1), Info(
         aux.tilt_positive - aux.tilt_negative, aux.log_likelihood, apart, mean_size, aux.tilt_positive,
-        aux.tilt_negative, new.grad_norm, new.grad_norm_tilt, new.clipped, divergent, aux.tilt_penalty,
-        aux.tilt_saturation,
+        aux.tilt_negative, new.grad_norm, divergent, aux.tilt_penalty,
     )  # fmt: skip

@@ -29,10 +29,11 @@ def start(program: Program, key: Any, params: Params, n: int, init: str | Latent
     if isinstance(init, str):
         if init not in INITS:
             raise PplebmError(f"init '{init}' is not known; choose one of {', '.join(INITS)}, or give latents.")
-        if init == "base":
+        if init == "base" and not all(program.has_noise.values()):
             return program.draw_base(key, n, params)
         zeros = {s.name: program.ppl.asarray(np.zeros((n, *s.shape))) for s in program.latents}
-        return program.ppl.normal_like(key, zeros)
+        z = program.ppl.normal_like(key, zeros)
+        return z if init == "normal" else program.with_coordinates("noise").move(params, z, program.coordinates)
     for site in program.latents:
         if site.name not in init or len(init[site.name]) != n:
             got = tuple(init[site.name].shape) if site.name in init else "nothing"

@@ -73,4 +73,4 @@ def rejuvenate(program: Program, key: Any, params: Params, z: Latents, share: fl
     k_luck, k_draw = ppl.split(key)
     luck = ppl.normal_like(k_luck, {"first": zeros(z), "second": zeros(z)})
     uniform = ppl.exp(-0.5 * (luck["first"] ** 2 + luck["second"] ** 2))
-    return choose(ppl, uniform < share, program.draw_base(k_draw, len(uniform), params), z)
+    return choose(ppl, uniform < share, chains.start(program, k_draw, params, len(uniform), "base"), z)

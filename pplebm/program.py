@@ -98,6 +98,11 @@ class Program:
         return self._traced.structure.latents
 
     @property
+    def width(self) -> int:
+        """Numbers in the latents of one datum, of all sites together."""
+        return sum(math.prod(site.shape) for site in self.latents)
+
+    @property
     def observed(self) -> tuple[Site, ...]:
         """Observed sites in program order."""
         return self._traced.structure.observed

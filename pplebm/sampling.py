@@ -142,8 +142,7 @@ class _Job:
         self.adapts = kernel.tuning is not None and plan.n_warmup > 0
         self.warming = adapting(self.ppl, kernel, self.shape) if self.adapts else kernel
         self.recording = _recording(kernel, plan.extra_fields)
-        width = sum(max(1, math.prod(site.shape)) for site in program.latents)
-        most = max(1, NUMBERS_PER_BLOCK // (self.rows * width * plan.thin))
+        most = max(1, NUMBERS_PER_BLOCK // (self.rows * program.width * plan.thin))
         self.blocks = _blocks(plan, min(most, DRAWS_PER_BLOCK), self.adapts)
 
     def begin(self, init: str | Latents) -> Draws:

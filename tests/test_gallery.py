@@ -18,7 +18,9 @@ from pplebm.hyper import override
 
 MODELS, ALGORITHMS = (*pplebm.models_available(), "_template"), (*pplebm.inference_available(), "_template")
 SHAPES = {"conjugate_tilt": [(4,)]}
-SMALL = {"batch_size": 8, "n_steps_posterior": 2, "n_steps_prior": 2}
+SMALL = {"batch_size": 8, "n_steps_posterior": 2, "n_steps_prior": 2, "n_steps_fresh": 2, "n_updates_fresh": 2}
+GIVEN = {"flow_posterior"}  # which takes the program as it is, and learns something else
+TILT_LATER = {"two_stage"}  # not in the first updates
 
 
 def page(shelf, name):
@@ -105,9 +107,10 @@ def test_every_algorithm_takes_a_step_on_every_model(ppl, algorithm, name):
         assert (state.params[parameter] == before[parameter]).all(), "a step must not change the state it was given"
         assert (new.params[parameter] == again.params[parameter]).all(), "a step must follow from its key"
         moved = (new.params[parameter] != before[parameter]).any()
-        assert moved or parameter in program.tilt_params, f"{parameter} was not learned"
+        assert moved or parameter in program.tilt_params or algorithm in GIVEN, f"{parameter} was not learned"
     changed = {n for n in program.tilt_params if (new.params[n] != before[n]).any()}
-    assert len(changed) >= len(program.tilt_params) / 2  # a tilt's last bias is a constant: it changes no density
+    # a tilt's last bias is a constant: it changes no density
+    assert len(changed) >= len(program.tilt_params) / 2 or algorithm in {*GIVEN, *TILT_LATER}
     for draw in (
         module.posterior(ppl, ppl.key(2), program, new.params, x, hyper)[0],
         module.prior(ppl, ppl.key(2), program, new.params, 5, hyper)[0],

@@ -65,7 +65,7 @@ class _Case:
         program = Program(model, data=self.data[:5], seed=self.seed)
         hyper = (self.page.Hyper() if self.settings is None else self.settings)._replace(batch_size=N // 2)
         x = program.ppl.asarray(self.data[: N // 2])
-        return program, hyper, x, train.begin(self.page, program, x, hyper, self.seed)
+        return program, hyper, x, train.begin(self.page, program, x, hyper, self.seed, len(self.data))
 
     def learns(self) -> Verdict:
         program, hyper, x, begin = self._begin()
@@ -83,10 +83,10 @@ class _Case:
         again, _ = self.page.step(ppl, key, begin.state, program, x, hyper)
         if self._differ(ppl, state, again):
             return False, "two steps from one state and one key differ, so runs could not be repeated or resumed"
-        moved = self._differ(ppl, state.params, program.params)
+        moved = [n for n in self._differ(ppl, state, begin.state) if not n.startswith(("adam", "update"))]
         if not moved:
-            return False, "no parameter moved in one step"
-        return self._draws(program, hyper, x, state.params, f"one step moved {len(moved)} of {len(program.params)}")
+            return False, "nothing moved in one step"
+        return self._draws(program, hyper, x, state.params, f"one step moved {len(moved)}")
 
     def _draws(self, program: Program, hyper: Any, x: Any, params: Any, moved: str) -> Verdict:
         """Latents of both phases have the shapes of the program, and the share of divergent chains is one number."""
@@ -102,7 +102,7 @@ class _Case:
             share = getattr(trouble, "divergent", trouble)
             if not _is_scalar(share) or not 0.0 <= float(share) <= 1.0:
                 return False, f"{what} must return the share of divergent chains as one number in [0, 1]"
-        return True, f"{moved} parameters, Info is finite, steps repeat, draws have the right shapes"
+        return True, f"{moved} arrays, Info is finite, steps repeat, draws have the right shapes"
 
     def survives(self) -> Verdict:
         program, hyper, _, begin = self._begin()
