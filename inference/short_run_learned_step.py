@@ -22,7 +22,7 @@ PAPER = (
 DEVIATIONS = (
     "Step sizes learn by gradient from a few data of every batch; the released code fixes them.",
     "The entropy of a run is that of its linearisation along the path, exact for Gaussian posteriors.",
-    "A tilt, which the paper's models do not have, gets its negative phase from a prior chain of fixed step size.",
+    "A tilt, which the paper does not have, gets its negative phase from a prior chain of fixed step size.",
 )
 STEP = "step_size."  # before the site's name, of the logarithms of step sizes among the parameters
 
@@ -58,11 +58,8 @@ class Info(NamedTuple):
     log_likelihood: Any  # E log p(x|z⁺), nats per datum
     divergence: Any  # of the run from the posterior, up to a constant, nats per datum
     step_size: Any  # geometric mean over sites
-    tilt_positive: Any
-    tilt_negative: Any
     grad_norm: Any  # before clipping
     divergent_negative: Any  # share of chains with a non-finite step
-    tilt_penalty: Any
 
 
 def init(ppl: Any, key: Any, program: Any, x: Any, hyper: Hyper) -> State:
@@ -118,6 +115,5 @@ def step(ppl: Any, key: Any, state: State, program: Any, x: Any, hyper: Hyper) -
     new = moved(program, state.params, gradient, state.adam, state.update, hyper, factors)
     mean_size = ppl.exp(sum(new.params[name] for name in factors) / len(factors))
     return State(new.params, new.adam, state.update + 1), Info(
-        aux.tilt_positive - aux.tilt_negative, aux.log_likelihood, apart, mean_size, aux.tilt_positive,
-        aux.tilt_negative, new.grad_norm, divergent, aux.tilt_penalty,
+        aux.tilt_positive - aux.tilt_negative, aux.log_likelihood, apart, mean_size, new.grad_norm, divergent,
     )  # fmt: skip

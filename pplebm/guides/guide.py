@@ -99,7 +99,7 @@ def _check(model: Program, guide: Program, is_unconstrained: bool) -> None:
                 f"the guide has no latent '{site.name}'; it has {', '.join(found)}. Declare every latent of the model."
             )
         other = found[site.name]
-        if other.shape != site.shape or (other.support != site.support and not is_unconstrained):
+        if other.shape != site.shape or (_plain(other.support) != _plain(site.support) and not is_unconstrained):
             raise PplebmError(
                 f"latent '{site.name}' has shape {site.shape}, support {site.support} in the model, and "
                 f"{other.shape}, {other.support} in the guide; they must agree."
@@ -113,3 +113,8 @@ def _check(model: Program, guide: Program, is_unconstrained: bool) -> None:
     if extra or guide.tilts or guide.observed:
         more = ", ".join(sorted(extra | {s.name for s in (*guide.tilts, *guide.observed)}))
         raise PplebmError(f"the guide declares {more}, which the model does not have as latents.")
+
+
+def _plain(support: str) -> str:
+    """A vector of real numbers is as unconstrained as its numbers."""
+    return "real" if support == "real_vector" or support.startswith("independent(real") else support
