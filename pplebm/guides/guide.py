@@ -116,5 +116,7 @@ def _check(model: Program, guide: Program, is_unconstrained: bool) -> None:
 
 
 def _plain(support: str) -> str:
-    """A vector of real numbers is as unconstrained as its numbers."""
-    return "real" if support == "real_vector" or support.startswith("independent(real") else support
+    """Vectors of real numbers are as unconstrained as the numbers, and zero is as far from a density as from exp."""
+    if support == "real_vector" or support.startswith("independent(real"):
+        return "real"
+    return "positive" if support == "nonnegative" else support

@@ -1,0 +1,141 @@
+"""Guides: every family on every kind of latent, written ones, and what is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import integrate
+
+import pplebm
+from pplebm.errors import PplebmError
+from pplebm.guides.amortized import FAMILIES, amortized
+from pplebm.guides.coupling import coupling, transport
+from pplebm.guides.guide import Guide
+from pplebm.program import load_backend
+
+BACKENDS = ("pyro", "numpyro")
+
+
+def constrained(ppl):
+    """A positive and a real latent in a hierarchy, tilted."""
+
+    def model(x):
+        with ppl.plate("data", len(x)):
+            scale = ppl.sample("scale", ppl.dist.Gamma(3.0, 3.0))
+            z = ppl.sample("z", ppl.dist.Normal(0.0, 0.5 + scale))
+            ppl.tilt("f", 0.5 * z)
+            ppl.sample("x", ppl.dist.Normal(z, 0.5), obs=x)
+
+    return pplebm.Program(model, data=np.zeros(3, np.float32), backend=ppl.name)
+
+
+def log_evidence(x):
+    """log ∫ p̃(x, z, scale) by quadrature."""
+    normal = lambda v, m, s: np.exp(-0.5 * ((v - m) / s) ** 2) / (s * np.sqrt(2 * np.pi))
+    gamma = lambda s: 13.5 * s**2 * np.exp(-3 * s)
+    density = lambda z, s: gamma(s) * normal(z, 0, 0.5 + s) * np.exp(0.5 * z) * normal(x, z, 0.5)
+    return np.log(integrate.dblquad(density, 1e-6, 8, -8, 8)[0])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_importance_weights_of_a_derived_guide_average_to_the_evidence(backend, family):
+    """Whatever its weights: so log q is the density of what is drawn, supports included."""
+    ppl = load_backend(backend)
+    program = constrained(ppl)
+    guide = amortized(program, family=family, width=8, depth=1)
+    for x in (0.3, -1.2):
+        data = ppl.asarray(np.full(200_000, x))
+        z, log_q = guide.draw(ppl.key(1), guide.params, data)
+        weights = np.exp(ppl.to_numpy(program.log_joint(program.params, z, data) - log_q).astype(float))
+        error = weights.std() / np.sqrt(len(weights)) / weights.mean()
+        assert error < 0.06 and abs(np.log(weights.mean()) - log_evidence(x)) < 4 * error
+        np.testing.assert_allclose(log_q, guide.log_density(guide.params, z, data), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("backend", "family", "page", "shape", "encoder"), [
+    *(("pyro", family, *case) for family in FAMILIES for case in (
+        ("joint_ebm", (6, 7), "conv"), ("joint_ebm", (20, 18), None), ("conjugate_tilt", (5,), None),
+        ("latent_ebm", (3, 5), "dense"),
+    )), ("numpyro", "top_down", "joint_ebm", (6, 7), "conv"), ("numpyro", "ladder", "conjugate_tilt", (5,), None),
+])  # fmt: skip
+def test_families_fit_data_of_any_shape_and_batch_and_all_their_parameters_learn(backend, family, page, shape, encoder):
+    ppl = load_backend(backend)
+    program = pplebm.Program(pplebm.bind(page, backend, shape=shape))
+    guide = amortized(program, encoder, family, width=6, depth=1, channels=2)
+    for n in (1, 4):
+        x = ppl.asarray(np.random.default_rng(0).normal(size=(n, *shape)))
+        noise = guide.noise(ppl.key(0), n)
+        value, gradient = ppl.value_and_grad(
+            lambda p, x=x, noise=noise: (program.log_joint(program.params, guide.at(p, noise, x)[0], x)
+                                         - guide.at(p, noise, x)[1]), guide.params,
+        )  # fmt: skip
+        assert value.shape == (n,) and np.isfinite(ppl.to_numpy(value)).all()
+    still = [name for name, g in gradient.items() if not float(abs(g).max()) > 0]
+    assert not still, still
+    assert all(name.startswith("guide.") for name in guide.params)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_written_guides_may_use_bijections_of_normals(backend):
+    ppl = load_backend(backend)
+    program = constrained(ppl)
+
+    def guide(x):
+        with ppl.plate("data", len(x)):
+            scale = ppl.sample("scale", ppl.dist.LogNormal(0.0 * x, 0.8))
+            ppl.sample("z", ppl.dist.Normal(0.8 * x, 0.2 + 0.5 * scale))
+
+    written, x = Guide(program, guide), -0.7
+    data = ppl.asarray(np.full(200_000, x))
+    z, log_q = written.draw(ppl.key(0), written.params, data)
+    weights = np.exp(ppl.to_numpy(program.log_joint(program.params, z, data) - log_q).astype(float))
+    error = weights.std() / np.sqrt(len(weights)) / weights.mean()
+    assert error < 0.06 and abs(np.log(weights.mean()) - log_evidence(x)) < 4 * error
+
+
+def test_guides_that_do_not_fit_are_refused():
+    ppl = load_backend("pyro")
+    program = constrained(ppl)
+
+    def guide_of(statement):
+        def guide(x):
+            with ppl.plate("data", len(x)):
+                statement(x)
+
+        return guide
+
+    normal, gamma = ppl.dist.Normal, ppl.dist.Gamma
+    wrong = {
+        "no latent 'z'": lambda x: ppl.sample("scale", ppl.dist.LogNormal(0.0 * x, 1.0)),
+        "they must agree": lambda x: [ppl.sample(n, normal(0.0 * x, 1.0)) for n in ("scale", "z")],
+        "Gamma": lambda x: [ppl.sample("scale", gamma(1.0 + 0.0 * x, 1.0)), ppl.sample("z", normal(0.0 * x, 1.0))],
+        "declares w": lambda x: [
+            ppl.sample("scale", ppl.dist.LogNormal(0.0 * x, 1.0)), ppl.sample("z", normal(0.0 * x, 1.0)),
+            ppl.sample("w", normal(0.0 * x, 1.0)),
+        ],
+    }  # fmt: skip
+    for words, statement in wrong.items():
+        with pytest.raises(PplebmError, match=words):
+            Guide(program, guide_of(statement))
+    for settings, words in (({"family": "flow"}, "family"), ({"encoder": "lstm"}, "encoder"),
+                            ({"encoder": "conv"}, "images")):  # fmt: skip
+        with pytest.raises(PplebmError, match=words):
+            amortized(program, **settings)
+
+
+@pytest.mark.usefixtures("float64")
+def test_coupling_flows_know_their_jacobian():
+    import torch
+
+    import pplebm.backends.pyro as ppl
+
+    flow = coupling(ppl, 3, 5, n_layers=3, width=4)
+    flow = {n: a + 0.3 * b for (n, a), b in zip(flow.items(), ppl.normal_like(0, flow).values(), strict=True)}
+    u = ppl.normal_like(1, {"u": torch.zeros(3, 5)})["u"]
+    z, log_det = transport(ppl, flow, u)
+    for i in range(3):
+        own = {n: a[i : i + 1] for n, a in flow.items()}
+        jacobian = torch.func.jacrev(lambda v, own=own: transport(ppl, own, v[None])[0][0])(u[i])
+        assert float(torch.linalg.slogdet(jacobian).logabsdet) == pytest.approx(float(log_det[i]), abs=1e-10)
+        assert torch.allclose(transport(ppl, own, u[i : i + 1])[0][0], z[i])
