@@ -40,6 +40,8 @@ def fit(
     devices: int = 1,
     nodes: int = 1,
     strategy: str = "auto",
+    ema: float = 0.0,
+    patience: int = 0,
     resume: bool = False,
     progress: bool | None = None,
 ) -> Run:
@@ -62,6 +64,10 @@ def fit(
             Pyro side a process each, started by running the script again (Lightning Fabric); the others end here.
         nodes: machines, each of which runs this command; see docs/clusters.md.
         strategy: of Lightning Fabric: "ddp", or "ddp_spawn", which also works without a script.
+        ema: decay per update of a running average of the parameters, which the run then uses: 0.999 averages over
+            about a thousand updates. 0: the last parameters.
+        patience: stop when the held-out reconstruction error has not improved for so many of its evaluations, one per
+            hundred updates. 0: never.
         resume: go on from the last checkpoint in `out`; equals an uninterrupted run bit for bit.
         progress: show a progress bar; by default only in a terminal.
 
@@ -82,7 +88,12 @@ def fit(
     folder = Path(out) if out is not None else _default_folder(model, inference, seed)
     if steps is not None and steps < 1:
         raise PplebmError(f"steps must be positive, got {steps}.")
-    wish = Wish(model, data, inference, seed, steps, dict(hyper or {}), data_dir, backend, compiled, precision, resume)
+    if not 0 <= ema < 1 or patience < 0:
+        raise PplebmError(f"ema must lie in [0, 1) and patience must not be negative, got {ema} and {patience}.")
+    course = {"ema": float(ema), "patience": int(patience)}
+    wish = Wish(
+        model, data, inference, seed, steps, dict(hyper or {}), data_dir, backend, compiled, precision, course, resume
+    )
     if resume:
         manifest = files.read_manifest(folder)
         backend, together = manifest["backend"], manifest.get("parallel", ALONE)
@@ -108,6 +119,7 @@ class Wish(NamedTuple):
     backend: str
     compiled: bool | None
     precision: str
+    course: dict[str, Any]  # ema and patience
     resume: bool
 
 
@@ -191,6 +203,7 @@ def _new_job(folder: Path, wish: Wish, together: dict[str, Any], group: Parallel
         },
         "chains": {"compiled": compiled, "precision": wish.precision},
         "parallel": together,
+        **wish.course,
         "rollbacks": [],
     }
     return Job(folder, manifest, program, page, hyper, data, group)
@@ -224,7 +237,9 @@ def _old_job(folder: Path, wish: Wish, group: Parallel) -> Job:
 
 def _start(job: Job, resume: bool) -> train.Progress:
     x = job.program.ppl.asarray(job.data.train[: job.hyper.batch_size])
-    begin = train.begin(job.page, job.program, x, job.hyper, job.manifest["seed"], len(job.data.train))
+    begin = train.begin(
+        job.page, job.program, x, job.hyper, job.manifest["seed"], len(job.data.train), job.manifest["ema"] > 0
+    )
     if not resume or not (job.folder / files.CHECKPOINT).exists():
         return begin
     progress = files.read_checkpoint(job.folder, job.program.ppl, begin)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import importlib.metadata
 import json
@@ -116,6 +117,18 @@ def append_metrics(folder: Path, rows: list[dict[str, Any]]) -> None:
     rows = [row for row in rows if not known or row["update"] > known[-1]["update"]]
     with open(folder / METRICS, "a") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
+
+
+def write_csv(folder: Path) -> Path:
+    """The rows of metrics.jsonl as metrics.csv, for spreadsheets and data frames; what a row lacks is empty."""
+    rows = read_metrics(folder)
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    path = folder / "metrics.csv"
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

@@ -43,7 +43,9 @@ def learn(job: Job, progress: train.Progress, show: bool | None) -> None:
     hidden = True if job.group.rank else None if show is None else not show
     bar = tqdm(total=total, initial=progress.update, unit="update", disable=hidden)
     seed, progress = job.manifest["seed"], job.group.same(progress)
-    loop = train.updates(job.page, job.program, job.data.train, job.hyper, seed, progress, job.group)
+    loop = train.updates(
+        job.page, job.program, job.data.train, job.hyper, seed, progress, job.group, job.manifest["ema"]
+    )
     try:
         while progress.update < total:
             bar.set_description("compiling" if first else None)
@@ -53,10 +55,10 @@ def learn(job: Job, progress: train.Progress, show: bool | None) -> None:
             if first:
                 job.manifest["first_update_seconds"], first = round(time.perf_counter() - began, 2), False
             if event.rolled_back_to is not None:
-                note = {"update": progress.update, "to": event.rolled_back_to, "metrics": {}}
+                note = {"update": progress.update, "to": event.rolled_back_to, "reason": event.reason, "metrics": {}}
                 note["metrics"] = {k: str(v) for k, v in event.metrics.items()}
                 job.manifest["rollbacks"].append(note)
-                sentence = f"update {progress.update} was not finite; went back to update {event.rolled_back_to}."
+                sentence = f"update {progress.update}: {event.reason}; went back to update {event.rolled_back_to}."
                 warnings.warn(sentence, PplebmWarning, stacklevel=3)
                 continue
             last = progress.update == total
@@ -70,6 +72,10 @@ def learn(job: Job, progress: train.Progress, show: bool | None) -> None:
                     bar.set_postfix(gap=f"{event.metrics['energy_gap']:.2f}", refresh=False)
             if progress.update % CHECKPOINT_EVERY == 0 or last:
                 rows = _save(job, progress, rows)
+                if not last and _has_stalled(job):
+                    job.manifest["stopped_early"] = progress.update
+                    files.write_manifest(job.folder, job.manifest)
+                    return
     except KeyboardInterrupt:
         _save(job, progress, rows)
         bar.close()
@@ -88,8 +94,16 @@ def _save(job: Job, progress: train.Progress, rows: list[dict[str, Any]]) -> lis
         return []  # one process writes
     files.write_checkpoint(job.folder, job.program.ppl, progress)
     files.append_metrics(job.folder, rows)
+    files.write_csv(job.folder)
     files.write_manifest(job.folder, job.manifest)
     return []
+
+
+def _has_stalled(job: Job) -> bool:
+    """Whether the held-out error has not improved for `patience` evaluations."""
+    errors = [row["held_out_error"] for row in files.read_metrics(job.folder) if "held_out_error" in row]
+    patience = job.manifest["patience"]
+    return 0 < patience < len(errors) and min(errors[-patience:]) >= min(errors[:-patience])
 
 
 def _seconds_so_far(folder: Path) -> float:
@@ -101,7 +115,7 @@ def _held_out_error(job: Job, phases: Phases, progress: train.Progress) -> dict[
     """Mean squared error of posterior-draw reconstructions of held-out data, in model units, where there is one."""
     if job.group.rank:
         return {}
-    ppl, params = job.program.ppl, job.group.local(progress.state.params)
+    ppl, params = job.program.ppl, job.group.local(progress.average or progress.state.params)
     x = ppl.asarray(job.data.held_out[:EVALUATE_ON])
     z = phases.posterior(ppl.key(progress.update), params, x)
     try:

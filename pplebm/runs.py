@@ -182,9 +182,9 @@ def open_run(path: str | Path, model: Callable[..., Any] | None = None, backend:
         manifest = _in_other_language(manifest, backend)
     program, page, hyper = rebuild(folder, manifest, model)
     x = program.ppl.asarray(np.zeros((hyper.batch_size, *manifest["data"]["event_shape"])))
-    template = train.begin(page, program, x, hyper, manifest["seed"], manifest["data"]["n_train"])
+    template = train.begin(page, program, x, hyper, manifest["seed"], manifest["data"]["n_train"], manifest["ema"] > 0)
     progress = files.read_checkpoint(folder, program.ppl, template)
-    params = progress.state.params
+    params = progress.average or progress.state.params
     if model is not None:
         program.write_back(params)
     return Run(folder, manifest | {"updates": progress.update}, program.with_params(params), page, hyper, params)

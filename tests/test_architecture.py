@@ -25,6 +25,7 @@ LAYERS = {
     "gallery": 4,
     "data": 4,
     "fitting": 4,
+    "holding": 4,
     "learning": 4,
     "phases": 4,
     "scores": 4,

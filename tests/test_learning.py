@@ -11,7 +11,7 @@ import torch
 from linear_gaussian import as_numpy, log_evidence
 
 import pplebm
-from pplebm import chains, train
+from pplebm import chains, folder, train
 from pplebm.errors import PplebmError
 from pplebm.hyper import override
 from pplebm.kernels.langevin import langevin
@@ -211,3 +211,61 @@ def test_updates_follow_from_seed_and_number_alone(program):
     assert again.update == progress.update == 6
     for name, value in progress.state.params.items():
         assert torch.equal(value, again.state.params[name])
+
+
+def test_a_tilt_that_runs_away_is_rolled_back_slowed_and_told(program, tmp_path):
+    """A page whose energy gap grows until its rate was halved twice."""
+
+    class Rates(NamedTuple):
+        updates: int = 200
+        batch_size: int = 4
+        learning_rate_tilt: float = 1.0
+        n_steps_prior: int = 10
+
+    class Gap(NamedTuple):
+        energy_gap: float
+
+    seen = []
+
+    class Runaway(Fragile):
+        def step(self, ppl, key, state, program, x, hyper):
+            seen.append(hyper)
+            gap = state.params["a"] + hyper.learning_rate_tilt - 0.3
+            return State({"a": gap}), Gap(gap)
+
+    page, x = Runaway(set()), np.zeros((8, 2), "float32")
+    loop = train.updates(page, program, x, Rates(), 0, train.begin(page, program, x, Rates(), 0))
+    events = []
+    for _ in range(120):
+        progress, event = next(loop)
+        events += [event] if event.rolled_back_to is not None else []
+    assert len(events) == 2 and progress.n_gentler == 2
+    assert events[0].reason == (
+        f"the energy gap is {events[0].metrics['energy_gap']:.1f} nats; learning_rate_tilt 1 -> 0.5, "
+        "n_steps_prior 10 -> 15"
+    )
+    assert seen[-1].learning_rate_tilt == 0.25 and seen[-1].n_steps_prior == 22
+    again = train.updates(page, program, x, Rates(), 0, progress)  # a resumed run keeps to the gentler settings
+    next(again)
+    assert seen[-1] == seen[-2]
+
+
+def test_average_and_early_stop(tmp_path):
+    data = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
+    hyper = {"batch_size": 12, "n_steps_posterior": 2, "n_steps_prior": 2}
+    settings = {"out": tmp_path / "a", "steps": 400, "hyper": hyper, "ema": 0.9, "patience": 1, "compiled": False}
+    run = pplebm.fit("conjugate_tilt", data, **settings)
+    stop = run.manifest["stopped_early"]
+    errors = [row["held_out_error"] for row in run.metrics if "held_out_error" in row]
+    assert stop == 100 * len(errors) and errors[-1] >= min(errors[:-1]) and stop < 400
+    progress = folder.read_checkpoint(
+        run.path, run.program.ppl, train.begin(run.page, run.program, torch.zeros(12, 4), run.hyper, 0, 48, True)
+    )
+    for name, average in progress.average.items():
+        assert torch.equal(run.params[name], average)
+    assert any(not torch.equal(run.params[n], p) for n, p in progress.state.params.items())
+    table = (run.path / "metrics.csv").read_text().splitlines()
+    assert table[0].startswith("update,seconds,energy_gap") and len(table) == len(run.metrics) + 1
+    for wrong in ({"ema": 1.0}, {"patience": -1}):
+        with pytest.raises(PplebmError, match="ema"):
+            pplebm.fit("conjugate_tilt", data, out=tmp_path / "b", **wrong)

@@ -111,7 +111,7 @@ def test_an_untilted_run_of_one_row(tmp_path):
 
 def test_rollbacks_odd_columns_and_no_rows(tmp_path):
     run = pplebm.fit("conjugate_tilt", table(2), out=tmp_path / "run", steps=2, hyper=SHORT)
-    rollback = {"update": 2, "to": 1, "metrics": {}}
+    rollback = {"update": 2, "to": 1, "reason": "the energy gap is 31.4 nats", "metrics": {}}
     manifest = {**files.read_manifest(run.path), "rollbacks": [rollback]}
     manifest["inference"]["hyper"]["updates"] = 9
     manifest["model"]["paper"] = "<script>alert(1)</script>"
@@ -119,7 +119,7 @@ def test_rollbacks_odd_columns_and_no_rows(tmp_path):
     rows = [{"update": i, "seconds": 1.0, "elbo": -i, "energy_gap": float("nan"), "note": "a"} for i in (1, 2)]
     (run.path / files.METRICS).write_text("".join(json.dumps(row) + "\n" for row in rows))
     shown = written(pplebm.open_run(run.path), load(table(2)))
-    assert "update 2 was not finite; went back to update 1" in shown.words
+    assert "update 2: the energy gap is 31.4 nats; went back to update 1" in shown.words
     assert "2 of 9: learning was stopped early" in shown.words
     assert "Further figures" in shown.words and "<script>" in shown.words  # as words, not as a tag
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 SHOWN = ("log_likelihood", "energy_gap", "tilt_positive", "tilt_negative", "held_out_error", "seconds")
 NEW_RUN_ONLY = (  # options that a run has settled
-    "inference", "seed", "pairs", "backend", "compiled", "precision", "devices", "nodes", "strategy",
+    "inference", "seed", "seeds", "pairs", "backend", "compiled", "precision", "devices", "nodes", "strategy", "ema",
+    "patience",
 )  # fmt: skip
 OPTIONS = {"pairs": "--set", "compiled": "--compile"}  # where option and field have other names
 
@@ -36,6 +37,9 @@ OPTIONS = {"pairs": "--set", "compiled": "--compile"}  # where option and field 
 @click.option("--out", type=click.Path(), help="Run folder.  [default: runs/MODEL-INFERENCE-seedN]")
 @click.option("--steps", type=click.IntRange(1), help="Number of updates.  [default: the algorithm's own]")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
+@click.option("--seeds", metavar="FIRST..LAST", help="Fit once for each seed, and tell means and spreads.")
+@click.option("--ema", default=0.0, show_default=True, help="Decay of a running average of the parameters.")
+@click.option("--patience", default=0, show_default=True, help="Evaluations without progress before an early stop.")
 @click.option("--set", "pairs", multiple=True, metavar="NAME=VALUE", help="Change a hyperparameter; repeatable.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out; nothing else need be given.")
 @click.option("--no-report", is_flag=True, help="Do not write report.html.")
@@ -51,15 +55,53 @@ def fit(context: click.Context, model: str | None, resume: bool, no_report: bool
         run = _resume(model, given, options)
     elif model is None:
         raise PplebmError("fit needs a page or a file, for instance `pplebm fit joint_ebm`; see `pplebm list`.")
+    elif options["seeds"] is not None:
+        seeds, out = _seeds(options["seeds"]), options["out"]
+        runs = [_new(model, changes, options | {"seed": n, "out": out and f"{out}-seed{n}"}) for n in seeds]
+        for run in runs:
+            finish(run, not no_report)
+        return _compare(runs)
     else:
-        from pplebm.fitting import fit as learn
-
-        run = learn(
-            model, options["data"] or "digits", options["inference"], options["out"], options["seed"],
-            options["steps"], changes, options["data_dir"], options["backend"], options["compiled"],
-            options["precision"], options["devices"], options["nodes"], options["strategy"],
-        )  # fmt: skip
+        run = _new(model, changes, options)
     finish(run, not no_report)
+
+
+def _new(model: str, changes: dict[str, Any], options: dict[str, Any]) -> Run:
+    from pplebm.fitting import fit as learn
+
+    names = ("data_dir", "backend", "compiled", "precision", "devices", "nodes", "strategy", "ema", "patience")
+    return learn(
+        model, options["data"] or "digits", options["inference"], options["out"], options["seed"], options["steps"],
+        changes, **{name: options[name] for name in names},
+    )  # fmt: skip
+
+
+def _seeds(text: str) -> list[int]:
+    """Seeds of "0..4", both ends included, or of "0,3,5".
+
+    >>> _seeds("0..2"), _seeds("4,1")
+    ([0, 1, 2], [4, 1])
+    """
+    try:
+        first, dots, last = text.partition("..")
+        found = list(range(int(first), int(last) + 1)) if dots else [int(n) for n in text.split(",")]
+    except ValueError:
+        found = []
+    if not found or min(found) < 0:
+        raise PplebmError(f"--seeds {text} are no seeds; write --seeds 0..4, or --seeds 0,3,5.")
+    return found
+
+
+def _compare(runs: list[Run]) -> None:
+    """Last figures over seeds, mean ± standard deviation."""
+    last = [{key: value for row in run.metrics for key, value in row.items()} for run in runs]
+    click.echo(f"{len(runs)} seeds, mean ± standard deviation:")
+    for name in [n for n in SHOWN if all(n in row for row in last)]:
+        values = [row[name] for row in last]
+        mean = sum(values) / len(values)
+        spread = (sum((v - mean) ** 2 for v in values) / max(1, len(values) - 1)) ** 0.5
+        click.echo(f"  {name:16} {mean:.4g} ± {spread:.2g}")
+    click.echo(f"  {'rolled back':16} {sum(bool(run.manifest['rollbacks']) for run in runs)} of {len(runs)} runs")
 
 
 def _resume(model: str | None, given: list[str], options: dict[str, Any]) -> Run:

@@ -78,7 +78,10 @@ def header(m: Material) -> str:
             whose = {"model": "Model", "inference": "Algorithm"}[name]
             facts.append((f"{whose}: differs from the paper", _list(run[name]["deviations"])))
     if run["rollbacks"]:
-        told = [f"update {r['update']} was not finite; went back to update {r['to']}" for r in run["rollbacks"]]
+        told = [
+            f"update {r['update']}: {r.get('reason', 'not finite')}; went back to update {r['to']}"
+            for r in run["rollbacks"]
+        ]
         facts.append(("Roll-backs", _list(told[:20] + [f"and {len(told) - 20} more"] * (len(told) > 20))))
     return "<dl>" + "".join(f"<dt>{name}</dt><dd>{text}</dd>" for name, text in facts) + "</dl>"
 
