@@ -236,7 +236,7 @@ def test_a_tilt_that_runs_away_is_rolled_back_slowed_and_told(program, tmp_path)
     page, x = Runaway(set()), np.zeros((8, 2), "float32")
     loop = train.updates(page, program, x, Rates(), 0, train.begin(page, program, x, Rates(), 0))
     events = []
-    for _ in range(120):
+    for _ in range(180):
         progress, event = next(loop)
         events += [event] if event.rolled_back_to is not None else []
     assert len(events) == 2 and progress.n_gentler == 2
