@@ -92,7 +92,7 @@ def table(results: list[dict[str, Any]], backend: str) -> str:
         errors = [cell([r[m]["held_out_error"] for r in found], 4) for m in ("tilted", "twin")]
         bad = sum(r["tilted"]["rollbacks"] + (r["tilted"]["divergent"] > 0) > 0 for r in found)
         lines.append(
-            f"| [{page}]({page}.py) | {auc['own']} | {auc['long']} | {auc['resampled']} "
+            f"| {page} | {auc['own']} | {auc['long']} | {auc['resampled']} "
             f"({np.mean([r['ess'] for r in found]):.0f}) | {auc['base']} | {twin} | {errors[0]} | {errors[1]} | "
             f"{np.mean([r['tilted']['energy_gap'] for r in found]):.2f} | "
             f"{np.mean([r['tilted']['seconds'] for r in found]):.0f} | {bad} of {len(found)} |"

@@ -24,10 +24,10 @@ DEVIATIONS = (
 
 
 class Hyper(NamedTuple):
-    updates: int = 1200
-    batch_size: int = 128
+    updates: int = 1200  # about as long as the other pages take
+    batch_size: int = 128  # a hundred data fill two cores
     learning_rate: float = 1e-3  # of generator and guide
-    learning_rate_tilt: float = 1e-3
+    learning_rate_tilt: float = 1e-3  # as the generator's
     decay_share: float = 0.3  # of the updates, at the end, over which the rates fall to zero
     family: str = "ladder"  # of the guide, see pplebm.guides.amortized
     n_steps_posterior: int = 10  # a quarter of a chain that starts anywhere

@@ -26,7 +26,7 @@ DEVIATIONS = (
 
 class Hyper(NamedTuple):
     updates: int = 2000  # with 1400 data in batches of 128, about 180 for each flow
-    batch_size: int = 128
+    batch_size: int = 128  # a hundred data fill two cores
     learning_rate: float = 2e-2  # of the flows
     decay_share: float = 0.5  # of the updates, at the end, over which the rate falls to zero
     n_layers: int = 4  # of a flow
@@ -34,7 +34,7 @@ class Hyper(NamedTuple):
     n_particles: int = 4  # draws per datum and update
     n_updates_fresh: int = 200  # of the flow of a datum that has none, after learning
     n_steps_prior: int = 60  # of chains that sample the given prior; none are run in learning
-    step_size_prior: float = 0.4
+    step_size_prior: float = 0.4  # the joint scheme's number
     clip_norm: float = 100.0  # of the gradient of a batch of flows, per particle
 
 
@@ -61,7 +61,7 @@ def init(ppl: Any, key: Any, program: Any, x: Any, hyper: Hyper, n_data: int | N
     return State(program.params, flows, ppl.init_adam(flows), 0)
 
 
-def improved(
+def _improved(
     ppl: Any, key: Any, program: Any, params: Any, x: Any, flows: Any, adam: Any, rate: Any, hyper: Hyper
 ) -> Any:
     """Flows of these data after one step of Adam, and what was seen."""
@@ -89,7 +89,7 @@ def posterior(ppl: Any, key: Any, program: Any, params: Any, x: Any, hyper: Hype
     def step(carry: Any, key: Any) -> Any:
         flows, adam, i = carry
         rate = hyper.learning_rate * (1.0 - i / n)
-        flows, adam, info = improved(ppl, key, program, params, x, flows, adam, rate, hyper)
+        flows, adam, info = _improved(ppl, key, program, params, x, flows, adam, rate, hyper)
         return (flows, adam, i + 1), info.bound
 
     (flows, _, _), _ = ppl.iterate(
@@ -113,6 +113,6 @@ def step(ppl: Any, key: Any, state: State, program: Any, x: Any, hyper: Hyper, r
     part = lambda tree: {name: a[rows] for name, a in tree.items()}
     whole = lambda tree, new: {name: ppl.put(a, rows, new[name]) for name, a in tree.items()}
     adam = state.adam._replace(mean=part(state.adam.mean), square=part(state.adam.square))
-    flows, adam, info = improved(ppl, key, program, state.params, x, part(state.flows), adam, rate, hyper)
+    flows, adam, info = _improved(ppl, key, program, state.params, x, part(state.flows), adam, rate, hyper)
     adam = adam._replace(mean=whole(state.adam.mean, adam.mean), square=whole(state.adam.square, adam.square))
     return State(state.params, whole(state.flows, flows), adam, state.update + 1), info

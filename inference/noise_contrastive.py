@@ -26,7 +26,7 @@ DEVIATIONS = (
 
 class Hyper(NamedTuple):
     updates: int = 4000  # an update without chains is quick
-    batch_size: int = 128
+    batch_size: int = 128  # a hundred data fill two cores
     learning_rate: float = 1e-3  # of generator and guide
     learning_rate_tilt: float = 1e-3  # the positive samples do not follow the tilt, so it may learn fast
     first_stage: float = 0.6  # share of the updates before generator and guide are frozen; the tilt learns throughout

@@ -25,17 +25,17 @@ DEVIATIONS = (
 
 
 class Hyper(NamedTuple):
-    updates: int = 1200
-    batch_size: int = 128
+    updates: int = 1200  # about as long as the other pages take
+    batch_size: int = 128  # a hundred data fill two cores
     learning_rate: float = 1e-3  # of the generator
     learning_rate_tilt: float = 5e-4  # the pool has to follow the tilt
     decay_share: float = 0.3  # of the updates, at the end, over which both rates fall to zero
     n_steps_posterior: int = 15  # an epoch later the chain goes on, so fewer than a fresh one needs
-    step_size_posterior: float = 0.2
+    step_size_posterior: float = 0.2  # in noise coordinates 0.1 hardly moves
     n_steps_fresh: int = 100  # of chains of data that have none, after learning
     max_drift: float | None = 0.5  # of a posterior step; tames a steep decoder
-    n_steps_prior: int = 20
-    step_size_prior: float = 0.4
+    n_steps_prior: int = 20  # in noise coordinates 30 forget most of the start (0.92^30 = 0.08)
+    step_size_prior: float = 0.4  # the joint scheme's number
     pool: int = 512  # chains of the prior
     renewed: float = 0.05  # share of the pool drawn anew at an update
     tilt_penalty: float = 0.05  # per squared nat; keeps base and tilted prior within reach of each other

@@ -24,21 +24,21 @@ DEVIATIONS = (
     "The entropy of a run is that of its linearisation along the path, exact for Gaussian posteriors.",
     "A tilt, which the paper does not have, gets its negative phase from a prior chain of fixed step size.",
 )
-STEP = "step_size."  # before the site's name, of the logarithms of step sizes among the parameters
+_STEP = "step_size."  # before the site's name, of the logarithms of step sizes among the parameters
 
 
 class Hyper(NamedTuple):
-    updates: int = 700
-    batch_size: int = 128
+    updates: int = 700  # about as long as the other pages take
+    batch_size: int = 128  # a hundred data fill two cores
     learning_rate: float = 1e-3  # of the generator
-    learning_rate_tilt: float = 1e-3
+    learning_rate_tilt: float = 1e-3  # as the generator's
     step_rate: float = 5.0  # of the log step sizes, in units of learning_rate
     decay_share: float = 0.3  # of the updates, at the end, over which the rates fall to zero
     n_steps_posterior: int = 25  # the paper's number
     first_step_size: float = 0.1  # before learning; too large a one diverges before it can be learned
     n_learned: int = 4  # data of a batch that the step sizes learn from: each costs as many rows as it has latents
     n_steps_prior: int = 30  # in noise coordinates 30 forget most of the start (0.92^30 = 0.08)
-    step_size_prior: float = 0.4
+    step_size_prior: float = 0.4  # the joint scheme's number
     tilt_penalty: float = 0.05  # per squared nat
     clip_norm: float = 100.0  # of the gradient of all parameters
 
@@ -66,13 +66,13 @@ def init(ppl: Any, key: Any, program: Any, x: Any, hyper: Hyper) -> State:
     """Start from the program's own parameters and the first step size."""
     program.refuse_global_latents("short_run_learned_step")
     log_size = ppl.asarray(math.log(hyper.first_step_size))
-    params = program.params | {STEP + site.name: log_size for site in program.latents}
+    params = program.params | {_STEP + site.name: log_size for site in program.latents}
     return State(params, ppl.init_adam(params), 0)
 
 
-def sizes(ppl: Any, program: Any, params: Any) -> dict[str, Any]:
+def _sizes(ppl: Any, program: Any, params: Any) -> dict[str, Any]:
     """Step sizes by site."""
-    return {site.name: ppl.exp(params[STEP + site.name]) for site in program.latents}
+    return {site.name: ppl.exp(params[_STEP + site.name]) for site in program.latents}
 
 
 def posterior(ppl: Any, key: Any, program: Any, params: Any, x: Any, hyper: Hyper) -> tuple[Any, Any]:
@@ -80,7 +80,7 @@ def posterior(ppl: Any, key: Any, program: Any, params: Any, x: Any, hyper: Hype
     k_start, k_run = ppl.split(key)
     moving = program.with_coordinates("noise")
     z = start(moving, k_start, params, len(x), "normal")
-    found, density = sizes(ppl, program, params), moving.log_density(params, x)
+    found, density = _sizes(ppl, program, params), moving.log_density(params, x)
     end = ppl.stop_gradient(unrolled(ppl, k_run, density, z, hyper.n_steps_posterior, found))
     return ppl.stop_gradient(moving.move(params, end, "centred")), 0.0 * x.sum()
 
@@ -106,12 +106,12 @@ def step(ppl: Any, key: Any, state: State, program: Any, x: Any, hyper: Hyper) -
 
     def loss(params: Any) -> Any:
         value, aux = contrast(program, params, x, positive, negative, hyper.tilt_penalty)
-        apart = step_size(ppl, k_sizes, *densities, z, hyper.n_steps_posterior, sizes(ppl, program, params)).mean()
+        apart = step_size(ppl, k_sizes, *densities, z, hyper.n_steps_posterior, _sizes(ppl, program, params)).mean()
         return value + apart, (aux, apart)
 
     (_, (aux, apart)), gradient = ppl.value_and_grad(loss, state.params, has_aux=True)
     gradient, aux, apart, divergent = ppl.average((gradient, aux, apart, divergent))
-    factors = {STEP + site.name: hyper.step_rate for site in program.latents}
+    factors = {_STEP + site.name: hyper.step_rate for site in program.latents}
     new = moved(program, state.params, gradient, state.adam, state.update, hyper, factors)
     mean_size = ppl.exp(sum(new.params[name] for name in factors) / len(factors))
     return State(new.params, new.adam, state.update + 1), Info(

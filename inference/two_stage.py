@@ -28,7 +28,7 @@ DEVIATIONS = (
 
 class Hyper(NamedTuple):
     updates: int = 2500  # two thirds for the twin, a third for the tilt
-    batch_size: int = 128
+    batch_size: int = 128  # a hundred data fill two cores
     learning_rate: float = 1e-3  # of generator and guide
     learning_rate_tilt: float = 1e-3  # the positive samples do not follow the tilt, so it may learn fast
     first_stage: float = 0.7  # share of the updates before generator and guide are frozen
