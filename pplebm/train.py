@@ -117,7 +117,9 @@ def updates(
         if finite and not (reason := holding.trouble(metrics)):
             keep = update % GOOD_EVERY == 0
             good, good_update = (state, update) if keep else (progress.good, progress.good_update)
-            average = tree_map(lambda a, b: ema * a + (1.0 - ema) * b, progress.average, state.params) if ema else ()
+            decay = min(ema, (1 + update) / (10 + update))  # early averages forget the start
+            new = lambda a, b, decay=decay: decay * a + (1.0 - decay) * b
+            average = tree_map(new, progress.average, state.params) if ema else ()
             progress = progress._replace(update=update, state=state, good=good, good_update=good_update)
             progress = progress._replace(average=average)
             yield progress, Event(metrics, None)
