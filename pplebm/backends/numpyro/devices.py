@@ -16,6 +16,7 @@ from pplebm.errors import PplebmError
 from pplebm.parallel import Alone, Parallel, check_counts, leave_interrupts_to_the_first
 
 AXIS = "data"
+SMALL_WORK = 2 * 10**7  # multiplications: below, summing gradients over devices takes longer than computing them whole
 
 
 def parallel(devices: int, nodes: int, strategy: str) -> Parallel:
@@ -130,14 +131,28 @@ def mesh(n_devices: int) -> Mesh:
 
 def spread(tree: Any) -> Any:
     """Under a mesh (`jax.set_mesh`), keep the first axis of every array spread over it; otherwise nothing happens."""
-    around = jax.sharding.get_abstract_mesh()
-    if around.empty or AXIS not in around.axis_names:
-        return tree
-    size = around.shape[AXIS]
+    size = _size_around()
 
     def place(a: jax.Array) -> jax.Array:
         if a.ndim == 0 or a.shape[0] % size:
             return a
         return jax.lax.with_sharding_constraint(a, PartitionSpec(AXIS))
 
-    return jax.tree.map(place, tree)
+    return jax.tree.map(place, tree) if size else tree
+
+
+def gather(tree: Any, work: int) -> Any:
+    """Under a mesh, bring what little work is to be done on to every device; otherwise nothing happens.
+
+    The gradient of small work is sooner computed whole on each than summed over them, a message per parameter.
+    """
+    if not _size_around() or work >= SMALL_WORK:
+        return tree
+    tree = jax.lax.optimization_barrier(spread(tree))  # or else the chains before are computed whole as well
+    return jax.tree.map(lambda a: jax.lax.with_sharding_constraint(a, PartitionSpec()), tree)
+
+
+def _size_around() -> int:
+    """Devices of the mesh around, 0 outside."""
+    around = jax.sharding.get_abstract_mesh()
+    return 0 if around.empty or AXIS not in around.axis_names else around.shape[AXIS]

@@ -13,7 +13,7 @@ from numpyro.primitives import Messenger
 
 from pplebm.backends.numpyro import sites
 from pplebm.backends.numpyro.arrays import iterate
-from pplebm.backends.numpyro.devices import spread
+from pplebm.backends.numpyro.devices import gather, spread
 from pplebm.backends.structure import first_or_whole, plates_of, structure_of, weighed
 from pplebm.errors import PplebmError
 from pplebm.ppl import How
@@ -180,6 +180,8 @@ class TracedProgram:
         if key not in self._checked and not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
             self._checked.add(key)
             self._check_agreement(params, z, x, coordinates)
+        work = len(next(iter(z.values()))) * sum(p.size for p in params.values())
+        z, x = gather((z, x), work)
         return self._jitted(params, z, x, coordinates)
 
     def _check_agreement(self, params: Arrays, z: Arrays, x: jax.Array | None, coordinates: str) -> None:
