@@ -11,7 +11,7 @@ from pplebm import persistent
 from pplebm.chains import short_run, start
 from pplebm.kernels.langevin import langevin
 from pplebm.objectives.contrast import contrast
-from pplebm.objectives.updates import moved
+from pplebm.objectives.updates import begun, moved
 
 PAPER = (
     "Challu, Jiang, Wu, Callot. Deep Generative Model with Hierarchical Latent Factors for Time Series Anomaly "
@@ -32,6 +32,9 @@ class Hyper(NamedTuple):
     learning_rate: float = 1e-3  # of the generator
     learning_rate_tilt: float = 0.0  # the tilt is given; see DEVIATIONS
     decay_share: float = 0.3  # of the updates, at the end, over which both rates fall to zero
+    schedule: str = "linear"  # of that fall; "exponential" ends at a hundredth, "constant" does not fall
+    warmup: int = 0  # updates at the beginning over which rates rise
+    accumulate: int = 1  # batches to a step of Adam: more where memory holds small batches only
     n_steps_posterior: int = 25  # the paper's number
     step_size_posterior: float = 0.1  # the paper's number
     n_steps_fresh: int = 500  # of data that have no chain, after learning; the paper's number
@@ -74,7 +77,7 @@ def init(ppl: Any, key: Any, program: Any, x: Any, hyper: Hyper, n_data: int | N
     program.refuse_global_latents("alternating_backprop")
     params, moving = program.params, program.with_coordinates("noise")
     chains = persistent.buffer(moving, key, params, n_data or len(x), "normal")
-    return State(params, ppl.init_adam(params), 0, chains._replace(z={n: _START * z for n, z in chains.z.items()}))
+    return State(params, begun(ppl, params, hyper), 0, chains._replace(z={n: _START * z for n, z in chains.z.items()}))
 
 
 def posterior(ppl: Any, key: Any, program: Any, params: Any, x: Any, hyper: Hyper) -> tuple[Any, Any]:

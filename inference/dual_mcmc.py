@@ -12,7 +12,7 @@ from pplebm.chains import short_run
 from pplebm.guides.shared import guide_of
 from pplebm.kernels.langevin import langevin
 from pplebm.objectives.contrast import contrast
-from pplebm.objectives.updates import moved
+from pplebm.objectives.updates import begun, moved
 
 PAPER = "Cui, Han. Learning Energy-based Model via Dual-MCMC Teaching. NeurIPS 2023. arXiv:2312.02469"
 DEVIATIONS = (
@@ -29,6 +29,9 @@ class Hyper(NamedTuple):
     learning_rate: float = 1e-3  # of generator and guide
     learning_rate_tilt: float = 3e-4  # at 1e-3 the tilt outran the prior chains: an energy gap of 9 nats
     decay_share: float = 0.3  # of the updates, at the end, over which the rates fall to zero
+    schedule: str = "linear"  # of that fall; "exponential" ends at a hundredth, "constant" does not fall
+    warmup: int = 0  # updates at the beginning over which rates rise
+    accumulate: int = 1  # batches to a step of Adam: more where memory holds small batches only
     family: str = "ladder"  # of the guide, see pplebm.guides.amortized
     n_steps_posterior: int = 10  # a quarter of a chain that starts anywhere
     step_size_posterior: float = 0.1  # small: the guide is near already
@@ -68,7 +71,7 @@ class Info(NamedTuple):
 def init(ppl: Any, key: Any, program: Any, x: Any, hyper: Hyper) -> State:
     """Start from the program's own parameters and those of a guide derived from it."""
     params = program.params | guide_of(program, family=hyper.family).params
-    return State(params, ppl.init_adam(params), 0)
+    return State(params, begun(ppl, params, hyper), 0)
 
 
 def posterior(ppl: Any, key: Any, program: Any, params: Any, x: Any, hyper: Hyper) -> tuple[Any, Any]:

@@ -14,7 +14,7 @@ from pplebm.kernels.langevin import langevin
 from pplebm.objectives.contrast import contrast
 from pplebm.objectives.elbo import untilted_elbo
 from pplebm.objectives.nce import nce
-from pplebm.objectives.updates import moved
+from pplebm.objectives.updates import begun, moved
 
 PAPER = "Yu, Zhu, Xie, Ma, Xu, Zhu, Wu. Latent Energy-Based Odyssey: Black-Box Optimization. 2024. arXiv:2405.16730"
 DEVIATIONS = (
@@ -31,6 +31,9 @@ class Hyper(NamedTuple):
     learning_rate_tilt: float = 1e-3  # the positive samples do not follow the tilt, so it may learn fast
     first_stage: float = 0.6  # share of the updates before generator and guide are frozen; the tilt learns throughout
     decay_share: float = 0.2  # of the updates, at the end, over which the rates fall to zero
+    schedule: str = "linear"  # of that fall; "exponential" ends at a hundredth, "constant" does not fall
+    warmup: int = 0  # updates at the beginning over which rates rise
+    accumulate: int = 1  # batches to a step of Adam: more where memory holds small batches only
     family: str = "ladder"  # of the guide, see pplebm.guides.amortized
     n_steps_prior: int = 60  # of chains that sample the learned prior; none are run in learning
     step_size_prior: float = 0.4  # the joint scheme's number
@@ -65,7 +68,7 @@ class Info(NamedTuple):
 def init(ppl: Any, key: Any, program: Any, x: Any, hyper: Hyper) -> State:
     """Start from the program's own parameters and those of a guide derived from it."""
     params = program.params | guide_of(program, family=hyper.family).params
-    return State(params, ppl.init_adam(params), 0)
+    return State(params, begun(ppl, params, hyper), 0)
 
 
 def posterior(ppl: Any, key: Any, program: Any, params: Any, x: Any, hyper: Hyper) -> tuple[Any, Any]:

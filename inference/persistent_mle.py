@@ -3,8 +3,7 @@ r"""Maximum likelihood by chains that live on: one per datum for the posterior, 
     zᵢ⁺: K⁺ Langevin steps from where the chain of datum i stood,    z⁻: K⁻ steps from where the pool stood
     Δθ ∝ E[ ∇θ log p̃(x, z⁺) ] - E[ ∇θ log p̃(z⁻) ]
 
-Long chains at the price of short ones, as long as the parameters change slowly. A share of the pool is drawn anew at
-every update, so that no region is held by habit alone.
+Long chains at the price of short ones, as long as the parameters change slowly.
 """
 
 from typing import Any, NamedTuple
@@ -13,13 +12,12 @@ from pplebm import persistent
 from pplebm.chains import short_run
 from pplebm.kernels.langevin import langevin
 from pplebm.objectives.contrast import contrast
-from pplebm.objectives.updates import moved
+from pplebm.objectives.updates import begun, moved
 
 PAPER = "Tieleman. Training Restricted Boltzmann Machines using Approximations to the Likelihood Gradient. ICML 2008"
 DEVIATIONS = (
     "Langevin chains of continuous latents in place of Gibbs chains; both phases persist, not the negative one alone.",
-    "Chains move in noise coordinates; long drifts are shortened; gradients are clipped, and the tilt's square is "
-    "penalised.",
+    "Chains move in noise coordinates; long drifts are shortened; gradients are clipped; the tilt is penalised.",
     "5 % of the pool is drawn anew from the base at every update, after Du, Mordatch (NeurIPS 2019).",
 )
 
@@ -30,6 +28,9 @@ class Hyper(NamedTuple):
     learning_rate: float = 1e-3  # of the generator
     learning_rate_tilt: float = 5e-4  # the pool has to follow the tilt
     decay_share: float = 0.3  # of the updates, at the end, over which both rates fall to zero
+    schedule: str = "linear"  # of that fall; "exponential" ends at a hundredth, "constant" does not fall
+    warmup: int = 0  # updates at the beginning over which rates rise
+    accumulate: int = 1  # batches to a step of Adam: more where memory holds small batches only
     n_steps_posterior: int = 15  # an epoch later the chain goes on, so fewer than a fresh one needs
     step_size_posterior: float = 0.2  # in noise coordinates 0.1 hardly moves
     n_steps_fresh: int = 100  # of chains of data that have none, after learning
@@ -76,7 +77,7 @@ def init(ppl: Any, key: Any, program: Any, x: Any, hyper: Hyper, n_data: int | N
     params, moving = program.params, program.with_coordinates("noise")
     chains = persistent.buffer(moving, k_data, params, n_data or len(x), "normal")
     return State(
-        params, ppl.init_adam(params), 0, chains, persistent.buffer(moving, k_pool, params, hyper.pool, "normal")
+        params, begun(ppl, params, hyper), 0, chains, persistent.buffer(moving, k_pool, params, hyper.pool, "normal")
     )
 
 
@@ -109,9 +110,8 @@ def step(ppl: Any, key: Any, state: State, program: Any, x: Any, hyper: Hyper, r
         negative, told = short_run(program, k_negative, params, kernel, hyper.n_steps_prior, n=len(x), init=start)
         pool = persistent.put_rows(ppl, pool, some, ppl.stop_gradient(back.move(params, negative, "noise")))
         divergent = told.divergent
-    (_, aux), gradient = ppl.value_and_grad(
-        lambda params: contrast(program, params, x, positive, negative, hyper.tilt_penalty), params, has_aux=True
-    )
+    loss = lambda params: contrast(program, params, x, positive, negative, hyper.tilt_penalty)
+    (_, aux), gradient = ppl.value_and_grad(loss, params, has_aux=True)
     new = moved(program, params, gradient, state.adam, state.update, hyper)
     return State(new.params, new.adam, state.update + 1, chains, pool), Info(
         aux.tilt_positive - aux.tilt_negative, aux.log_likelihood, aux.tilt_positive, aux.tilt_negative, new.grad_norm,

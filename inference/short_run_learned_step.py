@@ -13,7 +13,7 @@ from pplebm.kernels.langevin import langevin
 from pplebm.kernels.unrolled import unrolled
 from pplebm.objectives.contrast import contrast
 from pplebm.objectives.step_size import step_size
-from pplebm.objectives.updates import moved
+from pplebm.objectives.updates import begun, moved
 
 PAPER = (
     "Nijkamp, Pang, Han, Zhou, Zhu, Wu. Learning Multi-layer Latent Variable Model via Variational Optimization of "
@@ -34,6 +34,9 @@ class Hyper(NamedTuple):
     learning_rate_tilt: float = 1e-3  # as the generator's
     step_rate: float = 5.0  # of the log step sizes, in units of learning_rate
     decay_share: float = 0.3  # of the updates, at the end, over which the rates fall to zero
+    schedule: str = "linear"  # of that fall; "exponential" ends at a hundredth, "constant" does not fall
+    warmup: int = 0  # updates at the beginning over which rates rise
+    accumulate: int = 1  # batches to a step of Adam: more where memory holds small batches only
     n_steps_posterior: int = 25  # the paper's number
     first_step_size: float = 0.1  # before learning; too large a one diverges before it can be learned
     n_learned: int = 4  # data of a batch that the step sizes learn from: each costs as many rows as it has latents
@@ -67,11 +70,10 @@ def init(ppl: Any, key: Any, program: Any, x: Any, hyper: Hyper) -> State:
     program.refuse_global_latents("short_run_learned_step")
     log_size = ppl.asarray(math.log(hyper.first_step_size))
     params = program.params | {_STEP + site.name: log_size for site in program.latents}
-    return State(params, ppl.init_adam(params), 0)
+    return State(params, begun(ppl, params, hyper), 0)
 
 
 def _sizes(ppl: Any, program: Any, params: Any) -> dict[str, Any]:
-    """Step sizes by site."""
     return {site.name: ppl.exp(params[_STEP + site.name]) for site in program.latents}
 
 
@@ -101,7 +103,6 @@ def step(ppl: Any, key: Any, state: State, program: Any, x: Any, hyper: Hyper) -
     moving, few = program.with_coordinates("noise"), x[: hyper.n_learned]
     many = few[ppl.asarray([i for i in range(len(few)) for _ in range(program.width)])]
     z = start(moving, k_start, state.params, len(few), "normal")
-
     densities = (moving.log_density(state.params, few), moving.log_density(state.params, many))
 
     def loss(params: Any) -> Any:

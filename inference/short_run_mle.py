@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from pplebm.chains import short_run
 from pplebm.kernels.langevin import langevin
 from pplebm.objectives.contrast import contrast
-from pplebm.objectives.updates import moved
+from pplebm.objectives.updates import begun, moved
 
 PAPER = (
     "Cui, Wu, Han. Learning Joint Latent Space EBM Prior Model for Multi-layer Generator. CVPR 2023. arXiv:2306.06323"
@@ -30,6 +30,9 @@ class Hyper(NamedTuple):
     learning_rate: float = 1e-3  # of the generator
     learning_rate_tilt: float = 1e-3  # at the paper's 2e-5 the tilt stays flat on small data
     decay_share: float = 0.3  # of the updates, at the end, over which both rates fall to zero
+    schedule: str = "linear"  # of that fall; "exponential" ends at a hundredth, "constant" does not fall
+    warmup: int = 0  # updates at the beginning over which rates rise
+    accumulate: int = 1  # batches to a step of Adam: more where memory holds small batches only
     coordinates: str = "noise"  # "centred" is the paper's
     init: str = "normal"  # of both chains; the same as "base" in noise coordinates
     n_steps_posterior: int = 40  # the paper's number
@@ -69,7 +72,7 @@ class Info(NamedTuple):
 def init(ppl: Any, key: Any, program: Any, x: Any, hyper: Hyper) -> State:
     """Start from the program's own parameters."""
     program.refuse_global_latents("short_run_mle")
-    return State(program.params, ppl.init_adam(program.params), 0)
+    return State(program.params, begun(ppl, program.params, hyper), 0)
 
 
 def posterior(ppl: Any, key: Any, program: Any, params: Any, x: Any, hyper: Hyper) -> tuple[Any, Any]:

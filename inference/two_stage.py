@@ -13,7 +13,7 @@ from pplebm.guides.shared import guide_of
 from pplebm.kernels.langevin import langevin
 from pplebm.objectives.contrast import contrast
 from pplebm.objectives.elbo import untilted_elbo
-from pplebm.objectives.updates import moved
+from pplebm.objectives.updates import begun, moved
 
 PAPER = (
     "Cui, Wu, Han. Learning Joint Latent Space EBM Prior Model for Multi-layer Generator. CVPR 2023. arXiv:2306.06323"
@@ -33,6 +33,9 @@ class Hyper(NamedTuple):
     learning_rate_tilt: float = 1e-3  # the positive samples do not follow the tilt, so it may learn fast
     first_stage: float = 0.7  # share of the updates before generator and guide are frozen
     decay_share: float = 0.2  # of the updates, at the end, over which the rates fall to zero
+    schedule: str = "linear"  # of that fall; "exponential" ends at a hundredth, "constant" does not fall
+    warmup: int = 0  # updates at the beginning over which rates rise
+    accumulate: int = 1  # batches to a step of Adam: more where memory holds small batches only
     family: str = "ladder"  # of the guide, see pplebm.guides.amortized
     n_steps_prior: int = 30  # in noise coordinates 30 forget most of the start (0.92^30 = 0.08)
     step_size_prior: float = 0.4  # the joint scheme's number
@@ -67,7 +70,7 @@ class Info(NamedTuple):
 def init(ppl: Any, key: Any, program: Any, x: Any, hyper: Hyper) -> State:
     """Start from the program's own parameters and those of a guide derived from it."""
     params = program.params | guide_of(program, family=hyper.family).params
-    return State(params, ppl.init_adam(params), 0)
+    return State(params, begun(ppl, params, hyper), 0)
 
 
 def posterior(ppl: Any, key: Any, program: Any, params: Any, x: Any, hyper: Hyper) -> tuple[Any, Any]:

@@ -12,7 +12,8 @@ from pplebm.chains import short_run
 from pplebm.guides.shared import guide_of
 from pplebm.kernels.langevin import langevin
 from pplebm.objectives.elbo import elbo
-from pplebm.objectives.updates import moved
+from pplebm.objectives.nce import nce
+from pplebm.objectives.updates import begun, moved
 
 PAPER = (
     "Cui, Wu, Han. Learning Joint Latent Space EBM Prior Model for Multi-layer Generator. CVPR 2023. arXiv:2306.06323"
@@ -30,10 +31,15 @@ class Hyper(NamedTuple):
     learning_rate: float = 1e-3  # of generator and guide
     learning_rate_tilt: float = 3e-4  # the guide has to follow the tilt
     decay_share: float = 0.3  # of the updates, at the end, over which the rates fall to zero
+    schedule: str = "linear"  # of that fall; "exponential" ends at a hundredth, "constant" does not fall
+    warmup: int = 0  # updates at the beginning over which rates rise
+    accumulate: int = 1  # batches to a step of Adam: more where memory holds small batches only
     family: str = "ladder"  # of the guide, see pplebm.guides.amortized
+    n_transforms: int = 0  # of flows in the place of the guide's normals
     tilt_to_guide: bool = False  # True is the ELBO, and the paper's
     n_steps_prior: int = 30  # in noise coordinates 30 forget most of the start (0.92^30 = 0.08)
     step_size_prior: float = 0.4  # the paper's number
+    ratio_weight: float = 0.0  # of a second loss for the tilt, by telling draws of the guide from base draws
     tilt_penalty: float = 0.05  # per squared nat; keeps base and tilted prior within reach of each other
     clip_norm: float = 100.0  # of the gradient of all parameters
 
@@ -62,15 +68,19 @@ class Info(NamedTuple):
     tilt_saturation: Any  # share of tilt values at their bound
 
 
+def _guide(program: Any, hyper: Hyper) -> Any:
+    return guide_of(program, family=hyper.family, n_transforms=hyper.n_transforms)
+
+
 def init(ppl: Any, key: Any, program: Any, x: Any, hyper: Hyper) -> State:
     """Start from the program's own parameters and those of a guide derived from it."""
-    params = program.params | guide_of(program, family=hyper.family).params
-    return State(params, ppl.init_adam(params), 0)
+    params = program.params | _guide(program, hyper).params
+    return State(params, begun(ppl, params, hyper), 0)
 
 
 def posterior(ppl: Any, key: Any, program: Any, params: Any, x: Any, hyper: Hyper) -> tuple[Any, Any]:
     """Positive phase: one draw of the guide per datum, in centred coordinates; no chain, no trouble."""
-    z, log_q = guide_of(program, family=hyper.family).draw(key, params, x)
+    z, log_q = _guide(program, hyper).draw(key, params, x)
     return z, 0.0 * log_q.mean()
 
 
@@ -82,15 +92,19 @@ def prior(ppl: Any, key: Any, program: Any, params: Any, n: int, hyper: Hyper) -
 
 def step(ppl: Any, key: Any, state: State, program: Any, x: Any, hyper: Hyper) -> tuple[State, Info]:
     """One update on a batch x of shape (B, *event)."""
-    k_noise, k_negative = ppl.split(key)
-    guide = guide_of(program, family=hyper.family)
+    k_noise, k_negative, k_base = ppl.split(key, 3)
+    guide = _guide(program, hyper)
     noise, negative, divergent = guide.noise(k_noise, len(x)), None, 0.0 * x.sum()
     if program.tilts:
         negative, trouble = prior(ppl, k_negative, program, state.params, len(x), hyper)
         divergent = trouble.divergent
+    told = hyper.ratio_weight > 0 and bool(program.tilts)
+    base = program.with_coordinates("centred").draw_base(k_base, len(x), state.params) if told else None
+    drawn = ppl.stop_gradient(guide.at(state.params, noise, x)[0]) if told else None
 
     def loss(params: Any) -> Any:
-        return elbo(program, guide, params, x, noise, negative, hyper.tilt_penalty, hyper.tilt_to_guide)
+        value, aux = elbo(program, guide, params, x, noise, negative, hyper.tilt_penalty, hyper.tilt_to_guide)
+        return value + hyper.ratio_weight * nce(program, params, drawn, base) if told else value, aux
 
     (_, aux), gradient = ppl.value_and_grad(loss, state.params, has_aux=True)
     gradient, aux, divergent = ppl.average((gradient, aux, divergent))

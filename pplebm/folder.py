@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import importlib
 import importlib.metadata
 import json
 import os
 import platform
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
@@ -111,6 +114,22 @@ def read_checkpoint(folder: Path, ppl: Any, template: Progress) -> Progress:
     return tree_fill(template, leaves)
 
 
+def read_params(folder: Path) -> dict[str, np.ndarray]:
+    """Learned parameters of a run by name, running averages where it keeps them.
+
+    Raises:
+        PplebmError: if the folder holds no checkpoint.
+    """
+    path, found = folder / CHECKPOINT, {}
+    if not path.is_file():
+        raise PplebmError(f"'{folder}' holds no checkpoint to start from; give the folder of a run.")
+    with safe_open(path, framework="numpy") as file:
+        for start in ("state/params/", "average/"):
+            names = [name for name in file.keys() if name.startswith(start)]  # noqa: SIM118
+            found |= {name.removeprefix(start): file.get_tensor(name) for name in names}
+    return found
+
+
 def append_metrics(folder: Path, rows: list[dict[str, Any]]) -> None:
     """Add rows to metrics.jsonl, but for those it has already."""
     known = read_metrics(folder)
@@ -129,6 +148,30 @@ def write_csv(folder: Path) -> Path:
         writer.writeheader()
         writer.writerows(rows)
     return path
+
+
+def tensorboard() -> ModuleType:
+    """The writer of TensorBoard's files.
+
+    Raises:
+        PplebmError: without the package.
+    """
+    try:
+        return importlib.import_module("torch.utils.tensorboard")
+    except ImportError as error:
+        raise PplebmError('these logs need TensorBoard: pip install "pplebm[tensorboard]".') from error
+
+
+def write_tensorboard(folder: Path, rows: list[dict[str, Any]]) -> None:
+    """Add rows to the folder's event files, which `tensorboard --logdir RUNS` shows."""
+    if not rows:
+        return
+    first = rows[0]["update"]  # of a resumed run: what an interrupted one wrote from there on is left out
+    with tensorboard().SummaryWriter(folder / "tensorboard", purge_step=first) as writer:
+        for row in rows:
+            for name, value in row.items():
+                if name != "update":
+                    writer.add_scalar(name, value, row["update"])
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

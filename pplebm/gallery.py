@@ -11,7 +11,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from pplebm.errors import PplebmError
@@ -156,6 +156,27 @@ def bind(
     model = ppl.bind(module, values, tuple(shape), seed)
     model.backend = backend_name  # type: ignore[attr-defined]
     return model
+
+
+def bind_guide(
+    page: ModuleType, backend_name: str, shape: tuple[int, ...], seed: int, hyper: dict[str, Any]
+) -> Callable[..., Any] | None:
+    """A page's own `guide`, as an ordinary callable of a batch; None if it has none.
+
+    A gallery page declares it as `guide(ppl, net, hyper, x)` with networks `guide_nets(hyper, shape)`; a plain file as
+    `guide(x)`.
+    """
+    guide = getattr(page, "guide", None)
+    if guide is None or not is_gallery_model(guide):
+        return guide
+    if not hasattr(page, "guide_nets"):
+        raise PplebmError(f"'{page_name(page)}' declares a guide and lacks `guide_nets(hyper, shape)`, its networks.")
+    values = override(page.Hyper(), hyper, f"page '{page_name(page)}'")
+    declared = SimpleNamespace(
+        __name__="guide", nets=page.guide_nets, model=lambda ppl, net, hyper, x, n: guide(ppl, net, hyper, x)
+    )
+    bound: Callable[..., Any] = load_backend(backend_name).bind(declared, values, shape, seed)
+    return bound
 
 
 def page_name(page: ModuleType) -> str:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import Any
+
+import numpy as np
+
+from pplebm.phases import Phases
+from pplebm.program import Program
 
 MAX_GAP = 20.0  # nats between E f(z⁺) and E f(z⁻): chains that reach the tilted prior close it
 MAX_DIVERGENT = 0.25  # share of chains with a non-finite step
 MAX_SATURATED = 0.5  # share of tilt values at their bound, where no gradient passes
+MAX_CHAIN_GAP = 3.0  # nats between E f at the ends of prior chains and at resampled base draws
+SURE = 4.0  # standard errors of that difference, and
+ENOUGH = 50  # effective base draws, from which it is believed
+N_WATCHED = 512  # chains and base draws that are compared
 SLOWER, LONGER = 0.5, 1.5  # factors of the tilt's rate and of the prior chain's length, at every intervention
 MAX_LONGER = 4  # interventions that lengthen the chain; further ones lower the rate only
 
@@ -27,6 +37,9 @@ def trouble(metrics: Mapping[str, float]) -> str:
             return f"{value:.0%} of the chains of {name.partition('_')[2] or 'the model'} had a non-finite step"
     if metrics.get("tilt_saturation", 0.0) > MAX_SATURATED:
         return f"{metrics['tilt_saturation']:.0%} of the tilt's values are at its bound"
+    gap, error = abs(metrics.get("chain_gap", 0.0)), metrics.get("chain_gap_error", 0.0)
+    if gap > max(MAX_CHAIN_GAP, SURE * error) and metrics.get("base_ess", 0.0) >= ENOUGH:
+        return f"prior chains and resampled base draws differ by {gap:.1f} nats in the mean of the tilt"
     return ""
 
 
@@ -50,3 +63,45 @@ def told(before: Any, after: Any) -> str:
     """What an intervention changed, in words."""
     changed = [f for f in before._fields if getattr(before, f) != getattr(after, f)]
     return ", ".join(f"{f} {getattr(before, f):g} -> {getattr(after, f):g}" for f in changed) or "new noise"
+
+
+def chain_gap(f_chain: np.ndarray, f_base: np.ndarray) -> dict[str, float]:
+    r"""Whether ends of chains are draws of the tilted prior, as far as the tilt itself can tell.
+
+    .. math:: \bar f(z^-) - \sum_i w_i f(z_i), \quad w_i \propto e^{f(z_i)}, \quad z_i \sim p_0
+
+    Args:
+        f_chain: the tilt at the ends of chains.
+        f_base: the tilt at base draws, which resampling by weight turns into draws of the tilted prior.
+
+    Returns:
+        The difference in nats, its standard error, and the number of effective base draws, (Σw)²/Σw².
+
+    >>> z = np.random.default_rng(0).normal(size=(2, 4000))
+    >>> found = chain_gap(2.0 * (z[0] + 2.0), 2.0 * z[1])  # the tilt 2z moves N(0, 1) to N(2, 1)
+    >>> abs(found["chain_gap"]) < 4 * found["chain_gap_error"] < 2
+    True
+    """
+    weights = np.exp(f_base - f_base.max())
+    weights /= weights.sum()
+    mean = float((weights * f_base).sum())
+    error = (f_chain.var() / len(f_chain) + (weights**2 * (f_base - mean) ** 2).sum()) ** 0.5
+    return {
+        "chain_gap": float(f_chain.mean()) - mean,
+        "chain_gap_error": float(error),
+        "base_ess": float(1.0 / (weights**2).sum()),
+    }
+
+
+def watch(program: Program, page: ModuleType, hyper: Any) -> Callable[[Any, Any], dict[str, float]]:
+    """Make a function (key, parameters) that compares prior chains of the page with resampled base draws."""
+    ppl, centred = program.ppl, program.with_coordinates("centred")
+    phases = Phases(program.with_chains(compiled=False), page, hyper)
+
+    def both(key: Any, params: Any) -> Any:
+        k_chain, k_base = ppl.split(key)
+        ends, base = phases.prior(k_chain, params, N_WATCHED), centred.draw_base(k_base, N_WATCHED, params)
+        return centred.log_tilt(params, ends), centred.log_tilt(params, base)
+
+    compiled = ppl.compiled(both)
+    return lambda key, params: chain_gap(*(ppl.to_numpy(f).astype(float) for f in compiled(key, params)))

@@ -94,6 +94,8 @@ def _save(job: Job, progress: train.Progress, rows: list[dict[str, Any]]) -> lis
         return []  # one process writes
     files.write_checkpoint(job.folder, job.program.ppl, progress)
     files.append_metrics(job.folder, rows)
+    if job.manifest.get("tensorboard", False):
+        files.write_tensorboard(job.folder, rows)
     files.write_csv(job.folder)
     files.write_manifest(job.folder, job.manifest)
     return []

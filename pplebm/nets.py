@@ -60,7 +60,19 @@ class ChannelsLast(NamedTuple):
     """(..., C, H, W) to (..., H, W, C)."""
 
 
-Layer = Dense | Reshape | Conv | ConvTransposed | ChannelsFirst | ChannelsLast
+class Recurrent(NamedTuple):
+    r"""Last state of a gated recurrent unit that reads a sequence, (..., T, C), from the state 0.
+
+    .. math:: h \leftarrow (1 - u)\, n + u\, h, \quad n = \tanh(W_n x + b_n + r\, V_n h), \quad
+              r, u = \sigma(W x + b + V h)
+
+    Rows of the weights, (3 units, C + units), are those of r, u and n, their columns those of x and h.
+    """
+
+    units: int
+
+
+Layer = Dense | Reshape | Conv | ConvTransposed | ChannelsFirst | ChannelsLast | Recurrent
 
 
 class Net(NamedTuple):
@@ -99,6 +111,10 @@ def _after(layer: Layer, at: Shape, who: str) -> Shape:
     if isinstance(layer, Dense):
         if len(at) != 1:
             raise PplebmError(f"{who} needs a vector and got shape {at}; put Reshape(({math.prod(at)},)) before it.")
+        return (layer.units,)
+    if isinstance(layer, Recurrent):
+        if len(at) != 2:
+            raise PplebmError(f"{who} needs a sequence (T, C) and got shape {at}; put a Reshape before it.")
         return (layer.units,)
     if len(at) != 3:
         raise PplebmError(f"{who} needs an image (H, W, C) and got shape {at}; put a Reshape before it.")
@@ -154,7 +170,7 @@ def conv_decoder(
     >>> [s for s in shapes(net)]
     [(32,), (1, 1, 32), (4, 4, 256), (7, 7, 128), (14, 14, 64), (28, 28, 1), (28, 28)]
     """
-    sides, channels = _pyramid(shape)
+    sides, channels = pyramid(shape)
     hidden = [min(width * 2**i, MOST_CHANNELS) for i in range(max(len(sides) - 1, 1))][::-1]
     layers: list[Layer] = [Reshape((1, 1, inputs)), ConvTransposed(hidden[0], sides[-1], activation=activation)]
     for i, (small, large) in enumerate(zip(sides[::-1], sides[-2::-1], strict=False), start=1):
@@ -186,25 +202,7 @@ def decoder(
     return mlp(inputs, shape, width, depth, activation, last)
 
 
-def conv_encoder(
-    shape: Shape, outputs: int, width: int = 64, activation: str = "leaky_relu", last: str = "linear"
-) -> Net:
-    """Convolutions from images of event shape (H, W) or (C, H, W) to vectors: `conv_decoder` backwards.
-
-    >>> shapes(conv_encoder((3, 32, 32), 10))[:3]
-    [(3, 32, 32), (32, 32, 3), (16, 16, 64)]
-    """
-    sides, channels = _pyramid(shape)
-    layers: list[Layer] = [ChannelsLast() if len(shape) == 3 else Reshape((*shape, channels))]
-    for i, large in enumerate(sides[:-1]):
-        kernel = tuple(4 if n % 2 == 0 else 3 for n in large)
-        layers.append(Conv(min(width * 2**i, MOST_CHANNELS), kernel, 2, 1, activation))  # type: ignore[arg-type]
-        channels = layers[-1].channels  # type: ignore[union-attr]
-    layers += [Reshape((math.prod(sides[-1]) * channels,)), Dense(outputs, last)]
-    return _checked(Net(tuple(shape), tuple(layers)))
-
-
-def _pyramid(shape: Shape) -> tuple[list[tuple[int, int]], int]:
+def pyramid(shape: Shape) -> tuple[list[tuple[int, int]], int]:
     """Sides of the image, halved (upwards) until they are 4 or less, and its channels."""
     if len(shape) not in (2, 3) or min(shape[-2:]) < SMALLEST:
         raise PplebmError(
@@ -225,14 +223,16 @@ def _checked(net: Net) -> Net:
 def initial_weights(net: Net, rng: np.random.Generator) -> list[dict[str, np.ndarray]]:
     """Weights and biases uniform on ±1/sqrt(fan in), layer by layer; layers without weights give an empty dict.
 
-    Weights of a `Dense` layer are (out, in), of a `Conv` (out, in, height, width), of a `ConvTransposed`
-    (in, out, height, width). Fan in is the number of terms in one output.
+    Weights of a `Dense` layer are (out, in), of a `Recurrent` one (3 units, C + units), of a `Conv` (out, in, height,
+    width), of a `ConvTransposed` (in, out, height, width). Fan in is the number of terms in one output.
     """
     weights: list[dict[str, np.ndarray]] = []
     for layer, before in zip(net.layers, shapes(net), strict=False):
         form: Shape
         if isinstance(layer, Dense):
             form, fan_in, out = (layer.units, before[0]), float(before[0]), layer.units
+        elif isinstance(layer, Recurrent):
+            form, fan_in, out = (3 * layer.units, before[1] + layer.units), float(layer.units), 3 * layer.units
         elif isinstance(layer, Conv):
             form, out = (layer.channels, before[2], *layer.kernel), layer.channels
             fan_in = float(before[2] * math.prod(layer.kernel))

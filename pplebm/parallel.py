@@ -27,6 +27,9 @@ class Parallel(Protocol):
     def around(self) -> contextlib.AbstractContextManager[Any]:
         """Surroundings of the updates: the device or devices."""
 
+    def alone(self) -> contextlib.AbstractContextManager[Any]:
+        """Inside `around`, surroundings of what this process does alone, on `local` copies."""
+
     def share(self, x: Any) -> Any:
         """The part of a batch, (B, *event), that this process works on, as the backend's array."""
 
@@ -60,6 +63,8 @@ class Alone:
 
     def around(self) -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext()
+
+    alone = around
 
     def key(self, key: Any) -> Any:
         return key

@@ -92,6 +92,9 @@ class Traced(Protocol):
     def given(self, params: Params, z: Latents, x: Array) -> dict[str, Array]:
         """Values of the observed sites when the program is called with data, at any latents of one run."""
 
+    def params_of(self, values: Mapping[str, Any]) -> Params:
+        """Parameters by name from those that the host's own SVI holds."""
+
     def write_back(self, params: Params) -> None:
         """Copy parameter values into the user's own modules."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -343,6 +343,14 @@ class Program:
     def work(self, n: int) -> int:
         """Rough number of multiplications of one density evaluation on n data: parameters times data."""
         return n * sum(math.prod(p.shape) for p in self._traced.params.values())
+
+    def params_of(self, values: Mapping[str, Any]) -> Params:
+        """Parameters by name from those that the host's own SVI holds: constrained in NumPyro, unconstrained in Pyro.
+
+        Raises:
+            PplebmError: if one is missing.
+        """
+        return self._traced.params_of(values)
 
     def write_back(self, params: Params) -> None:
         """Copy parameter values into the model's own modules and parameters, as a Pyro user expects after learning."""

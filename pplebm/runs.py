@@ -14,6 +14,7 @@ from pplebm import gallery, train
 from pplebm.data import Scaling, load_for
 from pplebm.errors import PplebmError
 from pplebm.export import to_arviz
+from pplebm.guides.guide import Guide
 from pplebm.hyper import override
 from pplebm.phases import Phases
 from pplebm.ppl import Latents
@@ -163,7 +164,12 @@ class Run:
         return {name: self.program.ppl.to_numpy(a) for name, a in arrays.items()}
 
 
-def open_run(path: str | Path, model: Callable[..., Any] | None = None, backend: str | None = None) -> Run:
+def open_run(
+    path: str | Path,
+    model: Callable[..., Any] | None = None,
+    backend: str | None = None,
+    guide: Callable[..., Any] | None = None,
+) -> Run:
     """Open a run folder; pages are taken from the copies in it, nothing is unpickled.
 
     Args:
@@ -172,6 +178,7 @@ def open_run(path: str | Path, model: Callable[..., Any] | None = None, backend:
             take the learned weights.
         backend: open a run of a gallery page in the other language. Weights, hyperparameters and scaling carry over;
             the random numbers, and so single draws, do not.
+        guide: the callable, for a run that was fitted with one of its own.
 
     Raises:
         PplebmError: if there is no run, no checkpoint, or the pages and the checkpoint do not match.
@@ -180,13 +187,15 @@ def open_run(path: str | Path, model: Callable[..., Any] | None = None, backend:
     manifest = files.read_manifest(folder)
     if backend is not None and backend != manifest["backend"]:
         manifest = _in_other_language(manifest, backend)
-    program, page, hyper = rebuild(folder, manifest, model)
+    program, page, hyper = rebuild(folder, manifest, model, guide)
     x = program.ppl.asarray(np.zeros((hyper.batch_size, *manifest["data"]["event_shape"])))
     template = train.begin(page, program, x, hyper, manifest["seed"], manifest["data"]["n_train"], manifest["ema"] > 0)
     progress = files.read_checkpoint(folder, program.ppl, template)
     params = progress.average or progress.state.params
     if model is not None:
         program.write_back(params)
+    if guide is not None:
+        program.guide.write_back(params)
     return Run(folder, manifest | {"updates": progress.update}, program.with_params(params), page, hyper, params)
 
 
@@ -199,8 +208,15 @@ def _in_other_language(manifest: dict[str, Any], backend: str) -> dict[str, Any]
     return manifest | {"backend": backend, "chains": {"compiled": False, "precision": "full"}}
 
 
-def rebuild(folder: Path, manifest: dict[str, Any], model: Any = None) -> tuple[Program, ModuleType, Any]:
+def rebuild(
+    folder: Path, manifest: dict[str, Any], model: Any = None, guide: Any = None
+) -> tuple[Program, ModuleType, Any]:
     """Program, algorithm page and hyperparameters of a run, from the copies in its folder."""
+    if manifest.get("has_own_guide", False) != (guide is not None):
+        raise PplebmError(
+            f"'{folder}' was fitted with{'out' * (guide is not None)} a guide of its own; open it with "
+            f"open_run(path{', ..., guide=...' * (guide is None)})."
+        )
     seed, shape = manifest["seed"], tuple(manifest["data"]["event_shape"])
     if model is None:
         if manifest["model"]["page"] is None:
@@ -208,11 +224,17 @@ def rebuild(folder: Path, manifest: dict[str, Any], model: Any = None) -> tuple[
         model_page = gallery.load_copy(folder / manifest["model"]["page"]["file"], manifest["model"]["home"], seed)
         hyper = manifest["model"]["hyper"]
         model = gallery.bind(model_page, manifest["backend"], shape=shape, seed=seed, **hyper)
+        guide = guide or gallery.bind_guide(model_page, manifest["backend"], shape, seed, hyper)
     page = gallery.load_copy(folder / manifest["inference"]["page"]["file"], manifest["inference"]["home"], seed)
     hyper = override(page.Hyper(), manifest["inference"]["hyper"], "the algorithm page of this run")
     example = np.load(folder / "example.npy", allow_pickle=False)
-    program = Program(model, data=example, seed=seed, backend=manifest["backend"])
+    program = with_guide(Program(model, data=example, seed=seed, backend=manifest["backend"]), guide)
     return program.with_chains(precision=manifest["chains"]["precision"]), page, hyper
+
+
+def with_guide(program: Program, guide: Callable[..., Any] | None) -> Program:
+    """The program with a guide of the user's, if there is one."""
+    return program if guide is None else program.with_guide(Guide(program, guide))
 
 
 def _count(n: Any) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 from collections.abc import Callable, Iterator
@@ -18,6 +19,8 @@ from pplebm.program import Program
 from pplebm.tree import tree_leaves, tree_map
 
 GOOD_EVERY = 50  # updates between the states kept for roll-back
+WATCH_EVERY = 100  # updates between comparisons of prior chains with resampled base draws
+NOT_FINITE = "it was not finite; new noise"
 MAX_ROLLBACKS = 10  # in one run; more means that the settings, not bad luck, are to blame
 
 
@@ -90,22 +93,17 @@ def updates(
     Raises:
         PplebmError: after ten roll-backs, when the batch size exceeds the data, or when processes drift apart.
     """
-    ppl, per_epoch, epoch = program.ppl, len(train) // hyper.batch_size, -1
-    stream = int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> np.uint64(1))
-    by_row, group, first = keeps_rows(page), group or Alone(ppl.asarray), True
+    ppl, by_row, group = program.ppl, keeps_rows(page), group or Alone(program.ppl.asarray)
     if by_row and group.size > 1:
         raise PplebmError(f"{page.__name__.rsplit('.', 1)[-1]} keeps a chain per datum, on one device; drop --devices.")
-    step, made_for = None, -1
-    order: list[np.ndarray] = batches(len(train), hyper.batch_size, seed, 0)
+    stream = int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    draw, first, made_for = _rows(len(train), hyper.batch_size, seed), True, -1
     while True:
-        if progress.update // per_epoch != epoch:
-            epoch = progress.update // per_epoch
-            order = batches(len(train), hyper.batch_size, seed, epoch)
-        rows = order[progress.update % per_epoch]
-        x, more = group.share(train[rows]), {"rows": ppl.asarray(rows)} if by_row else {}
         if progress.n_gentler != made_for:
-            step, made_for = _step(page, program, holding.gentler(hyper, progress.n_gentler)), progress.n_gentler
-        assert step is not None
+            now, made_for = holding.gentler(hyper, progress.n_gentler), progress.n_gentler
+            step, watch = _step(page, program, now), holding.watch(program, page, now)
+        rows = draw(progress.update)
+        x, more = group.share(train[rows]), {"rows": ppl.asarray(rows)} if by_row else {}
         key = ppl.key((stream + 1000003 * progress.update + progress.n_rollbacks) % 2**63)
         state, info = step(group.key(key), progress.state, x, more)
         if first:
@@ -114,24 +112,40 @@ def updates(
         metrics = {name: float(value) for name, value in info._asdict().items()}
         update = progress.update + 1
         finite = all(map(math.isfinite, metrics.values())) and _finite(ppl, state)
-        if finite and not (reason := holding.trouble(metrics)):
-            keep = update % GOOD_EVERY == 0
-            good, good_update = (state, update) if keep else (progress.good, progress.good_update)
-            decay = min(ema, (1 + update) / (10 + update))  # early averages forget the start
-            new = lambda a, b, decay=decay: decay * a + (1.0 - decay) * b
-            average = tree_map(new, progress.average, state.params) if ema else ()
-            progress = progress._replace(update=update, state=state, good=good, good_update=good_update)
-            progress = progress._replace(average=average)
+        if finite and program.tilts and update % WATCH_EVERY == 0:
+            with group.alone():
+                metrics |= watch(key, group.local(state.params))
+        reason = holding.trouble(metrics) if finite else NOT_FINITE
+        if not reason:
+            progress = _kept(progress, update, state, ema)
             yield progress, Event(metrics, None)
             continue
         progress = _roll_back(progress, update, metrics)
         if finite:
-            before = holding.gentler(hyper, progress.n_gentler)
             progress = progress._replace(n_gentler=progress.n_gentler + 1)
-            reason += f"; {holding.told(before, holding.gentler(hyper, progress.n_gentler))}"
-        else:
-            reason = "it was not finite; new noise"
+            reason += f"; {holding.told(now, holding.gentler(hyper, progress.n_gentler))}"
         yield progress, Event(metrics, progress.good_update, reason)
+
+
+def _rows(n: int, batch_size: int, seed: int) -> Callable[[int], np.ndarray]:
+    """Numbers of the data of an update's batch: every epoch goes through all of them once."""
+    per_epoch = n // batch_size
+    order = functools.lru_cache(maxsize=1)(lambda epoch: batches(n, batch_size, seed, epoch))
+    return lambda update: order(update // per_epoch)[update % per_epoch]
+
+
+def _kept(progress: Progress, update: int, state: Any, ema: float) -> Progress:
+    """Progress after an update that went well."""
+    keep = update % GOOD_EVERY == 0
+    decay = min(ema, (1 + update) / (10 + update))  # early averages forget the start
+    average = tree_map(lambda a, b: decay * a + (1.0 - decay) * b, progress.average, state.params) if ema else ()
+    return progress._replace(
+        update=update,
+        state=state,
+        good=state if keep else progress.good,
+        good_update=update if keep else progress.good_update,
+        average=average,
+    )
 
 
 def _step(page: ModuleType, program: Program, hyper: Any) -> Callable[..., Any]:

@@ -26,6 +26,7 @@ LAYERS = {
     "data": 4,
     "fitting": 4,
     "holding": 4,
+    "jobs": 4,
     "learning": 4,
     "phases": 4,
     "scores": 4,
@@ -45,6 +46,8 @@ LAYERS = {
     "prediction": 2,
     "sampling": 2,
     "program": 1,
+    "encoders": 0,
+    "flows": 0,
     "nets": 0,  # layers as data, which the backends build
     "ppl": 0,
     "parallel": 0,

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import pplebm
-from pplebm import nets
+from pplebm import encoders, nets
 from pplebm.errors import PplebmError
 from pplebm.nets import ChannelsFirst, ChannelsLast, Conv, ConvTransposed, Dense, Net, Reshape
 
@@ -27,7 +27,9 @@ CASES = {
     "channels": Net((3, 4, 5), (ChannelsLast(), Conv(2, (3, 3), 1, 1), ChannelsFirst())),
     "decoder": nets.conv_decoder(3, (7, 10), width=3),
     "decoder in colour": nets.conv_decoder(2, (3, 8, 8), width=2, last="tanh"),
-    "encoder": nets.conv_encoder((2, 9, 6), 4, width=3),
+    "series": encoders.series_encoder((13, 2), 4, width=3),
+    "recurrent": encoders.recurrent_encoder((6, 2), 4, width=3),
+    "encoder": encoders.conv_encoder((2, 9, 6), 4, width=3),
 }
 
 
@@ -49,6 +51,21 @@ def inputs_of(net, *lead):
 def applied(ppl, net, weights, a):
     layers = importlib.import_module(f"pplebm.backends.{ppl.name}.layers")
     return layers.apply(net, {n: ppl.asarray(w) for n, w in weights.items()}, ppl.asarray(a))
+
+
+def test_the_recurrent_layer_is_the_cell_of_torch_step_by_step(ppl):
+    net = Net((7, 2), (nets.Recurrent(3),))
+    weights, a = weights_of(net), inputs_of(net, 4)
+    cell = torch.nn.GRUCell(2, 3)
+    with torch.no_grad():
+        cell.weight_ih.copy_(torch.as_tensor(weights["weight_0"][:, :2]))
+        cell.weight_hh.copy_(torch.as_tensor(weights["weight_0"][:, 2:]))
+        cell.bias_ih.copy_(torch.as_tensor(weights["bias_0"]))
+        cell.bias_hh.zero_()
+        h = torch.zeros(4, 3)
+        for t in range(7):
+            h = cell(torch.as_tensor(a[:, t]), h)
+    np.testing.assert_allclose(ppl.to_numpy(applied(ppl, net, weights, a)), h.numpy(), rtol=1e-12)
 
 
 def by_loops(layer, a, weight, bias):
@@ -137,7 +154,7 @@ def test_our_gradient_can_be_differentiated_again():
 @pytest.mark.parametrize("shape", [(4, 4), (8, 8), (28, 28), (3, 32, 32), (1, 64, 64), (5, 30), (4, 40)])
 def test_decoders_and_encoders_reach_every_shape(shape):
     assert nets.shapes(nets.conv_decoder(5, shape, width=2))[-1] == shape
-    assert nets.shapes(nets.conv_encoder(shape, 6, width=2))[-1] == (6,)
+    assert nets.shapes(encoders.conv_encoder(shape, 6, width=2))[-1] == (6,)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -165,7 +182,7 @@ def _linear(layer):
         (lambda: nets.shapes(Net((2, 2, 1), (Conv(1, (5, 5)),))), "would make -2 x -2 pixels of 2 x 2"),
         (lambda: nets.shapes(Net((2, 2, 1), (Conv(1, (2, 2), 0),))), "stride must be positive"),
         (lambda: nets.conv_decoder(3, (7,)), r"images of shape \(H, W\)"),
-        (lambda: nets.conv_encoder((3, 2, 8), 3), "sides of 4 or more"),
+        (lambda: encoders.conv_encoder((3, 2, 8), 3), "sides of 4 or more"),
         (lambda: nets.mlp(3, 2, activation="relu"), "activation 'relu' is not known"),
         (lambda: pplebm.bind("joint_ebm", "pyro", shape=(8, 8), decoder="cnn"), "decoder 'cnn' is not known"),
         (lambda: pplebm.bind("joint_ebm", "pyro", shape=(8,), decoder="conv"), "use `mlp`"),

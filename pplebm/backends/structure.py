@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from pplebm.errors import PplebmError
@@ -172,3 +172,18 @@ def weighed(terms: dict[str, Any], tilts: frozenset[str], tilt_strength: Any = N
         term if tilt_strength is None or name not in tilts else tilt_strength * term for name, term in terms.items()
     ]
     return sum(parts[1:], parts[0])
+
+
+def all_there(wanted: Iterable[str], found: Mapping[str, Any]) -> list[str]:
+    """Names of a program's parameters, all of which are found.
+
+    Raises:
+        PplebmError: naming those that are not.
+    """
+    missing = [name for name in wanted if name not in found]
+    if missing:
+        raise PplebmError(
+            f"the program's parameters {', '.join(missing)} are not among those given, {', '.join(found) or 'none'}; "
+            f"give the model that the program was made of."
+        )
+    return list(wanted)

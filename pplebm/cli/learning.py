@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from tqdm import tqdm
 
 from pplebm.cli.group import settings
 from pplebm.errors import PplebmError
@@ -18,8 +21,9 @@ if TYPE_CHECKING:
 SHOWN = ("log_likelihood", "energy_gap", "tilt_positive", "tilt_negative", "held_out_error", "seconds")
 NEW_RUN_ONLY = (  # options that a run has settled
     "inference", "seed", "seeds", "pairs", "backend", "compiled", "precision", "devices", "nodes", "strategy", "ema",
-    "patience",
+    "patience", "start", "tensorboard",
 )  # fmt: skip
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 OPTIONS = {"pairs": "--set", "compiled": "--compile"}  # where option and field have other names
 
 
@@ -38,8 +42,11 @@ OPTIONS = {"pairs": "--set", "compiled": "--compile"}  # where option and field 
 @click.option("--steps", type=click.IntRange(1), help="Number of updates.  [default: the algorithm's own]")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
 @click.option("--seeds", metavar="FIRST..LAST", help="Fit once for each seed, and tell means and spreads.")
+@click.option("--jobs", default=1, show_default=True, type=click.IntRange(1), help="Seeds fitted at once.")
 @click.option("--ema", default=0.0, show_default=True, help="Decay of a running average of the parameters.")
 @click.option("--patience", default=0, show_default=True, help="Evaluations without progress before an early stop.")
+@click.option("--start", type=click.Path(), help="Run whose parameters this one begins with, for instance its twin.")
+@click.option("--tensorboard", is_flag=True, help="Write the metrics for TensorBoard as well.")
 @click.option("--set", "pairs", multiple=True, metavar="NAME=VALUE", help="Change a hyperparameter; repeatable.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out; nothing else need be given.")
 @click.option("--no-report", is_flag=True, help="Do not write report.html.")
@@ -57,7 +64,8 @@ def fit(context: click.Context, model: str | None, resume: bool, no_report: bool
         raise PplebmError("fit needs a page or a file, for instance `pplebm fit joint_ebm`; see `pplebm list`.")
     elif options["seeds"] is not None:
         seeds, out = _seeds(options["seeds"]), options["out"]
-        runs = [_new(model, changes, options | {"seed": n, "out": out and f"{out}-seed{n}"}) for n in seeds]
+        wishes = [options | {"seed": n, "out": out and f"{out}-seed{n}"} for n in seeds]
+        runs = _at_once(model, changes, wishes, options["jobs"])
         for run in runs:
             finish(run, not no_report)
         return _compare(runs)
@@ -69,11 +77,42 @@ def fit(context: click.Context, model: str | None, resume: bool, no_report: bool
 def _new(model: str, changes: dict[str, Any], options: dict[str, Any]) -> Run:
     from pplebm.fitting import fit as learn
 
-    names = ("data_dir", "backend", "compiled", "precision", "devices", "nodes", "strategy", "ema", "patience")
+    names = (
+        "data_dir", "backend", "compiled", "precision", "devices", "nodes", "strategy", "ema", "patience", "start",
+        "tensorboard",
+    )  # fmt: skip
     return learn(
         model, options["data"] or "digits", options["inference"], options["out"], options["seed"], options["steps"],
         changes, **{name: options[name] for name in names},
     )  # fmt: skip
+
+
+def _at_once(model: str, changes: dict[str, Any], wishes: list[dict[str, Any]], jobs: int) -> list[Run]:
+    """A run for every wish, `jobs` of them at a time, each in a process of its own that shares the cores evenly."""
+    if jobs == 1:
+        return [_new(model, changes, wish) for wish in wishes]
+    from pplebm.runs import open_run
+
+    threads = str(max(1, (os.cpu_count() or 1) // jobs))
+    before = {name: os.environ.get(name) for name in THREADS}
+    os.environ |= dict.fromkeys(THREADS, threads)  # read when a process begins
+    try:
+        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+            waiting = [pool.submit(_folder_of_new, model, changes, wish) for wish in wishes]
+            try:
+                for done in tqdm(as_completed(waiting), total=len(waiting), unit="seed", disable=None):
+                    done.result()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)  # those that have not begun
+                raise
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
+    return [open_run(done.result()) for done in waiting]
+
+
+def _folder_of_new(model: str, changes: dict[str, Any], wish: dict[str, Any]) -> Path:
+    return _new(model, changes, wish).path
 
 
 def _seeds(text: str) -> list[int]:

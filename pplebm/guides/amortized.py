@@ -7,15 +7,15 @@ from types import SimpleNamespace
 from typing import Any
 
 from pplebm import nets
+from pplebm.encoders import encoder as encoding
 from pplebm.errors import PplebmError
+from pplebm.flows import Flow
 from pplebm.guides.guide import Guide
-from pplebm.nets import Net, Shape
+from pplebm.nets import Net
 from pplebm.ppl import Site
 from pplebm.program import Program
 
 FAMILIES = ("mean_field", "ladder", "top_down")
-ENCODERS = ("dense", "conv")
-SMALLEST_IMAGE = 16  # pixels a side, from which a convolutional encoder is the default
 SCALE_FLOOR = 0.01  # least standard deviation of q, far below that of any posterior worth a guide
 
 
@@ -27,9 +27,10 @@ def amortized(
     depth: int = 2,
     channels: int = 32,
     activation: str = "silu",
+    n_transforms: int = 0,
     seed: int = 0,
 ) -> Guide:
-    r"""Derive a guide from the latent sites of a program: normal in their unconstrained coordinates, scales learned.
+    r"""Derive a guide from the latent sites of a program: normals or flows in their unconstrained coordinates.
 
     With z1 the site that the program draws last, next to the data, and zL the one it draws first:
 
@@ -41,10 +42,12 @@ def amortized(
 
     Args:
         program: any program whose latents all stand in the data plate; constrained supports are fine.
-        encoder: "dense", "conv", or a net of your own from the data's shape to a vector; by default convolutions for
-            images from 16 pixels a side on, and perceptrons for all else.
+        encoder: "dense", "conv", "series" or "recurrent", see `pplebm.encoders.encoder`, or a net of your own from
+            the data's shape to a vector; chosen by the data's shape if left out.
         family: see above.
         width, depth, channels, activation: of the nets; the vector that an encoder gives has `width` entries.
+        n_transforms: of a flow (`pplebm.flows`) in the place of every normal; 0 keeps the normals. Sites of one number
+            stay normal. In Pyro flows need zuko, `pip install "pplebm[flows]"`.
         seed: of the initial weights.
 
     Raises:
@@ -64,25 +67,13 @@ def amortized(
         raise PplebmError(f"family '{family}' is not known; choose one of {', '.join(FAMILIES)}.")
     program.refuse_global_latents("a derived guide")
     sites, ppl = program.latents[::-1], program.ppl
-    first = _encoder(encoder, tuple(program.example.shape[1:]), width, depth, channels, activation)
-    declared = _nets(family, sites, first, width, depth, activation)
+    shape = tuple(program.example.shape[1:])
+    first = encoder if isinstance(encoder, Net) else encoding(encoder, shape, width, width, depth, channels, activation)
+    declared = _nets(family, sites, first, width, depth, activation) | _flows(sites, width, n_transforms)
     page = SimpleNamespace(
         __name__="guide", nets=lambda hyper, shape: declared, model=_declaration(family, sites, program.plate)
     )
-    return Guide(program, ppl.bind(page, None, tuple(program.example.shape[1:]), seed), is_unconstrained=True)
-
-
-def _encoder(wanted: str | Net | None, shape: Shape, width: int, depth: int, channels: int, activation: str) -> Net:
-    if isinstance(wanted, Net):
-        return wanted
-    if wanted is None:
-        wanted = "conv" if len(shape) in (2, 3) and min(shape[-2:]) >= SMALLEST_IMAGE else "dense"
-    if wanted not in ENCODERS:
-        raise PplebmError(f"encoder '{wanted}' is not known; choose one of {', '.join(ENCODERS)}, or give a Net.")
-    if wanted == "conv":
-        return nets.conv_encoder(shape, width, channels, activation, last=activation)
-    inner = nets.mlp(math.prod(shape), width, width, max(depth - 1, 0), activation, last=activation)
-    return Net(shape, (nets.Reshape((math.prod(shape),)), *inner.layers))
+    return Guide(program, ppl.bind(page, None, shape, seed), is_unconstrained=True)
 
 
 def _size(site: Site) -> int:
@@ -91,7 +82,7 @@ def _size(site: Site) -> int:
 
 def _nets(
     family: str, sites: tuple[Site, ...], encoder: Net, width: int, depth: int, activation: str
-) -> dict[str, Net]:
+) -> dict[str, Any]:
     """Networks as data; `sites` bottom-up."""
     features = nets.shapes(encoder)[-1]
     if len(features) != 1:
@@ -109,11 +100,27 @@ def _nets(
     return found
 
 
+def _flows(sites: tuple[Site, ...], width: int, n_transforms: int) -> dict[str, Flow]:
+    if n_transforms < 0:
+        raise PplebmError(f"n_transforms must be 0, for normals, or positive, got {n_transforms}.")
+    found = {}
+    for site in sites if n_transforms else ():
+        if len(site.shape) > 1:
+            raise PplebmError(
+                f"latent '{site.name}' has shape {site.shape}; a flow needs a vector, normals (n_transforms=0) do not."
+            )
+        if _size(site) > 1:
+            found[f"flow_{site.name}"] = Flow(site.shape[0], width, n_transforms, SCALE_FLOOR)
+    return found
+
+
 def _declaration(family: str, sites: tuple[Site, ...], plate: str) -> Any:
     """The guide as a page's model; `sites` bottom-up."""
 
-    def draw(ppl: Any, site: Site, h: Any) -> Any:
+    def draw(ppl: Any, net: Any, site: Site, h: Any) -> Any:
         size = _size(site)
+        if f"flow_{site.name}" in net:
+            return ppl.sample(site.name, net[f"flow_{site.name}"](h))
         mean, scale = h[..., :size], ppl.softplus(h[..., size:]) + SCALE_FLOOR
         shape = (len(h), *site.shape)
         normal = ppl.dist.Normal(mean.reshape(shape), scale.reshape(shape)).to_event(len(site.shape))
@@ -128,12 +135,12 @@ def _declaration(family: str, sites: tuple[Site, ...], plate: str) -> Any:
                     features.append(net[f"up_{site.name}"](features[-1]))
                 above: Any = 0.0
                 for i in range(len(sites) - 1, -1, -1):
-                    z = draw(ppl, sites[i], net[f"q_{sites[i].name}"](features[i] + above))
+                    z = draw(ppl, net, sites[i], net[f"q_{sites[i].name}"](features[i] + above))
                     above = net[f"lift_{sites[i].name}"](z) if i else 0.0
                 return
             below = h
             for site in sites:
-                z = draw(ppl, site, net[f"q_{site.name}"](below))
+                z = draw(ppl, net, site, net[f"q_{site.name}"](below))
                 below = z if family == "ladder" else h
 
     return model

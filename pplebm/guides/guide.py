@@ -87,6 +87,10 @@ class Guide:
         """log q(z|x), (B,), at latents in the model's centred coordinates."""
         return self._centred.total(self._centred.log_terms(self._own(params), z, x))
 
+    def write_back(self, params: Params) -> None:
+        """Copy parameter values into the guide's own modules and parameters."""
+        self._centred.write_back(self._own(params))
+
     def _own(self, params: Params) -> Params:
         return {name: params[PREFIX + name] for name in self._centred.params}
 

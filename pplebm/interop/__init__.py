@@ -1,1 +1,4 @@
-"""pplebm's kernels inside the hosts' own machinery: `pplebm.interop.pyro` and `pplebm.interop.numpyro`."""
+"""Kernels for the hosts' `MCMC` and losses for their `SVI`.
+
+`pplebm.interop.pyro`, `pplebm.interop.numpyro`; `pplebm.interop.pyro_svi`, `pplebm.interop.numpyro_svi`.
+"""

@@ -11,7 +11,7 @@ def norm(gradient: Params, like: Array) -> Array:
     """Euclidean norm over all parameters, a scalar; zero for none, of the kind of the scalar `like`."""
     total = 0.0 * like
     for g in gradient.values():
-        total = total + (g**2).sum()
+        total = total + g.reshape(-1) @ g.reshape(-1)  # compiles faster than a sum of squares
     return total**0.5
 
 

@@ -14,8 +14,10 @@ from numpyro.distributions.distribution import Unit
 
 from pplebm import nets
 from pplebm.backends.numpyro.arrays import asarray
+from pplebm.backends.numpyro.flows import built
 from pplebm.backends.numpyro.layers import apply
 from pplebm.errors import PplebmError
+from pplebm.flows import Flow
 
 sample = numpyro.sample
 plate = numpyro.plate
@@ -57,7 +59,9 @@ def bind(page: Any, hyper: Any, shape: tuple[int, ...], seed: int) -> Callable[.
     import pplebm.backends.numpyro as ppl
 
     rng = np.random.default_rng(seed)
-    declared = page.nets(hyper, shape)
+    found = page.nets(hyper, shape)
+    declared = {name: net for name, net in found.items() if not isinstance(net, Flow)}
+    flows = {n: built(net, n, seed + i) for i, (n, net) in enumerate(found.items()) if isinstance(net, Flow)}
     initial = {
         name: {f"{kind}_{i}": asarray(array) for i, layer in enumerate(layers) for kind, array in layer.items()}
         for name, layers in ((name, nets.initial_weights(net, rng)) for name, net in declared.items())
@@ -67,7 +71,7 @@ def bind(page: Any, hyper: Any, shape: tuple[int, ...], seed: int) -> Callable[.
         functions = {
             name: partial(apply, net, {k: numpyro.param(f"{name}.{k}", v) for k, v in initial[name].items()})
             for name, net in declared.items()
-        }
+        } | {name: flow() for name, flow in flows.items()}
         return page.model(ppl, functions, hyper, x, n)
 
     model.__name__ = f"{page.__name__.rsplit('.', 1)[-1]}_model"

@@ -60,6 +60,9 @@ class Sharded:
     def around(self) -> contextlib.AbstractContextManager[Any]:
         return jax.set_mesh(self._mesh)
 
+    def alone(self) -> contextlib.AbstractContextManager[Any]:
+        return jax.set_mesh(_mesh_of(jax.local_devices()[:1]))
+
     def share(self, x: Any) -> jax.Array:
         rows, spread_out = np.asarray(asarray(x)), NamedSharding(self._mesh, PartitionSpec(AXIS))
         return jax.make_array_from_callback(rows.shape, spread_out, lambda at: rows[at])
@@ -126,7 +129,11 @@ def mesh(n_devices: int) -> Mesh:
             f"{n_devices} devices are wanted and JAX sees {len(there)} of kind {there[0].platform}; on a CPU set "
             f"XLA_FLAGS=--xla_force_host_platform_device_count={n_devices} before Python starts."
         )
-    return jax.make_mesh((n_devices,), (AXIS,), axis_types=(AxisType.Auto,), devices=there[:n_devices])
+    return _mesh_of(there[:n_devices])
+
+
+def _mesh_of(devices: list[Any]) -> Mesh:
+    return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
 
 
 def spread(tree: Any) -> Any:

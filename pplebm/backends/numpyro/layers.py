@@ -34,6 +34,9 @@ def apply(net: nets.Net, weights: Mapping[str, jax.Array], a: jax.Array) -> jax.
             a = jnp.moveaxis(a, -3, -1)
         else:
             weight, bias = weights[f"weight_{i}"], weights[f"bias_{i}"]
+            if isinstance(layer, nets.Recurrent):
+                a = _last_state(a.reshape(-1, *before), weight, bias).reshape(*lead, layer.units)
+                continue
             if isinstance(layer, nets.Dense):
                 a = a @ weight.T + bias
             elif isinstance(layer, nets.ConvTransposed) and before[:2] == (1, 1) and layer.padding == 0:
@@ -44,6 +47,20 @@ def apply(net: nets.Net, weights: Mapping[str, jax.Array], a: jax.Array) -> jax.
                 a = a.reshape(*lead, *a.shape[1:])
             a = ACTIVATIONS[layer.activation](a)
     return a
+
+
+def _last_state(a: jax.Array, weight: jax.Array, bias: jax.Array) -> jax.Array:
+    """Of a gated recurrent unit over (N, T, C)."""
+    units, channels = len(bias) // 3, a.shape[-1]
+
+    def step(h: jax.Array, of_input: jax.Array) -> tuple[jax.Array, None]:
+        of_state = h @ weight[:, channels:].T
+        r, u = (jax.nn.sigmoid(of_input[:, s] + of_state[:, s]) for s in (slice(units), slice(units, 2 * units)))
+        new = jnp.tanh(of_input[:, 2 * units :] + r * of_state[:, 2 * units :])
+        return (1.0 - u) * new + u * h, None
+
+    inputs = jnp.moveaxis(a @ weight[:, :channels].T + bias, 1, 0)
+    return jax.lax.scan(step, jnp.zeros((len(a), units), a.dtype), inputs)[0]
 
 
 def _from_a_pixel(a: jax.Array, weight: jax.Array) -> jax.Array:

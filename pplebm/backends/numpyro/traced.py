@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -14,7 +14,7 @@ from numpyro.primitives import Messenger
 from pplebm.backends.numpyro import sites
 from pplebm.backends.numpyro.arrays import iterate
 from pplebm.backends.numpyro.devices import gather, spread
-from pplebm.backends.structure import first_or_whole, plates_of, structure_of, weighed
+from pplebm.backends.structure import all_there, first_or_whole, plates_of, structure_of, weighed
 from pplebm.errors import PplebmError
 from pplebm.ppl import How
 
@@ -129,6 +129,10 @@ class TracedProgram:
         self.prior_params = frozenset(tilt | base)
         self.reached_params = frozenset(tilt | base | likelihood)
 
+    def params_of(self, values: Mapping[str, Any]) -> Arrays:
+        """Parameters by name from constrained ones by statement."""
+        return self._flatten({name: values[name] for name in all_there(self._statements, values)})
+
     # --- running the model
 
     def _call(self, model: Callable[..., Any], x: jax.Array, params: Arrays) -> Any:
@@ -179,7 +183,8 @@ class TracedProgram:
         key = (coordinates, x is None, tuple(leaf.shape for leaf in leaves))
         if key not in self._checked and not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
             self._checked.add(key)
-            self._check_agreement(params, z, x, coordinates)
+            with jax.ensure_compile_time_eval():  # numbers may be known while something else is being traced
+                self._check_agreement(params, z, x, coordinates)
         work = len(next(iter(z.values()))) * sum(p.size for p in params.values())
         z, x = gather((z, x), work)
         return self._jitted(params, z, x, coordinates)

@@ -12,8 +12,10 @@ import torch
 
 from pplebm import nets
 from pplebm.backends.pyro.arrays import asarray
+from pplebm.backends.pyro.flows import FlowNetwork
 from pplebm.backends.pyro.layers import apply
 from pplebm.errors import PplebmError
+from pplebm.flows import Flow
 
 sample = pyro.sample
 plate = pyro.plate
@@ -86,7 +88,9 @@ def bind(page: Any, hyper: Any, shape: tuple[int, ...], seed: int) -> Callable[.
     import pplebm.backends.pyro as ppl
 
     rng = np.random.default_rng(seed)
-    modules = {name: Network(net, rng) for name, net in page.nets(hyper, shape).items()}
+    modules: dict[str, torch.nn.Module] = {}
+    for name, net in page.nets(hyper, shape).items():
+        modules[name] = FlowNetwork(net, seed + len(modules)) if isinstance(net, Flow) else Network(net, rng)
 
     def model(x: torch.Tensor | None = None, n: int | None = None) -> Any:
         for name, module in modules.items():

@@ -61,6 +61,9 @@ class Ranks:
     def around(self) -> contextlib.AbstractContextManager[Any]:
         return torch.device(self._fabric.device)
 
+    def alone(self) -> contextlib.AbstractContextManager[Any]:
+        return contextlib.nullcontext()
+
     def share(self, x: Any) -> torch.Tensor:
         rows = len(x) // self.size
         return asarray(x[self.rank * rows : (self.rank + 1) * rows])

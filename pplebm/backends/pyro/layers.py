@@ -30,6 +30,9 @@ def apply(net: nets.Net, weights: Mapping[str, torch.Tensor], a: torch.Tensor) -
             a = a.movedim(-3, -1)
         else:
             weight, bias = weights[f"weight_{i}"], weights[f"bias_{i}"]
+            if isinstance(layer, nets.Recurrent):
+                a = _last_state(a.reshape(-1, *before), weight, bias).reshape(*lead, layer.units)
+                continue
             if isinstance(layer, nets.Dense):
                 a = functional.linear(a, weight, bias)
             elif isinstance(layer, nets.ConvTransposed) and before[:2] == (1, 1) and layer.padding == 0:
@@ -39,6 +42,14 @@ def apply(net: nets.Net, weights: Mapping[str, torch.Tensor], a: torch.Tensor) -
                 a = a.reshape(*lead, *a.shape[1:])
             a = ACTIVATIONS[layer.activation](a)
     return a
+
+
+def _last_state(a: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+    """Of a gated recurrent unit over (N, T, C)."""
+    units, channels = len(bias) // 3, a.shape[-1]
+    start, none = a.new_zeros(1, len(a), units), torch.zeros_like(bias)
+    parts = [weight[:, :channels], weight[:, channels:], bias, none]
+    return torch.gru(a, start, parts, True, 1, 0.0, False, False, True)[1][0]
 
 
 def _from_a_pixel(a: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+from pyro.contrib.zuko import ZukoToPyro
 from torch.distributions import ComposeTransform, Independent, MultivariateNormal, Normal, TransformedDistribution
 
 
@@ -35,6 +36,13 @@ def noise_of(fn: Any) -> Noise | None:
         )
     if isinstance(fn, Normal):
         return Noise(lambda u: fn.loc + fn.scale * u, lambda value: (value - fn.loc) / fn.scale)
+    if isinstance(fn, ZukoToPyro) and hasattr(fn.dist, "transform"):  # zuko's transforms lead from values to noise
+        base = noise_of(fn.dist.base)
+        if base is not None:
+            return Noise(
+                lambda u: fn.dist.transform.inv(base.to_value(u)),
+                lambda value: base.from_value(fn.dist.transform(value)),
+            )
     if isinstance(fn, TransformedDistribution):
         inner, transform = noise_of(fn.base_dist), ComposeTransform(list(fn.transforms))
         if inner is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pyro
@@ -17,7 +17,7 @@ from pplebm.backends.pyro.arrays import split
 from pplebm.backends.pyro.coordinates import to_coordinates, to_value
 from pplebm.backends.pyro.graphs import compile_graph
 from pplebm.backends.pyro.steps import Step, leaves, run_steps
-from pplebm.backends.structure import first_or_whole, plates_of, structure_of
+from pplebm.backends.structure import all_there, first_or_whole, plates_of, structure_of
 from pplebm.errors import PplebmError
 from pplebm.ppl import How
 
@@ -258,6 +258,11 @@ class TracedProgram:
 
         with torch.no_grad():
             return self._graph(("pointwise", coordinates), eager, params, z, x)
+
+    def params_of(self, values: Mapping[str, Any]) -> Tensors:
+        """Parameters by name from the unconstrained ones of a parameter store."""
+        found = {tracing.readable(name): leaf for name, leaf in values.items()}
+        return {name: found[name] for name in all_there(self.params, found)}
 
     def write_back(self, params: Tensors) -> None:
         """Copy parameter values into the user's own modules and parameters."""

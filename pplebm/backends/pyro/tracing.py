@@ -132,8 +132,13 @@ def parameters_of(trace: Any) -> dict[str, torch.Tensor]:
     for name, site in trace.nodes.items():
         if site["type"] == "param":
             value = site["value"]
-            leaves[name.replace("$$$", ".")] = value.unconstrained() if hasattr(value, "unconstrained") else value
+            leaves[readable(name)] = value.unconstrained() if hasattr(value, "unconstrained") else value
     return leaves
+
+
+def readable(name: str) -> str:
+    """Pyro's "net$$$weight" is "net.weight" here."""
+    return name.replace("$$$", ".")
 
 
 def unregistered_leaves(values: list[torch.Tensor], known: dict[str, torch.Tensor]) -> list[tuple[int, ...]]:
@@ -153,6 +158,11 @@ def unregistered_leaves(values: list[torch.Tensor], known: dict[str, torch.Tenso
     return found
 
 
-def store_scope(state: Any) -> Any:
+@contextlib.contextmanager
+def store_scope(state: Any) -> Iterator[None]:
     """A program's own parameter store, so that equal names of two programs never meet."""
-    return pyro.get_param_store().scope(state)
+    store = pyro.get_param_store()
+    with store.scope(state):
+        yield
+    for name in store.keys():  # noqa: SIM118
+        store[name]  # gives values back their link to the unconstrained ones, which a scope cuts and SVI follows

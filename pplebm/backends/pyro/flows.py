@@ -1,0 +1,54 @@
+"""Conditional flows (`pplebm.flows`) of zuko."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import pyro.distributions as dist
+import torch
+from pyro.contrib.zuko import ZukoToPyro
+from torch.distributions import constraints
+from torch.nn import functional
+
+from pplebm.errors import PplebmError
+from pplebm.flows import Flow
+
+BINS = 8  # of a spline
+
+
+class Zuko(ZukoToPyro):
+    """A distribution of zuko that can be transformed further, which Pyro's wrapper leaves out."""
+
+    support = constraints.real_vector
+
+    def rsample(self, sample_shape: Any = ()) -> torch.Tensor:
+        """Draws that gradients pass through."""
+        return self.dist.rsample(sample_shape)
+
+    def expand(self, *shape: Any, **_: Any) -> Zuko:
+        """The same with another batch shape."""
+        return Zuko(self.dist.expand(*shape))
+
+
+class FlowNetwork(torch.nn.Module):
+    """A flow with weights from a seed; called with (..., 2 size), it gives a distribution."""
+
+    def __init__(self, flow: Flow, seed: int) -> None:
+        super().__init__()
+        try:
+            zuko = importlib.import_module("zuko")
+        except ImportError as error:
+            raise PplebmError('flows in Pyro are those of zuko: pip install "pplebm[flows]", or NumPyro.') from error
+        self.flow = flow
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.inner = zuko.flows.NSF(
+                flow.size, 2 * flow.size, BINS, transforms=flow.n_transforms, hidden_features=(flow.width,), passes=2
+            )
+
+    def forward(self, h: torch.Tensor) -> Any:
+        """The law of the vector."""
+        mean, scale = h[..., : self.flow.size], functional.softplus(h[..., self.flow.size :]) + self.flow.scale_floor
+        affine = dist.transforms.AffineTransform(mean, scale, event_dim=1)
+        return dist.TransformedDistribution(Zuko(self.inner(h)), [affine])

@@ -1,0 +1,181 @@
+"""From what a user asked for to a job: pages bound, data loaded, parameters where they start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pplebm import folder as files
+from pplebm import gallery, train
+from pplebm.data import load as load_data
+from pplebm.data import names as data_names
+from pplebm.errors import PplebmError
+from pplebm.guides.guide import PREFIX
+from pplebm.hyper import override, split_between
+from pplebm.learning import Job
+from pplebm.parallel import Parallel
+from pplebm.program import Program
+from pplebm.runs import rebuild, with_guide
+
+COMPILE_FROM = 200  # updates; a shorter run would not earn back the seconds of compiling
+
+
+class Wish(NamedTuple):
+    """What the user asked for."""
+
+    model: Any
+    data: Any
+    inference: str | Path
+    seed: int
+    steps: int | None
+    hyper: dict[str, Any]
+    data_dir: str | Path | None
+    backend: str
+    compiled: bool | None
+    precision: str
+    course: dict[str, Any]  # ema, patience, tensorboard
+    guide: Callable[..., Any] | None
+    start: str | Path | None
+    resume: bool
+
+
+def _source(data: Any, data_dir: Any) -> dict[str, str | None]:
+    """Where the data can be found again: the path of a file, the folder of a named set; None for arrays."""
+    is_path = isinstance(data, (str, Path)) and data not in data_names()
+    return {
+        "path": str(Path(data).expanduser().absolute()) if is_path else None,
+        "data_dir": None if data_dir is None else str(Path(data_dir).expanduser().absolute()),
+    }
+
+
+def new_job(folder: Path, wish: Wish, together: dict[str, Any], group: Parallel) -> Job:
+    """A job that begins, its run folder with it.
+
+    Raises:
+        PplebmError: for bad input of any kind, or a folder that holds a run.
+    """
+    if (folder / files.MANIFEST).exists():
+        raise PplebmError(
+            f"'{folder}' holds a run already; choose another folder (--out, out=...), or go on with it (--resume, "
+            f"resume=True)."
+        )
+    model, inference, seed, changes, backend = wish.model, wish.inference, wish.seed, wish.hyper, wish.backend
+    data = load_data(wish.data, wish.data_dir, seed=seed)
+    page = gallery.load(inference, seed)
+    if not hasattr(page, "step"):
+        raise PplebmError(f"'{inference}' is a model page, not an algorithm; see `pplebm list`.")
+    model_page = None if callable(model) else gallery.load(model, seed)
+    if model_page is not None and not hasattr(model_page, "model"):
+        raise PplebmError(f"'{model}' is an algorithm page, not a model; see `pplebm list`.")
+    defaults = model_page.Hyper() if model_page and gallery.is_gallery_model(model_page.model) else None
+    shares = split_between(changes, {"model": defaults, "inference": page.Hyper()})
+    hyper = override(page.Hyper(), shares["inference"], f"algorithm '{gallery.page_name(page)}'")
+    shown = {} if defaults is None else override(defaults, shares["model"], f"model '{model}'")._asdict()
+    bound = model if model_page is None else gallery.bind(
+        model_page, backend, shape=data.event_shape, seed=seed, **shares["model"]
+    )  # fmt: skip
+    if hyper.batch_size > len(data.train):
+        raise PplebmError(
+            f"batch_size {hyper.batch_size} exceeds the {len(data.train)} training data; "
+            f"use --set batch_size={max(1, len(data.train) // 2)}."
+        )
+    guide = wish.guide
+    if guide is None and model_page is not None:
+        guide = gallery.bind_guide(model_page, backend, data.event_shape, seed, shares["model"])
+    program = with_guide(Program(bound, data=data.train[:5], seed=seed, backend=backend), guide)
+    updates = hyper.updates if wish.steps is None else wish.steps
+    compiled = updates >= COMPILE_FROM if wish.compiled is None else wish.compiled
+    folder.mkdir(parents=True, exist_ok=True)
+    np.save(folder / "example.npy", data.train[:5])
+    manifest = {
+        "pplebm_run": 1,
+        "versions": files.versions(),
+        "seed": seed,
+        "backend": backend,
+        "model": _page_entry(folder, "model", model_page, getattr(model, "__name__", "model"), shown),
+        "inference": _page_entry(folder, "inference", page, "", hyper._asdict()),
+        "data": {
+            "name": data.name,
+            "fingerprint": data.fingerprint,
+            "event_shape": list(data.event_shape),
+            "n_train": len(data.train),
+            "n_held_out": len(data.held_out),
+            "scaling": data.scaling.to_json(),
+            "notes": list(data.notes),
+            "source": _source(wish.data, wish.data_dir),
+        },
+        "chains": {"compiled": compiled, "precision": wish.precision},
+        "parallel": together,
+        **wish.course,
+        "has_own_guide": wish.guide is not None,
+        "rollbacks": [],
+    }
+    return Job(folder, manifest, program, page, hyper, data, group)
+
+
+def _page_entry(folder: Path, kind: str, page: ModuleType | None, name: str, hyper: dict[str, Any]) -> dict[str, Any]:
+    if page is None:
+        return {"name": name, "page": None, "home": None, "hyper": hyper, "paper": "", "deviations": []}
+    assert page.__file__ is not None
+    return {
+        "name": gallery.page_name(page),
+        "page": files.keep_page(folder, kind, gallery.source(page)),
+        "home": str(Path(page.__file__).resolve().parent),
+        "hyper": hyper,
+        "paper": getattr(page, "PAPER", ""),
+        "deviations": list(getattr(page, "DEVIATIONS", ())),
+    }
+
+
+def old_job(folder: Path, wish: Wish, group: Parallel) -> Job:
+    """A job that goes on.
+
+    Raises:
+        PplebmError: if the folder holds no run, or its data were others.
+    """
+    manifest = files.read_manifest(folder)
+    program, page, hyper = rebuild(folder, manifest, wish.model if callable(wish.model) else None, wish.guide)
+    dataset = load_data(wish.data, wish.data_dir, seed=manifest["seed"])
+    if dataset.fingerprint != manifest["data"]["fingerprint"]:
+        raise PplebmError(
+            f"the run in '{folder}' learned from '{manifest['data']['name']}', and the data given now differ; "
+            f"resume with the same data."
+        )
+    return Job(folder, manifest, program, page, hyper, dataset, group)
+
+
+def start(job: Job, wish: Wish) -> train.Progress:
+    """Progress of the last checkpoint, or before the first update.
+
+    Raises:
+        PplebmError: for a guide that the algorithm does not learn, or a start that has nothing for this model.
+    """
+    x = job.program.ppl.asarray(job.data.train[: job.hyper.batch_size])
+    begin = train.begin(
+        job.page, job.program, x, job.hyper, job.manifest["seed"], len(job.data.train), job.manifest["ema"] > 0
+    )
+    if job.manifest.get("has_own_guide", False) and not any(name.startswith(PREFIX) for name in begin.state.params):
+        name = gallery.page_name(job.page)
+        raise PplebmError(f"algorithm '{name}' learns no guide; drop guide=, or choose one that does (`pplebm list`).")
+    if not wish.resume or not (job.folder / files.CHECKPOINT).exists():
+        return begin if wish.start is None else _warm(job, begin, Path(wish.start))
+    progress = files.read_checkpoint(job.folder, job.program.ppl, begin)
+    if job.group.rank == 0:
+        files.cut_metrics(job.folder, progress.update)
+    job.manifest["rollbacks"] = [r for r in job.manifest["rollbacks"] if r["update"] <= progress.update]
+    return progress
+
+
+def _warm(job: Job, begin: train.Progress, source: Path) -> train.Progress:
+    """Progress before the first update, with another run's parameters."""
+    ppl, params, found = job.program.ppl, dict(begin.state.params), files.read_params(source)
+    shared = {n: a for n, a in found.items() if n in params and tuple(params[n].shape) == a.shape}
+    if not shared:
+        raise PplebmError(f"no parameter of the run in '{source}' has the name and shape of one of this model's.")
+    params |= {name: ppl.asarray(a) for name, a in shared.items()}
+    state = begin.state._replace(params=params)
+    return begin._replace(state=state, good=state, average=params if begin.average else ())
