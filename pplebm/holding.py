@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
@@ -17,7 +18,7 @@ MAX_SATURATED = 0.5  # share of tilt values at their bound, where no gradient pa
 MAX_CHAIN_GAP = 3.0  # nats between E f at the ends of prior chains and at resampled base draws
 SURE = 4.0  # standard errors of that difference, and
 ENOUGH = 50  # effective base draws, from which it is believed
-N_WATCHED = 512  # chains and base draws that are compared
+N_CHAINS, N_BASE = 512, 4096  # that are compared
 SLOWER, LONGER = 0.5, 1.5  # factors of the tilt's rate and of the prior chain's length, at every intervention
 MAX_LONGER = 4  # interventions that lengthen the chain; further ones lower the rate only
 
@@ -55,7 +56,7 @@ def gentler(hyper: Any, n: int) -> Any:
     if hasattr(hyper, "learning_rate_tilt"):
         changes["learning_rate_tilt"] = hyper.learning_rate_tilt * SLOWER**n
     if hasattr(hyper, "n_steps_prior"):
-        changes["n_steps_prior"] = int(hyper.n_steps_prior * LONGER ** min(n, MAX_LONGER))
+        changes["n_steps_prior"] = math.ceil(hyper.n_steps_prior * LONGER ** min(n, MAX_LONGER))
     return hyper._replace(**changes) if n else hyper
 
 
@@ -100,7 +101,7 @@ def watch(program: Program, page: ModuleType, hyper: Any) -> Callable[[Any, Any]
 
     def both(key: Any, params: Any) -> Any:
         k_chain, k_base = ppl.split(key)
-        ends, base = phases.prior(k_chain, params, N_WATCHED), centred.draw_base(k_base, N_WATCHED, params)
+        ends, base = phases.prior(k_chain, params, N_CHAINS), centred.draw_base(k_base, N_BASE, params)
         return centred.log_tilt(params, ends), centred.log_tilt(params, base)
 
     compiled = ppl.compiled(both)

@@ -244,7 +244,7 @@ def test_a_tilt_that_runs_away_is_rolled_back_slowed_and_told(program, tmp_path)
         f"the energy gap is {events[0].metrics['energy_gap']:.1f} nats; learning_rate_tilt 1 -> 0.5, "
         "n_steps_prior 10 -> 15"
     )
-    assert seen[-1].learning_rate_tilt == 0.25 and seen[-1].n_steps_prior == 22
+    assert seen[-1].learning_rate_tilt == 0.25 and seen[-1].n_steps_prior == 23
     again = train.updates(page, program, x, Rates(), 0, progress)  # a resumed run keeps to the gentler settings
     next(again)
     assert seen[-1] == seen[-2]

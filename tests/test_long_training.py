@@ -137,13 +137,21 @@ def test_fit_learns_a_guide_of_ones_own_and_opens_with_it(tmp_path, x, backend):
         guide=written(ppl),
     )  # fmt: skip
     assert {n for n in run.params if n.startswith("guide.")} == {"guide.location"}
-    assert abs(float(run.params["guide.location"])) > 1e-5
+    assert float(run.params["guide.location"]) != 0.0
     with pytest.raises(PplebmError, match="with a guide of its own"):
         pplebm.open_run(run.path)
     again = pplebm.open_run(run.path, guide=written(ppl))
     np.testing.assert_array_equal(again.reconstruct(x[:5]), run.reconstruct(x[:5]))
     with pytest.raises(PplebmError, match="learns no guide"):
-        pplebm.fit("latent_ebm", x, out=tmp_path / "b", hyper=FEW, steps=1, backend=backend, guide=written(ppl))
+        pplebm.fit(
+            "latent_ebm",
+            x,
+            out=tmp_path / "b",
+            hyper=FEW | {"latent_dim": 8},
+            steps=1,
+            backend=backend,
+            guide=written(ppl),
+        )
 
 
 def test_a_files_own_guide_is_learned_and_kept_with_the_run(tmp_path, x):
@@ -231,10 +239,10 @@ def test_the_gap_between_chains_and_resampled_draws_is_that_of_the_laws(slope):
 
 
 def test_chains_that_miss_the_tilted_prior_are_lengthened():
-    """A tilt of 3 z moves the mean of the tilt by 9 nats; one step of a chain does not get there."""
+    """The mean of the tilt slope z is slope² = 3.8 nats; one step of a chain moves it by a tenth of that."""
 
     def model(x):
-        slope = pyro.param("slope", torch.tensor(2.0))
+        slope = pyro.param("slope", torch.tensor(1.95))
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(0.0, 1.0))
             pplebm.tilt("f", slope * z)
@@ -250,7 +258,8 @@ def test_chains_that_miss_the_tilted_prior_are_lengthened():
     progress, event = events[-1]
     assert all(e.rolled_back_to is None for _, e in events[:-1])
     assert event.rolled_back_to == 50 and progress.n_gentler == 1
-    assert "prior chains and resampled base draws differ by 4" in event.reason or "differ by 3" in event.reason
+    assert "prior chains and resampled base draws differ by 3." in event.reason
+    assert "n_steps_prior 1 -> " in event.reason
     assert event.metrics["base_ess"] > holding.ENOUGH
 
 
