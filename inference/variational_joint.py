@@ -99,8 +99,8 @@ def step(ppl: Any, key: Any, state: State, program: Any, x: Any, hyper: Hyper) -
         negative, trouble = prior(ppl, k_negative, program, state.params, len(x), hyper)
         divergent = trouble.divergent
     told = hyper.ratio_weight > 0 and bool(program.tilts)
-    base = program.with_coordinates("centred").draw_base(k_base, len(x), state.params) if told else None
-    drawn = ppl.stop_gradient(guide.at(state.params, noise, x)[0]) if told else None
+    base = program.with_coordinates("centred").draw_base(k_base, len(x), state.params) if told else {}
+    drawn = ppl.stop_gradient(guide.at(state.params, noise, x)[0]) if told else {}
 
     def loss(params: Any) -> Any:
         value, aux = elbo(program, guide, params, x, noise, negative, hyper.tilt_penalty, hyper.tilt_to_guide)

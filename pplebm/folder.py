@@ -120,7 +120,7 @@ def read_params(folder: Path) -> dict[str, np.ndarray]:
     Raises:
         PplebmError: if the folder holds no checkpoint.
     """
-    path, found = folder / CHECKPOINT, {}
+    path, found = folder / CHECKPOINT, dict[str, np.ndarray]()
     if not path.is_file():
         raise PplebmError(f"'{folder}' holds no checkpoint to start from; give the folder of a run.")
     with safe_open(path, framework="numpy") as file:

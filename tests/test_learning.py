@@ -132,6 +132,13 @@ def program():
     return pplebm.Program(pplebm.bind("latent_ebm", shape=(2,), latent_dim=1))
 
 
+@pytest.fixture
+def unwatched(monkeypatch):
+    """Pages without chains to watch."""
+    monkeypatch.setattr(train, "WATCH_EVERY", 10**9)
+
+
+@pytest.mark.usefixtures("unwatched")
 def test_roll_back_to_the_last_good_state(program):
     page, x = Fragile({120}), np.zeros((8, 2), "float32")
     loop = train.updates(page, program, x, Hyper(), 0, train.begin(page, program, x, Hyper(), 0))
@@ -213,6 +220,7 @@ def test_updates_follow_from_seed_and_number_alone(program):
         assert torch.equal(value, again.state.params[name])
 
 
+@pytest.mark.usefixtures("unwatched")
 def test_a_tilt_that_runs_away_is_rolled_back_slowed_and_told(program, tmp_path):
     """A page whose energy gap grows until its rate was halved twice."""
 

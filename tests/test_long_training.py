@@ -210,6 +210,25 @@ def guide(ppl, net, hyper, x):
     assert other.posterior_latents(x[:3])["z1"].shape == z["z1"].shape
 
 
+@pytest.mark.parametrize("backend", ["pyro", "numpyro"])
+@pytest.mark.parametrize("change", [{"n_transforms": 2}, {"ratio_weight": 1.0}, {"tilt_to_guide": True}])
+def test_choices_of_the_variational_page_change_what_they_say(tmp_path, x, backend, change):
+    """Flows have weights of their own; a ratio loss moves the tilt alone; the tilt's pull moves the guide alone."""
+    hyper = {"batch_size": 8, "n_steps_prior": 2, "model.latent_dim": 4}
+    plain, changed = (
+        pplebm.fit("latent_ebm", x, "variational_joint", tmp_path / name, steps=1, hyper=h, backend=backend)
+        for name, h in (("plain", hyper), ("changed", hyper | change))
+    )
+    shared = set(plain.params) & set(changed.params)
+    to_numpy = plain.program.ppl.to_numpy
+    moved = {n.split(".")[0] for n in shared if not np.array_equal(*(to_numpy(r.params[n]) for r in (plain, changed)))}
+    own = {n.split(".")[1] for n in set(changed.params) - shared}
+    assert (moved, own) == {
+        "n_transforms": ({"guide", "decoder", "tilt"}, {"flow_z1"}), "ratio_weight": ({"tilt"}, set()),
+        "tilt_to_guide": ({"guide"}, set()),
+    }[next(iter(change))]  # fmt: skip
+
+
 # --- logs
 
 

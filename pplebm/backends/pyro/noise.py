@@ -36,12 +36,12 @@ def noise_of(fn: Any) -> Noise | None:
         )
     if isinstance(fn, Normal):
         return Noise(lambda u: fn.loc + fn.scale * u, lambda value: (value - fn.loc) / fn.scale)
-    if isinstance(fn, ZukoToPyro) and hasattr(fn.dist, "transform"):  # zuko's transforms lead from values to noise
-        base = noise_of(fn.dist.base)
+    flow: Any = fn.dist if isinstance(fn, ZukoToPyro) else None
+    if hasattr(flow, "transform"):  # zuko's transforms lead from values to noise
+        base = noise_of(flow.base)
         if base is not None:
             return Noise(
-                lambda u: fn.dist.transform.inv(base.to_value(u)),
-                lambda value: base.from_value(fn.dist.transform(value)),
+                lambda u: flow.transform.inv(base.to_value(u)), lambda value: base.from_value(flow.transform(value))
             )
     if isinstance(fn, TransformedDistribution):
         inner, transform = noise_of(fn.base_dist), ComposeTransform(list(fn.transforms))
