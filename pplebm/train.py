@@ -112,7 +112,8 @@ def updates(
         metrics = {name: float(value) for name, value in info._asdict().items()}
         update = progress.update + 1
         finite = all(map(math.isfinite, metrics.values())) and _finite(ppl, state)
-        if finite and program.tilts and update % WATCH_EVERY == 0:
+        learns_tilt = program.tilts and getattr(now, "learning_rate_tilt", 0.0) > 0
+        if finite and learns_tilt and update % WATCH_EVERY == 0:
             with group.alone():
                 metrics |= watch(key, group.local(state.params))
         reason = holding.trouble(metrics) if finite else NOT_FINITE
