@@ -35,13 +35,13 @@ def test_accumulated_gradients_make_the_step_of_their_mean(backend):
     ppl = load_backend(backend)
     program = pplebm.Program(pplebm.bind("latent_ebm", backend, shape=(3,)))
     params, rng = program.params, np.random.default_rng(0)
-    some = [{n: ppl.asarray(rng.normal(size=tuple(p.shape))) for n, p in params.items()} for _ in range(6)]
+    some = [{n: ppl.asarray(0.01 * rng.normal(size=tuple(p.shape))) for n, p in params.items()} for _ in range(6)]
     mean = lambda gs: {n: sum(g[n] for g in gs) / len(gs) for n in params}
-    plain, by_three = (short_run_mle.Hyper(updates=10**9, clip_norm=2.0, accumulate=k) for k in (1, 3))
+    plain, by_three = (short_run_mle.Hyper(updates=10**9, clip_norm=5.0, accumulate=k) for k in (1, 3))
 
-    want, adam = params, begun(ppl, params, plain)
+    want, plain_adam = params, begun(ppl, params, plain)
     for i, three in enumerate((some[:3], some[3:])):
-        want, adam, *_ = moved(program, want, mean(three), adam, i, plain)
+        want, plain_adam, *_ = moved(program, want, mean(three), plain_adam, i, plain)
     got, adam = params, begun(ppl, params, by_three)
     for i, gradient in enumerate(some):
         before = got
@@ -49,7 +49,8 @@ def test_accumulated_gradients_make_the_step_of_their_mean(backend):
         stays = all(bool((got[n] == before[n]).all()) for n in params)
         assert stays == (i % 3 < 2) and float(norm) > 0
     for name in params:
-        np.testing.assert_allclose(ppl.to_numpy(got[name]), ppl.to_numpy(want[name]), rtol=1e-5, atol=1e-7)
+        for a, b in ((got, want), (adam.adam.mean, plain_adam.mean), (adam.adam.square, plain_adam.square)):
+            np.testing.assert_allclose(ppl.to_numpy(a[name]), ppl.to_numpy(b[name]), rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)

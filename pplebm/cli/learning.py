@@ -223,13 +223,13 @@ def write_report(run: Run, data: str | None = None, data_dir: str | None = None)
 def demo(steps: int | None, out: str, seed: int, pairs: tuple[str, ...], open_it: bool) -> None:
     """Learn handwritten digits and write a report.
 
-    The model is joint_ebm, the algorithm short_run_mle, and it takes a minute or two.
+    The model is joint_ebm, the algorithm variational_joint, and it takes a minute or two.
     """
     from pplebm.fitting import fit as learn
 
     folder = unused(Path(out))
-    click.echo(f"learning joint_ebm of 8x8 digits by short_run_mle, kept in {folder}; Ctrl-C saves and stops")
-    path = finish(learn("joint_ebm", "digits", "short_run_mle", folder, seed, steps, settings(pairs)), True)
+    click.echo(f"learning joint_ebm of 8x8 digits by variational_joint, kept in {folder}; Ctrl-C saves and stops")
+    path = finish(learn("joint_ebm", "digits", "variational_joint", folder, seed, steps, settings(pairs)), True)
     click.echo(f"more draws: pplebm sample {folder} -n 64 --out {folder / 'samples.npz'}")
     if open_it and path is not None and _has_screen():
         import webbrowser

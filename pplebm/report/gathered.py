@@ -18,7 +18,7 @@ N_CHAINS = 256  # followed step by step
 N_GRID = 64  # pictures of a grid
 LENGTHEN = 3  # the followed chains run so many times longer than those of learning
 MAX_KEPT = 240  # steps of the followed chains that are looked at
-CHAIN_FIELDS = ("coordinates", "init", "n_steps_prior", "step_size_prior")
+CHAIN_FIELDS = ("n_steps_prior", "step_size_prior")
 
 
 class Draws(NamedTuple):
@@ -193,11 +193,11 @@ def _follow(run: Run) -> Chain:
     if missing:
         raise PplebmError(f"The algorithm does not run prior chains of this kind (it has no {', '.join(missing)}).")
     hyper, ppl, params = run.hyper, run.program.ppl, run.params
-    moving = run.program.with_coordinates(hyper.coordinates)
+    moving = run.program.with_coordinates(getattr(hyper, "coordinates", "noise"))  # what short runs default to
     k_start, k_run, k_base = ppl.split(ppl.key(6), 3)
-    temperature = getattr(hyper, "temperature", 1.0)
+    temperature, init = getattr(hyper, "temperature", 1.0), getattr(hyper, "init", "normal")
     kernel = langevin.langevin(ppl, hyper.step_size_prior, temperature)
-    state = kernel.init(chains.start(moving, k_start, params, N_CHAINS, hyper.init), moving.log_density(params))
+    state = kernel.init(chains.start(moving, k_start, params, N_CHAINS, init), moving.log_density(params))
     n_steps = LENGTHEN * hyper.n_steps_prior
     every = -(-n_steps // MAX_KEPT)
     _, kept = chains.record(moving, k_run, kernel, state, params, n_steps, every)
