@@ -2,7 +2,8 @@ r"""One normalizing flow per observation: the posterior of a given generator, no
 
     z = T_φᵢ(u),  u ~ N(0, I):    Δφᵢ ∝ ∇ { E_u[ log p̃(xᵢ, T(u)) ] + E_u[ log |det ∂T/∂u| ] }     for every datum i
 
-The generator and its tilt are given and stay as they are; log Z is a constant. Learn them before, by another page.
+The generator and its tilt are given and stay as they are; log Z is a constant. Learn them before, by another page,
+and begin with that run: `pplebm.fit(..., start=RUN)`.
 """
 
 import math
