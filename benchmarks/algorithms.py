@@ -18,7 +18,6 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
-from itertools import repeat
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -59,9 +58,8 @@ def fitted(page: str, seed: int, backend: str, digits: Any, tilted: bool, folder
     same = {"data": digits, "seed": seed, "hyper": {"tilted": tilted}, "backend": backend}
     start = None
     if page in GIVEN:
-        start = pplebm.fit(
-            "joint_ebm", inference=GIVEN[page], out=folder.with_name("given-" + folder.name), **same
-        ).path
+        given = folder.with_name(f"given-{folder.name}")
+        start = pplebm.fit("joint_ebm", inference=GIVEN[page], out=given, **same).path
     began = time.perf_counter()
     run = pplebm.fit("joint_ebm", inference=page, out=folder, start=start, **same)
     last = run.metrics[-20:]
@@ -137,7 +135,9 @@ def main() -> None:
         wanted = [w for w in wanted if w not in {(r["page"], r["seed"]) for r in results}]
     results = [r for r in results if (r["page"], r["seed"]) not in wanted]
     with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
-        for found in pool.map(measure, *zip(*wanted, strict=True), repeat(args.backend), repeat(args.brief)):
+        for found in pool.map(
+            measure, *zip(*wanted, strict=True), [args.backend] * len(wanted), [args.brief] * len(wanted)
+        ):
             results.append(found)
             if args.write:
                 RESULT.write_text(json.dumps(results, indent=1) + "\n")
