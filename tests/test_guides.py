@@ -126,6 +126,28 @@ def test_importance_weights_of_a_flow_average_to_the_evidence(backend, family):
     assert error < 0.03 and abs(np.log(weights.mean()) - bent_evidence(0.8)) < 4 * error
 
 
+def test_a_flow_of_zuko_in_a_written_guide():
+    import pyro
+    import torch
+    import zuko
+    from pyro.contrib.zuko import ZukoToPyro
+
+    torch.manual_seed(0)
+    ppl, flow = load_backend("pyro"), zuko.flows.MAF(2, 1, transforms=2, hidden_features=(8,))
+
+    def guide(x):
+        pyro.module("flow", flow)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", ZukoToPyro(flow(x[:, None])))
+
+    program, data = bent(ppl), torch.full((100_000,), 0.8)
+    written = Guide(program, guide)
+    z, log_q = written.draw(1, written.params, data)
+    weights = (program.log_joint(program.params, z, data) - log_q).detach().double().exp().numpy()
+    error = weights.std() / np.sqrt(len(weights)) / weights.mean()
+    assert error < 0.03 and abs(np.log(weights.mean()) - bent_evidence(0.8)) < 4 * error
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_flow_fits_what_normals_cannot(backend):
     """The gap between bound and evidence of a bent posterior, after the same learning."""

@@ -21,7 +21,8 @@ class Guide:
               \log q(z \mid x) = \log N(\epsilon) - \log |\partial z / \partial \epsilon|
 
     A guide declares the latents of the model under their own names, inside the data plate, each from a distribution
-    with noise coordinates: normal, multivariate normal, or a bijection of these. Any batch size will do.
+    with noise coordinates: normal, multivariate normal, a bijection of these, or a flow of zuko or NumPyro. Any batch
+    size will do.
 
     Args:
         model: the program whose latents are guided.

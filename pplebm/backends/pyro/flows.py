@@ -8,6 +8,7 @@ from typing import Any
 import pyro.distributions as dist
 import torch
 from pyro.contrib.zuko import ZukoToPyro
+from pyro.poutine.messenger import Messenger
 from torch.distributions import constraints
 from torch.nn import functional
 
@@ -29,6 +30,14 @@ class Zuko(ZukoToPyro):
     def expand(self, *shape: Any, **_: Any) -> Zuko:
         """The same with another batch shape."""
         return Zuko(self.dist.expand(*shape))
+
+
+class KnownFlows(Messenger):
+    """Sites drawn from Pyro's own wrapper tell their support as well."""
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if type(msg["fn"]) is ZukoToPyro:
+            msg["fn"] = Zuko(msg["fn"].dist)
 
 
 class FlowNetwork(torch.nn.Module):

@@ -12,6 +12,7 @@ from pyro.poutine.util import site_is_subsample
 from torch.distributions import constraints
 from torch.overrides import TorchFunctionMode
 
+from pplebm.backends.pyro.flows import KnownFlows
 from pplebm.backends.pyro.noise import noise_of, unwrap
 from pplebm.backends.structure import Host, axis, plates_of
 from pplebm.errors import PplebmError
@@ -65,7 +66,8 @@ def seeded(key: int) -> Iterator[None]:
 def call(model: Any, x: torch.Tensor) -> Any:
     """Run the user's model; what goes wrong in it is told as theirs, with the batch it was given."""
     try:
-        return model(x)
+        with KnownFlows():
+            return model(x)
     except PplebmError:
         raise
     except Exception as error:
