@@ -11,6 +11,7 @@ import numpy as np
 
 from pplebm import folder as files
 from pplebm import gallery, train
+from pplebm.data import Dataset
 from pplebm.data import load as load_data
 from pplebm.data import names as data_names
 from pplebm.errors import PplebmError
@@ -63,34 +64,26 @@ def new_job(folder: Path, wish: Wish, together: dict[str, Any], group: Parallel)
             f"'{folder}' holds a run already; choose another folder (--out, out=...), or go on with it (--resume, "
             f"resume=True)."
         )
-    model, inference, seed, changes, backend = wish.model, wish.inference, wish.seed, wish.hyper, wish.backend
-    data = load_data(wish.data, wish.data_dir, seed=seed)
-    page = gallery.load(inference, seed)
-    if not hasattr(page, "step"):
-        raise PplebmError(f"'{inference}' is a model page, not an algorithm; see `pplebm list`.")
-    model_page = None if callable(model) else gallery.load(model, seed)
-    if model_page is not None and not hasattr(model_page, "model"):
-        raise PplebmError(f"'{model}' is an algorithm page, not a model; see `pplebm list`.")
+    model, seed, backend = wish.model, wish.seed, wish.backend
+    data, (model_page, page) = load_data(wish.data, wish.data_dir, seed=seed), _pages(wish)
     defaults = model_page.Hyper() if model_page and gallery.is_gallery_model(model_page.model) else None
-    shares = split_between(changes, {"model": defaults, "inference": page.Hyper()})
+    shares = split_between(wish.hyper, {"model": defaults, "inference": page.Hyper()})
     hyper = override(page.Hyper(), shares["inference"], f"algorithm '{gallery.page_name(page)}'")
     shown = {} if defaults is None else override(defaults, shares["model"], f"model '{model}'")._asdict()
-    bound = model if model_page is None else gallery.bind(
-        model_page, backend, shape=data.event_shape, seed=seed, **shares["model"]
-    )  # fmt: skip
     if hyper.batch_size > len(data.train):
         raise PplebmError(
             f"batch_size {hyper.batch_size} exceeds the {len(data.train)} training data; "
             f"use --set batch_size={max(1, len(data.train) // 2)}."
         )
-    guide = wish.guide
-    if guide is None and model_page is not None:
-        guide = gallery.bind_guide(model_page, backend, data.event_shape, seed, shares["model"])
+    bound, guide = model, wish.guide
+    if model_page is not None:
+        bound = gallery.bind(model_page, backend, shape=data.event_shape, seed=seed, **shares["model"])
+        guide = guide or gallery.bind_guide(model_page, backend, data.event_shape, seed, shares["model"])
     program = with_guide(Program(bound, data=data.train[:5], seed=seed, backend=backend), guide)
-    updates = hyper.updates if wish.steps is None else wish.steps
-    compiled = updates >= COMPILE_FROM if wish.compiled is None else wish.compiled
     folder.mkdir(parents=True, exist_ok=True)
     np.save(folder / "example.npy", data.train[:5])
+    updates = hyper.updates if wish.steps is None else wish.steps
+    compiled = updates >= COMPILE_FROM if wish.compiled is None else wish.compiled
     manifest = {
         "pplebm_run": 1,
         "versions": files.versions(),
@@ -98,23 +91,39 @@ def new_job(folder: Path, wish: Wish, together: dict[str, Any], group: Parallel)
         "backend": backend,
         "model": _page_entry(folder, "model", model_page, getattr(model, "__name__", "model"), shown),
         "inference": _page_entry(folder, "inference", page, "", hyper._asdict()),
-        "data": {
-            "name": data.name,
-            "fingerprint": data.fingerprint,
-            "event_shape": list(data.event_shape),
-            "n_train": len(data.train),
-            "n_held_out": len(data.held_out),
-            "scaling": data.scaling.to_json(),
-            "notes": list(data.notes),
-            "source": _source(wish.data, wish.data_dir),
-        },
+        "data": _data_entry(data, wish),
         "chains": {"compiled": compiled, "precision": wish.precision},
         "parallel": together,
         **wish.course,
         "has_own_guide": wish.guide is not None,
+        "start": None if wish.start is None else str(Path(wish.start).expanduser().absolute()),
         "rollbacks": [],
     }
     return Job(folder, manifest, program, page, hyper, data, group)
+
+
+def _pages(wish: Wish) -> tuple[ModuleType | None, ModuleType]:
+    """Pages of the model, None for a callable, and of the algorithm."""
+    page = gallery.load(wish.inference, wish.seed)
+    if not hasattr(page, "step"):
+        raise PplebmError(f"'{wish.inference}' is a model page, not an algorithm; see `pplebm list`.")
+    model_page = None if callable(wish.model) else gallery.load(wish.model, wish.seed)
+    if model_page is not None and not hasattr(model_page, "model"):
+        raise PplebmError(f"'{wish.model}' is an algorithm page, not a model; see `pplebm list`.")
+    return model_page, page
+
+
+def _data_entry(data: Dataset, wish: Wish) -> dict[str, Any]:
+    return {
+        "name": data.name,
+        "fingerprint": data.fingerprint,
+        "event_shape": list(data.event_shape),
+        "n_train": len(data.train),
+        "n_held_out": len(data.held_out),
+        "scaling": data.scaling.to_json(),
+        "notes": list(data.notes),
+        "source": _source(wish.data, wish.data_dir),
+    }
 
 
 def _page_entry(folder: Path, kind: str, page: ModuleType | None, name: str, hyper: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import pplebm
 from pplebm import folder as files
 from pplebm import report
 from pplebm.data import load
-from pplebm.report import figures, gathered, page, tables
+from pplebm.report import figures, gathered, page, reproduce, tables
 from pplebm.report.gathered import effective_size, reweighted
 
 SECTIONS = ("figures", "curves", "samples", "chains", "latents", "reproduce")
@@ -71,6 +72,19 @@ def written(run, data=None):
         assert min(pixels.shape[:2]) > 50 and pixels[..., :3].std() > 0
     assert "Traceback" not in shown.words and "nan" not in shown.words.split()
     return shown
+
+
+def test_the_command_names_what_is_not_at_its_default(tmp_path):
+    first = pplebm.fit("latent_ebm", out=tmp_path / "first", steps=2, hyper=SHORT)
+    words = reproduce.footer(SimpleNamespace(run=first))
+    assert "--steps 2 --set" in words and "--backend" not in words and "--no-compile" not in words
+    run = pplebm.fit("latent_ebm", out=tmp_path / "run", steps=250, hyper=SHORT, backend="numpyro", ema=0.5, patience=1,
+                     start=first.path)  # fmt: skip
+    words = reproduce.footer(SimpleNamespace(run=run))
+    assert f"--backend numpyro --ema 0.5 --patience 1 --start {tmp_path}/first" in words
+    manifest = run.manifest | {"backend": "pyro", "chains": {"compiled": False, "precision": "bf16"}}
+    words = reproduce.footer(SimpleNamespace(run=SimpleNamespace(**vars(run) | {"manifest": manifest})))
+    assert "--precision bf16" in words and "--no-compile" in words
 
 
 def test_images(tmp_path):

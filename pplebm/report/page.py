@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from pplebm.report import figures, tables
+from pplebm.report import figures, reproduce, tables
 from pplebm.report.gathered import LENGTHEN, N_CHAINS, Draws, Material, is_image
 from pplebm.report.style import CSS
 
@@ -60,7 +60,7 @@ def html(m: Material, diagnosis: str = "") -> str:
         ("samples", "Data and samples", "".join(_samples(m))),
         ("chains", "Prior chains", "".join(_chains(m))),
         ("latents", "Latents", "".join(_latents(m))),
-        ("reproduce", "How to reproduce", tables.footer(m)),
+        ("reproduce", "How to reproduce", reproduce.footer(m)),
     ]
     names = [(name, heading) for name, heading, _ in sections]
     if diagnosis:

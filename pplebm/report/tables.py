@@ -1,20 +1,15 @@
-"""The parts of the page that are words and numbers: header, table of figures, how to reproduce."""
+"""The parts of the page that are words and numbers: header and table of figures."""
 
 from __future__ import annotations
 
-import hashlib
 import html as markup
 import math
-import shlex
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pplebm import gallery
-from pplebm.errors import PplebmError
 from pplebm.report import figures
-from pplebm.report.gathered import N_BASE, Material, data_source, effective_size, reweighted
+from pplebm.report.gathered import N_BASE, Material, effective_size, reweighted
 
 OF_TILT = {"energy_gap", "tilt_positive", "tilt_negative", "grad_norm_tilt", "divergent_negative", "tamed_negative"}
 
@@ -58,7 +53,7 @@ def header(m: Material) -> str:
     shape = f"{shape} columns" if len(entry["event_shape"]) == 1 else f"each {shape}"
     sizes = f"{entry['n_train']:,} for learning, {entry['n_held_out']:,} held out, {shape}"
     updates = f"{run['updates']:,}"
-    if run["updates"] < (target := _target(run)):
+    if run["updates"] < (target := target_of(run)):
         updates += f" of {target:,}: learning was stopped early"
     facts: list[tuple[str, str]] = [
         ("Model", _cited(run["model"])),
@@ -86,7 +81,7 @@ def header(m: Material) -> str:
     return "<dl>" + "".join(f"<dt>{name}</dt><dd>{text}</dd>" for name, text in facts) + "</dl>"
 
 
-def _target(run: dict[str, Any]) -> int:
+def target_of(run: dict[str, Any]) -> int:
     """Updates the run was to take."""
     return int(run["inference"]["hyper"].get("updates", run["updates"]))
 
@@ -225,68 +220,3 @@ def _mean(values: np.ndarray) -> tuple[float, float | None]:
 
 
 # --- how to reproduce
-
-
-def footer(m: Material) -> str:
-    """The command, versions and hashes."""
-    run = m.run.manifest
-    text = []
-    if run["model"]["page"] is None:
-        text.append(
-            "<p>The model was given as a Python function, so the run repeats by <code>pplebm.fit</code> with it.</p>"
-        )
-    else:
-        text.append(f"<pre>{_e(_command(m))}</pre>")
-    if data_source(run["data"])[0] is None:
-        text.append("<p>DATA stands for the data, which the run does not keep.</p>")
-    text.append(
-        "<p>On one machine with the versions below the same command gives the same numbers. The pages as they were run "
-        "lie in the run folder under <code>pages/</code>.</p>"
-    )
-    facts = [("Versions", ", ".join(f"{_e(k)} {_e(v)}" for k, v in run["versions"].items()))]
-    for name, kind in (("Model page", "model"), ("Algorithm page", "inference")):
-        if run[kind]["page"] is not None:
-            changed = "" if _is_current(run[kind]) else " (the page by this name differs today)"
-            facts.append((name, f"<code>sha256 {run[kind]['page']['sha256']}</code>{changed}"))
-    facts.append(("Data", f"<code>sha256 {_e(run['data']['fingerprint'])}</code>"))
-    return "".join(text) + "<dl>" + "".join(f"<dt>{k}</dt><dd>{v}</dd>" for k, v in facts) + "</dl>"
-
-
-def _command(m: Material) -> str:
-    run = m.run.manifest
-    source, data_dir = data_source(run["data"])
-    words = ["pplebm", "fit", _page(run["model"]), "--data", source or "DATA"]
-    words += [] if data_dir is None else ["--data-dir", data_dir]
-    words += ["--inference", _page(run["inference"]), "--seed", str(run["seed"]), "--steps", str(_target(run))]
-    model_page = gallery.load_copy(m.run.path / run["model"]["page"]["file"], run["model"]["home"], run["seed"])
-    defaults = {
-        "inference": m.run.page.Hyper()._asdict(),
-        "model": model_page.Hyper()._asdict() if run["model"]["hyper"] else {},
-    }
-    for kind, other in (("model", "inference"), ("inference", "model")):
-        for field, value in run[kind]["hyper"].items():
-            if field != "updates" and _plain(value) != _plain(defaults[kind].get(field)):
-                prefix = f"{kind}." if field in defaults[other] else ""
-                words += ["--set", f"{prefix}{field}={_plain(value)}"]
-    return " ".join(shlex.quote(word) for word in words)
-
-
-def _plain(value: Any) -> Any:
-    return ",".join(map(str, value)) + "," * (len(value) == 1) if isinstance(value, (list, tuple)) else value
-
-
-def _page(entry: dict[str, Any]) -> str:
-    """The name of a gallery page, or the path of a page of the user's."""
-    try:
-        home = Path(str(gallery.load(entry["name"]).__file__)).resolve().parent
-    except PplebmError:
-        home = None
-    return entry["name"] if home == Path(entry["home"]) else str(Path(entry["home"]) / f"{entry['name']}.py")
-
-
-def _is_current(entry: dict[str, Any]) -> bool:
-    try:
-        text = gallery.source(gallery.load(_page(entry)))
-    except (PplebmError, OSError):
-        return False
-    return hashlib.sha256(text.encode()).hexdigest() == entry["page"]["sha256"]
