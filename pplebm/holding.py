@@ -12,7 +12,7 @@ import numpy as np
 from pplebm.phases import Phases
 from pplebm.program import Program
 
-MAX_GAP = 20.0  # nats between E f(z⁺) and E f(z⁻): chains that reach the tilted prior close it
+MAX_GAP = 10.0  # nats between E f(z⁺) and E f(z⁻): chains that reach the tilted prior hold it at one or two
 MAX_DIVERGENT = 0.25  # share of chains with a non-finite step
 MAX_SATURATED = 0.5  # share of tilt values at their bound, where no gradient passes
 MAX_CHAIN_GAP = 3.0  # nats between E f at the ends of prior chains and at resampled base draws
