@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 from scipy import integrate
@@ -243,3 +245,37 @@ def test_coupling_flows_know_their_jacobian():
         jacobian = torch.func.jacrev(lambda v, own=own: transport(ppl, own, v[None])[0][0])(u[i])
         assert float(torch.linalg.slogdet(jacobian).logabsdet) == pytest.approx(float(log_det[i]), abs=1e-10)
         assert torch.allclose(transport(ppl, own, u[i : i + 1])[0][0], z[i])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(("encoder", "shape"), [("series", (20, 2)), ("recurrent", (6, 2)), (None, (16, 3))])
+def test_guides_read_series_and_learn_from_them(backend, encoder, shape):
+    ppl = load_backend(backend)
+    program = pplebm.Program(pplebm.bind("latent_ebm", backend, shape=shape, latent_dim=3, width=8))
+    guide = amortized(program, encoder, width=8, channels=4)
+    x = ppl.asarray(np.random.default_rng(0).normal(size=(5, *shape)))
+    params, noise, negative = (
+        program.params | guide.params,
+        guide.noise(ppl.key(0), 5),
+        program.draw_base(ppl.key(1), 5),
+    )
+    loss = lambda p: elbo(program, guide, p, x, noise, negative)
+    (value, _), gradient = ppl.value_and_grad(loss, params, has_aux=True)
+    assert np.isfinite(float(value))
+    still = {name for name, g in gradient.items() if name.startswith("guide.encoder") and not bool((g != 0).any())}
+    assert not still
+
+
+def test_flows_of_matrices_and_without_their_library_are_refused(monkeypatch):
+    ppl = load_backend("pyro")
+
+    def model(x):
+        with ppl.plate("data", len(x)):
+            z = ppl.sample("z", ppl.dist.Normal(0.0, 1.0).expand([2, 2]).to_event(2))
+            ppl.sample("x", ppl.dist.Normal(z.sum((-1, -2)), 1.0), obs=x)
+
+    with pytest.raises(PplebmError, match="a flow needs a vector"):
+        amortized(pplebm.Program(model, data=np.zeros(3, np.float32)), n_transforms=1)
+    monkeypatch.setitem(sys.modules, "zuko", None)
+    with pytest.raises(PplebmError, match=r"pplebm\[flows\]"):
+        amortized(bent(ppl), n_transforms=1)
