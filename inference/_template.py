@@ -46,16 +46,16 @@ def posterior(ppl: Any, key: Any, program: Any, params: Any, x: Any, hyper: Hype
     return short_run(program, key, params, langevin(ppl, hyper.step_size), hyper.n_steps, x=x)
 
 
-def prior(ppl: Any, key: Any, program: Any, params: Any, n: int, hyper: Hyper) -> tuple[Any, Any]:
+def prior(ppl: Any, key: Any, program: Any, params: Any, n: Any, hyper: Hyper) -> tuple[Any, Any]:
     """n latents of the tilted prior, and a diagnostic; used in learning and by `run.sample_prior`."""
     return short_run(program, key, params, langevin(ppl, hyper.step_size), hyper.n_steps, n=n)
 
 
 def step(ppl: Any, key: Any, state: State, program: Any, x: Any, hyper: Hyper) -> tuple[State, Info]:
-    """One update on a batch x of shape (B, *event): a new state, the old one unchanged."""
+    """One update on a batch x: a new state, the old one unchanged."""
     k_positive, k_negative = ppl.split(key)
     positive, _ = posterior(ppl, k_positive, program, state.params, x, hyper)
-    negative, _ = prior(ppl, k_negative, program, state.params, len(x), hyper)
+    negative, _ = prior(ppl, k_negative, program, state.params, program.given(x), hyper)
     (_, aux), gradient = ppl.value_and_grad(
         lambda params: contrast(program, params, x, positive, negative), state.params, has_aux=True
     )

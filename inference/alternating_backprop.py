@@ -12,6 +12,7 @@ from pplebm.chains import short_run, start
 from pplebm.kernels.langevin import langevin
 from pplebm.objectives.contrast import contrast
 from pplebm.objectives.updates import begun, moved
+from pplebm.tree import n_rows
 
 PAPER = (
     "Challu, Jiang, Wu, Callot. Deep Generative Model with Hierarchical Latent Factors for Time Series Anomaly "
@@ -76,35 +77,35 @@ def init(ppl: Any, key: Any, program: Any, x: Any, hyper: Hyper, n_data: int | N
     """Start from the program's own parameters, chains near the origin."""
     program.refuse_global_latents("alternating_backprop")
     params, moving = program.params, program.with_coordinates("noise")
-    chains = persistent.buffer(moving, key, params, n_data or len(x), "normal")
+    chains = persistent.buffer(moving, key, params, n_data or n_rows(x), "normal")
     return State(params, begun(ppl, params, hyper), 0, chains._replace(z={n: _START * z for n, z in chains.z.items()}))
 
 
 def posterior(ppl: Any, key: Any, program: Any, params: Any, x: Any, hyper: Hyper) -> tuple[Any, Any]:
     """Fresh chains of any data, longer than those of learning; centred latents, and what went wrong."""
     kernel = langevin(ppl, hyper.step_size_posterior, hyper.temperature, hyper.max_drift)
-    z = {n: _START * a for n, a in start(program.with_coordinates("noise"), key, params, len(x), "normal").items()}
+    z = {n: _START * a for n, a in start(program.with_coordinates("noise"), key, params, n_rows(x), "normal").items()}
     return short_run(program, key, params, kernel, hyper.n_steps_fresh, x=x, init=z)
 
 
-def prior(ppl: Any, key: Any, program: Any, params: Any, n: int, hyper: Hyper) -> tuple[Any, Any]:
-    """Negative phase: n latents of the tilted prior, in centred coordinates, and what went wrong."""
+def prior(ppl: Any, key: Any, program: Any, params: Any, n: Any, hyper: Hyper) -> tuple[Any, Any]:
+    """Negative phase: n latents of the tilted prior, or one at each row of n; centred; and what went wrong."""
     return short_run(program, key, params, langevin(ppl, hyper.step_size_prior), hyper.n_steps_prior, n=n)
 
 
 def step(ppl: Any, key: Any, state: State, program: Any, x: Any, hyper: Hyper, rows: Any = None) -> tuple[State, Info]:
-    """One update on a batch x of shape (B, *event), data `rows` of all, by default the first ones."""
+    """One update on a batch x, data `rows` of all, by default the first ones."""
     k_positive, k_negative = ppl.split(key)
-    rows = ppl.asarray(range(len(x))) if rows is None else rows
+    rows = ppl.asarray(range(n_rows(x))) if rows is None else rows
     params, back = state.params, program.with_coordinates("centred")
     kernel = langevin(ppl, hyper.step_size_posterior, hyper.temperature, hyper.max_drift)
     positive, trouble = short_run(
         program, k_positive, params, kernel, hyper.n_steps_posterior, x=x, init=persistent.take_rows(state.chains, rows)
     )
-    chains = persistent.put_rows(ppl, state.chains, rows, ppl.stop_gradient(back.move(params, positive, "noise")))
+    chains = persistent.put_rows(ppl, state.chains, rows, ppl.stop_gradient(back.move(params, positive, "noise", x)))
     negative, divergent = None, 0.0 * trouble.divergent
     if program.tilts:
-        negative, told = prior(ppl, k_negative, program, params, len(x), hyper)
+        negative, told = prior(ppl, k_negative, program, params, program.given(x), hyper)
         divergent = told.divergent
     (_, aux), gradient = ppl.value_and_grad(
         lambda params: contrast(program, params, x, positive, negative, hyper.tilt_penalty), params, has_aux=True

@@ -78,25 +78,25 @@ def posterior(ppl: Any, key: Any, program: Any, params: Any, x: Any, hyper: Hype
     """Positive phase: chains from the guide's draws; latents in centred coordinates, and what went wrong."""
     k_guide, k_chain = ppl.split(key)
     z, _ = guide_of(program, family=hyper.family).draw(k_guide, params, x)
-    start = ppl.stop_gradient(program.with_coordinates("centred").move(params, z, "noise"))
+    start = ppl.stop_gradient(program.with_coordinates("centred").move(params, z, "noise", x))
     kernel = langevin(ppl, hyper.step_size_posterior, max_drift=hyper.max_drift)
     return short_run(program, k_chain, params, kernel, hyper.n_steps_posterior, x=x, init=start)
 
 
-def prior(ppl: Any, key: Any, program: Any, params: Any, n: int, hyper: Hyper) -> tuple[Any, Any]:
-    """Negative phase: n latents of the tilted prior, in centred coordinates, and what went wrong."""
+def prior(ppl: Any, key: Any, program: Any, params: Any, n: Any, hyper: Hyper) -> tuple[Any, Any]:
+    """Negative phase: n latents of the tilted prior, or one at each row of n; centred; and what went wrong."""
     kernel = langevin(ppl, hyper.step_size_prior)
     return short_run(program, key, params, kernel, hyper.n_steps_prior, n=n)
 
 
 def step(ppl: Any, key: Any, state: State, program: Any, x: Any, hyper: Hyper) -> tuple[State, Info]:
-    """One update on a batch x of shape (B, *event)."""
+    """One update on a batch x."""
     k_positive, k_negative = ppl.split(key)
     guide = guide_of(program, family=hyper.family)
     positive, trouble = posterior(ppl, k_positive, program, state.params, x, hyper)
     negative, divergent = None, 0.0 * trouble.divergent
     if program.tilts:
-        negative, trouble_negative = prior(ppl, k_negative, program, state.params, len(x), hyper)
+        negative, trouble_negative = prior(ppl, k_negative, program, state.params, program.given(x), hyper)
         divergent = trouble_negative.divergent
 
     def loss(params: Any) -> Any:

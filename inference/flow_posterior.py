@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 from pplebm.chains import short_run
 from pplebm.guides.coupling import coupling, latents_of, transport
 from pplebm.kernels.langevin import langevin
+from pplebm.kernels.rows import zeros
 from pplebm.objectives.gradients import clip
+from pplebm.tree import n_rows, take_rows
 
 PAPER = (
     "Dasgupta, Patel, Ray, Johnson, Oberai. A dimension-reduced variational approach for solving physics-based inverse "
@@ -58,7 +60,7 @@ class Info(NamedTuple):
 def init(ppl: Any, key: Any, program: Any, x: Any, hyper: Hyper, n_data: int | None = None) -> State:
     """Flows at the identity: the base."""
     program.refuse_global_latents("flow_posterior")
-    flows = coupling(ppl, n_data or len(x), program.width, hyper.n_layers, hyper.width, program.seed)
+    flows = coupling(ppl, n_data or n_rows(x), program.width, hyper.n_layers, hyper.width, program.seed)
     return State(program.params, flows, ppl.init_adam(flows), 0)
 
 
@@ -66,14 +68,14 @@ def _improved(
     ppl: Any, key: Any, program: Any, params: Any, x: Any, flows: Any, adam: Any, rate: Any, hyper: Hyper
 ) -> Any:
     """Flows of these data after one step of Adam, and what was seen."""
-    k, n, d = hyper.n_particles, len(x), program.width
+    k, n, d = hyper.n_particles, n_rows(x), program.width
     u = ppl.normal_like(key, {"u": ppl.asarray([[0.0] * d] * (k * n))})["u"]
     copies = ppl.asarray([i for _ in range(k) for i in range(n)])
     moving = program.with_coordinates("noise")
 
     def loss(flows: Any) -> Any:
         z, log_det = transport(ppl, {name: a[copies] for name, a in flows.items()}, u)
-        bound = moving.log_joint(params, latents_of(program, z), x[copies]) + log_det
+        bound = moving.log_joint(params, latents_of(program, z), take_rows(x, copies)) + log_det
         return -bound.sum() / k, bound.mean() + 0.5 * d * (1.0 + math.log(2.0 * math.pi))
 
     (_, bound), gradient = ppl.value_and_grad(loss, flows, has_aux=True)
@@ -84,7 +86,7 @@ def _improved(
 def posterior(ppl: Any, key: Any, program: Any, params: Any, x: Any, hyper: Hyper) -> tuple[Any, Any]:
     """A fresh flow for every datum, fitted here, and one draw of each; centred latents."""
     k_fit, k_draw = ppl.split(key)
-    flows = coupling(ppl, len(x), program.width, hyper.n_layers, hyper.width, program.seed)
+    flows = coupling(ppl, n_rows(x), program.width, hyper.n_layers, hyper.width, program.seed)
     n = hyper.n_updates_fresh
 
     def step(carry: Any, key: Any) -> Any:
@@ -96,19 +98,19 @@ def posterior(ppl: Any, key: Any, program: Any, params: Any, x: Any, hyper: Hype
     (flows, _, _), _ = ppl.iterate(
         step, (flows, ppl.init_adam(flows), ppl.asarray(0)), ppl.split(k_fit, n), lambda k: k
     )
-    u = ppl.normal_like(k_draw, {"u": ppl.asarray([[0.0] * program.width] * len(x))})["u"]
+    u = ppl.normal_like(k_draw, {"u": ppl.asarray([[0.0] * program.width] * n_rows(x))})["u"]
     z = latents_of(program, transport(ppl, flows, u)[0])
-    return program.with_coordinates("noise").move(params, z, "centred"), 0.0 * x.sum()
+    return program.with_coordinates("noise").move(params, z, "centred", x), 0.0 * zeros(z).sum()
 
 
-def prior(ppl: Any, key: Any, program: Any, params: Any, n: int, hyper: Hyper) -> tuple[Any, Any]:
-    """n latents of the tilted prior, in centred coordinates, and what went wrong."""
+def prior(ppl: Any, key: Any, program: Any, params: Any, n: Any, hyper: Hyper) -> tuple[Any, Any]:
+    """n latents of the tilted prior, or one at each row of n; centred; and what went wrong."""
     return short_run(program, key, params, langevin(ppl, hyper.step_size_prior), hyper.n_steps_prior, n=n)
 
 
 def step(ppl: Any, key: Any, state: State, program: Any, x: Any, hyper: Hyper, rows: Any = None) -> tuple[State, Info]:
     """One update of the flows of a batch x of shape (B, *event), data `rows` of all, by default the first ones."""
-    rows = ppl.asarray(range(len(x))) if rows is None else rows
+    rows = ppl.asarray(range(n_rows(x))) if rows is None else rows
     left = ppl.asarray((1.0 - state.update / hyper.updates) / max(hyper.decay_share, 1e-6))
     rate = hyper.learning_rate * ppl.where(left < 1.0, left, 1.0 + 0.0 * left)
     part = lambda tree: {name: a[rows] for name, a in tree.items()}

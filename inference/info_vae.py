@@ -12,6 +12,7 @@ from pplebm.guides.shared import guide_of
 from pplebm.kernels.langevin import langevin
 from pplebm.objectives.info import info
 from pplebm.objectives.updates import begun, moved
+from pplebm.tree import n_rows
 
 PAPER = (
     "Zhao, Song, Ermon. InfoVAE: Balancing Learning and Inference in Variational Autoencoders. AAAI 2019. "
@@ -76,18 +77,18 @@ def posterior(ppl: Any, key: Any, program: Any, params: Any, x: Any, hyper: Hype
     return z, 0.0 * log_q.mean()
 
 
-def prior(ppl: Any, key: Any, program: Any, params: Any, n: int, hyper: Hyper) -> tuple[Any, Any]:
-    """Negative phase: n latents of the tilted prior, in centred coordinates, and what went wrong."""
+def prior(ppl: Any, key: Any, program: Any, params: Any, n: Any, hyper: Hyper) -> tuple[Any, Any]:
+    """Negative phase: n latents of the tilted prior, or one at each row of n; centred; and what went wrong."""
     kernel = langevin(ppl, hyper.step_size_prior)
     return short_run(program, key, params, kernel, hyper.n_steps_prior, n=n)
 
 
 def step(ppl: Any, key: Any, state: State, program: Any, x: Any, hyper: Hyper) -> tuple[State, Info]:
-    """One update on a batch x of shape (B, *event)."""
+    """One update on a batch x."""
     k_noise, k_negative = ppl.split(key)
     guide = guide_of(program, family=hyper.family)
-    noise = guide.noise(k_noise, len(x))
-    negative, trouble = prior(ppl, k_negative, program, state.params, len(x), hyper)
+    noise = guide.noise(k_noise, n_rows(x))
+    negative, trouble = prior(ppl, k_negative, program, state.params, program.given(x), hyper)
 
     def loss(params: Any) -> Any:
         return info(program, guide, params, x, noise, negative, hyper.alpha, hyper.weight)

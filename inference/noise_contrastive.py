@@ -15,6 +15,7 @@ from pplebm.objectives.contrast import contrast
 from pplebm.objectives.elbo import untilted_elbo
 from pplebm.objectives.nce import nce
 from pplebm.objectives.updates import begun, moved
+from pplebm.tree import n_rows
 
 PAPER = "Yu, Zhu, Xie, Ma, Xu, Zhu, Wu. Latent Energy-Based Odyssey: Black-Box Optimization. 2024. arXiv:2405.16730"
 DEVIATIONS = (
@@ -77,25 +78,25 @@ def posterior(ppl: Any, key: Any, program: Any, params: Any, x: Any, hyper: Hype
     return z, 0.0 * log_q.mean()
 
 
-def prior(ppl: Any, key: Any, program: Any, params: Any, n: int, hyper: Hyper) -> tuple[Any, Any]:
-    """n latents of the tilted prior, in centred coordinates, and what went wrong."""
+def prior(ppl: Any, key: Any, program: Any, params: Any, n: Any, hyper: Hyper) -> tuple[Any, Any]:
+    """n latents of the tilted prior, or one at each row of n; centred; and what went wrong."""
     kernel = langevin(ppl, hyper.step_size_prior)
     return short_run(program, key, params, kernel, hyper.n_steps_prior, n=n)
 
 
 def step(ppl: Any, key: Any, state: State, program: Any, x: Any, hyper: Hyper) -> tuple[State, Info]:
-    """One update on a batch x of shape (B, *event)."""
+    """One update on a batch x."""
     k_noise, k_base = ppl.split(key)
     guide = guide_of(program, family=hyper.family)
-    noise = guide.noise(k_noise, len(x))
-    base = start(program.with_coordinates("centred"), k_base, state.params, len(x), "base")
+    noise = guide.noise(k_noise, n_rows(x))
+    base = start(program.with_coordinates("centred"), k_base, state.params, program.given(x), "base")
     positive, _ = guide.at(state.params, noise, x)
 
     def ratio(params: Any) -> Any:
         held = {n: p if n in program.tilt_params else state.params[n] for n, p in params.items()}
         _, seen = contrast(program, held, x, positive, base)
-        penalty = hyper.tilt_penalty * (program.log_tilt(held, positive) ** 2).mean()
-        return nce(program, held, positive, base) + penalty, seen._replace(tilt_penalty=penalty)
+        penalty = hyper.tilt_penalty * (program.log_tilt(held, positive, x) ** 2).mean()
+        return nce(program, held, positive, base, x) + penalty, seen._replace(tilt_penalty=penalty)
 
     (_, bound), gradient = ppl.value_and_grad(
         lambda params: untilted_elbo(program, guide, params, x, noise), state.params, has_aux=True

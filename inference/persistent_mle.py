@@ -13,6 +13,7 @@ from pplebm.chains import short_run
 from pplebm.kernels.langevin import langevin
 from pplebm.objectives.contrast import contrast
 from pplebm.objectives.updates import begun, moved
+from pplebm.tree import n_rows
 
 PAPER = "Tieleman. Training Restricted Boltzmann Machines using Approximations to the Likelihood Gradient. ICML 2008"
 DEVIATIONS = (
@@ -75,10 +76,10 @@ def init(ppl: Any, key: Any, program: Any, x: Any, hyper: Hyper, n_data: int | N
     program.refuse_global_latents("persistent_mle")
     k_data, k_pool = ppl.split(key)
     params, moving = program.params, program.with_coordinates("noise")
-    chains = persistent.buffer(moving, k_data, params, n_data or len(x), "normal")
-    return State(
-        params, begun(ppl, params, hyper), 0, chains, persistent.buffer(moving, k_pool, params, hyper.pool, "normal")
-    )
+    chains = persistent.buffer(moving, k_data, params, n_data or n_rows(x), "normal")
+    n_pool = n_data or n_rows(x) if program.prior_reads else hyper.pool  # a prior of its own for every datum
+    pool = persistent.buffer(moving, k_pool, params, n_pool, "normal")
+    return State(params, begun(ppl, params, hyper), 0, chains, pool)
 
 
 def posterior(ppl: Any, key: Any, program: Any, params: Any, x: Any, hyper: Hyper) -> tuple[Any, Any]:
@@ -87,28 +88,31 @@ def posterior(ppl: Any, key: Any, program: Any, params: Any, x: Any, hyper: Hype
     return short_run(program, key, params, kernel, hyper.n_steps_fresh, x=x)
 
 
-def prior(ppl: Any, key: Any, program: Any, params: Any, n: int, hyper: Hyper) -> tuple[Any, Any]:
+def prior(ppl: Any, key: Any, program: Any, params: Any, n: Any, hyper: Hyper) -> tuple[Any, Any]:
     """Fresh chains of the tilted prior, longer than those of learning; centred latents, and what went wrong."""
     return short_run(program, key, params, langevin(ppl, hyper.step_size_prior), hyper.n_steps_fresh, n=n)
 
 
 def step(ppl: Any, key: Any, state: State, program: Any, x: Any, hyper: Hyper, rows: Any = None) -> tuple[State, Info]:
-    """One update on a batch x of shape (B, *event), data `rows` of all, by default the first ones."""
+    """One update on a batch x, data `rows` of all, by default the first ones."""
     k_positive, k_pick, k_renew, k_negative = ppl.split(key, 4)
-    rows = ppl.asarray(range(len(x))) if rows is None else rows
+    rows = ppl.asarray(range(n_rows(x))) if rows is None else rows
     params, back = state.params, program.with_coordinates("centred")
     kernel = langevin(ppl, hyper.step_size_posterior, max_drift=hyper.max_drift)
     positive, trouble = short_run(
         program, k_positive, params, kernel, hyper.n_steps_posterior, x=x, init=persistent.take_rows(state.chains, rows)
     )
-    chains = persistent.put_rows(ppl, state.chains, rows, ppl.stop_gradient(back.move(params, positive, "noise")))
+    chains = persistent.put_rows(ppl, state.chains, rows, ppl.stop_gradient(back.move(params, positive, "noise", x)))
     pool, negative, divergent = state.pool, None, 0.0 * trouble.divergent
     if program.tilts:
-        moving, some = program.with_coordinates("noise"), persistent.shared_rows(program, k_pick, pool, len(x))
-        start = persistent.rejuvenate(moving, k_renew, params, persistent.take_rows(pool, some), hyper.renewed)
+        moving, given = program.with_coordinates("noise"), x if program.prior_reads else None
+        some = rows if program.prior_reads else persistent.shared_rows(program, k_pick, pool, n_rows(x))
+        start = persistent.rejuvenate(moving, k_renew, params, persistent.take_rows(pool, some), hyper.renewed, given)
         kernel = langevin(ppl, hyper.step_size_prior)
-        negative, told = short_run(program, k_negative, params, kernel, hyper.n_steps_prior, n=len(x), init=start)
-        pool = persistent.put_rows(ppl, pool, some, ppl.stop_gradient(back.move(params, negative, "noise")))
+        negative, told = short_run(
+            program, k_negative, params, kernel, hyper.n_steps_prior, n=program.given(x), init=start
+        )
+        pool = persistent.put_rows(ppl, pool, some, ppl.stop_gradient(back.move(params, negative, "noise", x)))
         divergent = told.divergent
     loss = lambda params: contrast(program, params, x, positive, negative, hyper.tilt_penalty)
     (_, aux), gradient = ppl.value_and_grad(loss, params, has_aux=True)

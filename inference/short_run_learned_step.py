@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 
 from pplebm.chains import short_run, start
 from pplebm.kernels.langevin import langevin
+from pplebm.kernels.rows import zeros
 from pplebm.kernels.unrolled import unrolled
 from pplebm.objectives.contrast import contrast
 from pplebm.objectives.step_size import step_size
 from pplebm.objectives.updates import begun, moved
+from pplebm.tree import n_rows, take_rows
 
 PAPER = (
     "Nijkamp, Pang, Han, Zhou, Zhu, Wu. Learning Multi-layer Latent Variable Model via Variational Optimization of "
@@ -78,31 +80,31 @@ def _sizes(ppl: Any, program: Any, params: Any) -> dict[str, Any]:
 
 
 def posterior(ppl: Any, key: Any, program: Any, params: Any, x: Any, hyper: Hyper) -> tuple[Any, Any]:
-    """Positive phase: latents given x, (B, *event), in centred coordinates."""
+    """Positive phase: latents given x, one for each row, in centred coordinates."""
     k_start, k_run = ppl.split(key)
     moving = program.with_coordinates("noise")
-    z = start(moving, k_start, params, len(x), "normal")
+    z = start(moving, k_start, params, n_rows(x), "normal")
     found, density = _sizes(ppl, program, params), moving.log_density(params, x)
     end = ppl.stop_gradient(unrolled(ppl, k_run, density, z, hyper.n_steps_posterior, found))
-    return ppl.stop_gradient(moving.move(params, end, "centred")), 0.0 * x.sum()
+    return ppl.stop_gradient(moving.move(params, end, "centred", x)), 0.0 * zeros(end).sum()
 
 
-def prior(ppl: Any, key: Any, program: Any, params: Any, n: int, hyper: Hyper) -> tuple[Any, Any]:
-    """Negative phase: n latents of the tilted prior, in centred coordinates, and what went wrong."""
+def prior(ppl: Any, key: Any, program: Any, params: Any, n: Any, hyper: Hyper) -> tuple[Any, Any]:
+    """Negative phase: n latents of the tilted prior, or one at each row of n; centred; and what went wrong."""
     return short_run(program, key, params, langevin(ppl, hyper.step_size_prior), hyper.n_steps_prior, n=n)
 
 
 def step(ppl: Any, key: Any, state: State, program: Any, x: Any, hyper: Hyper) -> tuple[State, Info]:
-    """One update on a batch x of shape (B, *event)."""
+    """One update on a batch x."""
     k_positive, k_negative, k_start, k_sizes = ppl.split(key, 4)
     positive, _ = posterior(ppl, k_positive, program, state.params, x, hyper)
-    negative, divergent = None, 0.0 * x.sum()
+    negative, divergent = None, 0.0 * zeros(positive).sum()
     if program.tilts:
-        negative, told = prior(ppl, k_negative, program, state.params, len(x), hyper)
+        negative, told = prior(ppl, k_negative, program, state.params, program.given(x), hyper)
         divergent = told.divergent
-    moving, few = program.with_coordinates("noise"), x[: hyper.n_learned]
-    many = few[ppl.asarray([i for i in range(len(few)) for _ in range(program.width)])]
-    z = start(moving, k_start, state.params, len(few), "normal")
+    moving, few = program.with_coordinates("noise"), take_rows(x, slice(0, hyper.n_learned))
+    many = take_rows(few, ppl.asarray([i for i in range(n_rows(few)) for _ in range(program.width)]))
+    z = start(moving, k_start, state.params, n_rows(few), "normal")
     densities = (moving.log_density(state.params, few), moving.log_density(state.params, many))
 
     def loss(params: Any) -> Any:

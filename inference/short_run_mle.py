@@ -76,15 +76,15 @@ def init(ppl: Any, key: Any, program: Any, x: Any, hyper: Hyper) -> State:
 
 
 def posterior(ppl: Any, key: Any, program: Any, params: Any, x: Any, hyper: Hyper) -> tuple[Any, Any]:
-    """Positive phase: latents given x, (B, *event), in centred coordinates, and what went wrong."""
+    """Positive phase: latents given x, one for each row, in centred coordinates, and what went wrong."""
     kernel = langevin(ppl, hyper.step_size_posterior, max_drift=hyper.max_drift)
     return short_run(
         program, key, params, kernel, hyper.n_steps_posterior, x=x, init=hyper.init, coordinates=hyper.coordinates
     )
 
 
-def prior(ppl: Any, key: Any, program: Any, params: Any, n: int, hyper: Hyper) -> tuple[Any, Any]:
-    """Negative phase: n latents of the tilted prior, in centred coordinates, and what went wrong."""
+def prior(ppl: Any, key: Any, program: Any, params: Any, n: Any, hyper: Hyper) -> tuple[Any, Any]:
+    """Negative phase: n latents of the tilted prior, or one at each row of n; centred; and what went wrong."""
     kernel = langevin(ppl, hyper.step_size_prior)
     return short_run(
         program, key, params, kernel, hyper.n_steps_prior, n=n, init=hyper.init, coordinates=hyper.coordinates
@@ -92,12 +92,12 @@ def prior(ppl: Any, key: Any, program: Any, params: Any, n: int, hyper: Hyper) -
 
 
 def step(ppl: Any, key: Any, state: State, program: Any, x: Any, hyper: Hyper) -> tuple[State, Info]:
-    """One update on a batch x of shape (B, *event)."""
+    """One update on a batch x."""
     k_positive, k_negative = ppl.split(key)
     positive, trouble = posterior(ppl, k_positive, program, state.params, x, hyper)
     negative, trouble_negative = None, trouble._replace(divergent=0.0 * trouble.divergent)
     if program.tilts:
-        negative, trouble_negative = prior(ppl, k_negative, program, state.params, len(x), hyper)
+        negative, trouble_negative = prior(ppl, k_negative, program, state.params, program.given(x), hyper)
 
     def loss(params: Any) -> Any:
         return contrast(program, params, x, positive, negative, hyper.tilt_penalty)

@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 from pplebm.chains import short_run
 from pplebm.guides.shared import guide_of
 from pplebm.kernels.langevin import langevin
+from pplebm.kernels.rows import zeros
 from pplebm.objectives.contrast import contrast
 from pplebm.objectives.elbo import untilted_elbo
 from pplebm.objectives.updates import begun, moved
+from pplebm.tree import n_rows
 
 PAPER = (
     "Cui, Wu, Han. Learning Joint Latent Space EBM Prior Model for Multi-layer Generator. CVPR 2023. arXiv:2306.06323"
@@ -79,19 +81,20 @@ def posterior(ppl: Any, key: Any, program: Any, params: Any, x: Any, hyper: Hype
     return z, 0.0 * log_q.mean()
 
 
-def prior(ppl: Any, key: Any, program: Any, params: Any, n: int, hyper: Hyper) -> tuple[Any, Any]:
-    """n latents of the tilted prior, in centred coordinates, and what went wrong."""
+def prior(ppl: Any, key: Any, program: Any, params: Any, n: Any, hyper: Hyper) -> tuple[Any, Any]:
+    """n latents of the tilted prior, or one at each row of n; centred; and what went wrong."""
     kernel = langevin(ppl, hyper.step_size_prior)
     return short_run(program, key, params, kernel, hyper.n_steps_prior, n=n)
 
 
 def step(ppl: Any, key: Any, state: State, program: Any, x: Any, hyper: Hyper) -> tuple[State, Info]:
-    """One update on a batch x of shape (B, *event)."""
+    """One update on a batch x."""
     k_noise, k_negative = ppl.split(key)
     guide = guide_of(program, family=hyper.family)
-    noise, negative, divergent = guide.noise(k_noise, len(x)), None, 0.0 * x.sum()
+    noise, negative = guide.noise(k_noise, n_rows(x)), None
+    divergent = 0.0 * zeros(noise).sum()
     if program.tilts:
-        negative, trouble = prior(ppl, k_negative, program, state.params, len(x), hyper)
+        negative, trouble = prior(ppl, k_negative, program, state.params, program.given(x), hyper)
         divergent = trouble.divergent
 
     def tilt_alone(params: Any) -> Any:

@@ -11,9 +11,11 @@ from typing import Any, NamedTuple
 from pplebm.chains import short_run
 from pplebm.guides.shared import guide_of
 from pplebm.kernels.langevin import langevin
+from pplebm.kernels.rows import zeros
 from pplebm.objectives.elbo import elbo
 from pplebm.objectives.nce import nce
 from pplebm.objectives.updates import begun, moved
+from pplebm.tree import n_rows
 
 PAPER = (
     "Cui, Wu, Han. Learning Joint Latent Space EBM Prior Model for Multi-layer Generator. CVPR 2023. arXiv:2306.06323"
@@ -84,27 +86,28 @@ def posterior(ppl: Any, key: Any, program: Any, params: Any, x: Any, hyper: Hype
     return z, 0.0 * log_q.mean()
 
 
-def prior(ppl: Any, key: Any, program: Any, params: Any, n: int, hyper: Hyper) -> tuple[Any, Any]:
-    """Negative phase: n latents of the tilted prior, in centred coordinates, and what went wrong."""
+def prior(ppl: Any, key: Any, program: Any, params: Any, n: Any, hyper: Hyper) -> tuple[Any, Any]:
+    """Negative phase: n latents of the tilted prior, or one at each row of n; centred; and what went wrong."""
     kernel = langevin(ppl, hyper.step_size_prior)
     return short_run(program, key, params, kernel, hyper.n_steps_prior, n=n)
 
 
 def step(ppl: Any, key: Any, state: State, program: Any, x: Any, hyper: Hyper) -> tuple[State, Info]:
-    """One update on a batch x of shape (B, *event)."""
+    """One update on a batch x."""
     k_noise, k_negative, k_base = ppl.split(key, 3)
     guide = _guide(program, hyper)
-    noise, negative, divergent = guide.noise(k_noise, len(x)), None, 0.0 * x.sum()
+    noise, negative = guide.noise(k_noise, n_rows(x)), None
+    divergent = 0.0 * zeros(noise).sum()
     if program.tilts:
-        negative, trouble = prior(ppl, k_negative, program, state.params, len(x), hyper)
+        negative, trouble = prior(ppl, k_negative, program, state.params, program.given(x), hyper)
         divergent = trouble.divergent
     told = hyper.ratio_weight > 0 and bool(program.tilts)
-    base = program.with_coordinates("centred").draw_base(k_base, len(x), state.params) if told else {}
+    base = program.with_coordinates("centred").draw_base(k_base, program.given(x), state.params) if told else {}
     drawn = ppl.stop_gradient(guide.at(state.params, noise, x)[0]) if told else {}
 
     def loss(params: Any) -> Any:
         value, aux = elbo(program, guide, params, x, noise, negative, hyper.tilt_penalty, hyper.tilt_to_guide)
-        return value + hyper.ratio_weight * nce(program, params, drawn, base) if told else value, aux
+        return value + hyper.ratio_weight * nce(program, params, drawn, base, x) if told else value, aux
 
     (_, aux), gradient = ppl.value_and_grad(loss, state.params, has_aux=True)
     gradient, aux, divergent = ppl.average((gradient, aux, divergent))

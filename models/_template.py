@@ -10,6 +10,7 @@ from pplebm.nets import Net, mlp
 PAPER = "Authors. Title. Venue Year. arXiv number"
 DEVIATIONS = ("One sentence per departure from the paper; leave the tuple empty if there is none.",)
 BACKENDS = ("pyro", "numpyro")  # the backends this page runs on
+SCALING = "auto"  # images to [-1, 1], tables standardised column by column
 
 
 class Hyper(NamedTuple):

@@ -19,6 +19,7 @@ from pplebm.nets import Net
 PAPER = "Conjugate special case of Cui, Wu, Han. CVPR 2023. arXiv:2306.06323"
 DEVIATIONS = ("Nets are affine and tilts quadratic, so that prior, posterior and log Z are known.",)
 BACKENDS = ("pyro", "numpyro")
+SCALING = "auto"  # images to [-1, 1], tables standardised column by column
 
 
 class Hyper(NamedTuple):

@@ -22,6 +22,7 @@ DEVIATIONS = (
     "The mean of x is not squashed by tanh; data may lie a little outside [-1, 1].",
 )
 BACKENDS = ("pyro", "numpyro")
+SCALING = "auto"  # images to [-1, 1], tables standardised column by column
 
 
 class Hyper(NamedTuple):

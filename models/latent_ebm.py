@@ -15,6 +15,7 @@ DEVIATIONS = (
     "chain.",
 )
 BACKENDS = ("pyro", "numpyro")
+SCALING = "auto"  # images to [-1, 1], tables standardised column by column
 
 
 class Hyper(NamedTuple):

@@ -11,7 +11,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the public page, for people and type checkers
-    from pplebm.backends.pyro import tilt as tilt
+    from pplebm.backends.pyro.declare import likelihood_factor as likelihood_factor
+    from pplebm.backends.pyro.declare import tilt as tilt
     from pplebm.checking import check as check
     from pplebm.diagnostics import diagnose as diagnose
     from pplebm.errors import PplebmError as PplebmError
@@ -32,7 +33,8 @@ __version__ = "0.1.0"
 
 # Loaded on first use, so that `import pplebm` costs nothing and needs neither torch nor jax.
 _HOME = {
-    "tilt": "pplebm.backends.pyro",
+    "likelihood_factor": "pplebm.backends.pyro.declare",
+    "tilt": "pplebm.backends.pyro.declare",
     "check": "pplebm.checking",
     "PplebmError": "pplebm.errors",
     "PplebmWarning": "pplebm.errors",

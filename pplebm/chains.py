@@ -4,36 +4,47 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from pplebm.errors import PplebmError
 from pplebm.kernels.ascent import ascent
 from pplebm.kernels.kernel import Kernel, LogDensity, value_and_gradient
 from pplebm.kernels.rows import choose, squares
 from pplebm.kernels.schedules import linear
-from pplebm.ppl import Array, Latents, Params
+from pplebm.ppl import Array, Data, Latents, Params
 from pplebm.program import Program
+from pplebm.tree import n_rows
 
 INITS = ("normal", "base")
 TRIES = 20  # starts drawn for a chain before giving up
 
 
-def start(program: Program, key: Any, params: Params, n: int, init: str | Latents = "base") -> Latents:
-    """Where n chains start: "normal" for N(0, I), "base" for ancestral draws, or given latents.
+def start(
+    program: Program,
+    key: Any,
+    params: Params,
+    rows: Data | int,
+    init: str | Latents = "base",
+    given: Data | None = None,
+) -> Latents:
+    """Where chains start: "normal" for N(0, I), "base" for ancestral draws, or given latents.
 
     In noise coordinates the two agree, since the base is N(0, I) there.
+
+    Args:
+        rows: number of chains; or data, for a chain at every row.
+        given: data of a joint program, for a number of chains.
 
     Raises:
         PplebmError: for an unknown word, or given latents of another batch size.
     """
+    n = rows if isinstance(rows, int) else n_rows(rows)
     if isinstance(init, str):
         if init not in INITS:
             raise PplebmError(f"init '{init}' is not known; choose one of {', '.join(INITS)}, or give latents.")
         if init == "base" and not all(program.has_noise.values()):
-            return program.draw_base(key, n, params)
-        zeros = {s.name: program.ppl.asarray(np.zeros((n, *s.shape))) for s in program.latents}
-        z = program.ppl.normal_like(key, zeros)
-        return z if init == "normal" else program.with_coordinates("noise").move(params, z, program.coordinates)
+            return program.draw_start(key, rows, params, given)
+        z = program.ppl.normal_like(key, program.zeros(n))
+        data = given if isinstance(rows, int) else rows
+        return z if init == "normal" else program.with_coordinates("noise").move(params, z, program.coordinates, data)
     for site in program.latents:
         if site.name not in init or len(init[site.name]) != n:
             got = tuple(init[site.name].shape) if site.name in init else "nothing"
@@ -42,35 +53,47 @@ def start(program: Program, key: Any, params: Params, n: int, init: str | Latent
 
 
 def begin(
-    program: Program, kernel: Kernel, key: Any, params: Params, x: Array | None, n: int, init: str | Latents = "base"
+    program: Program,
+    kernel: Kernel,
+    key: Any,
+    params: Params,
+    data: Data | None,
+    n: int,
+    init: str | Latents = "base",
+    observed: bool | None = None,
 ) -> Any:
     """State of a kernel at the start of n chains, drawn anew where the density or its gradient is not finite.
+
+    Args:
+        data: with a row for every chain, or all data of a joint program; None for a prior that reads none.
+        observed: False for chains of the prior given covariates.
 
     Raises:
         PplebmError: if it is not finite at a given start, or nowhere in 20 draws.
     """
     word, given = (init, None) if isinstance(init, str) else ("", init)
 
-    def first(key: Any, params: Params, x: Array | None, given: Any) -> tuple[Any, Array]:
-        z = start(program, key, params, n, word or given)
-        log_density = program.log_density(params, x)
+    def first(key: Any, params: Params, data: Data | None, given: Any) -> tuple[Any, Array]:
+        rows = n if data is None or program.is_joint else data
+        z = start(program, key, params, rows, word or given, data)
+        log_density = program.log_density(params, data, observed)
         value, gradient = value_and_gradient(program.ppl, log_density, z)
         return kernel.init(z, log_density), program.ppl.isfinite(value) & program.ppl.isfinite(squares(gradient))
 
-    at = program.compiled(("begin", kernel.settings, n, word, x is None), first)
-    state, fine = at(key, params, x, given)
+    at = program.compiled(("begin", kernel.settings, n, word, data is None, observed), first)
+    state, fine = at(key, params, data, given)
     z, attempts = state.z, program.ppl.split(key, TRIES) if word else []
     for again in attempts:
         if fine.all():
             break
-        other, found = at(again, params, x, None)
+        other, found = at(again, params, data, None)
         z, fine = choose(program.ppl, fine, z, other.z), fine | found
     if not fine.all():
         raise PplebmError(
             f"at the start of {int((~fine).sum())} of {n} chains the log density of {program!r} or its gradient is "
             f"not finite{f', in {TRIES} draws' if word else ''}; give init= latents at which it is."
         )
-    return state if z is state.z else begin(program, kernel, key, params, x, n, z)
+    return state if z is state.z else begin(program, kernel, key, params, data, n, z, observed)
 
 
 def run(ppl: Any, key: Any, kernel: Kernel, state: Any, log_density: LogDensity, n_steps: int) -> tuple[Any, Any]:
@@ -84,23 +107,43 @@ def run(ppl: Any, key: Any, kernel: Kernel, state: Any, log_density: LogDensity,
 
 
 def advance(
-    program: Program, key: Any, kernel: Kernel, state: Any, params: Params, n_steps: int, x: Array | None = None
+    program: Program,
+    key: Any,
+    kernel: Kernel,
+    state: Any,
+    params: Params,
+    n_steps: int,
+    data: Data | None = None,
+    observed: bool | None = None,
 ) -> tuple[Any, Any]:
     """Run `n_steps` of a kernel towards p(z|x), or towards the tilted prior without data; returns what `run` does.
 
-    The program's own loop is used: one step as a graph, compiled or not as `program.how` says.
+    With data and `observed=False` the target is the prior given their covariates. The program's own loop is used: one
+    step as a graph, compiled or not as `program.how` says.
     """
-    return program.chain(kernel, state, program.ppl.split(key, n_steps), params, x)
+    return program.chain(kernel, state, program.ppl.split(key, n_steps), params, data, observed)
 
 
 def record(
-    program: Program, key: Any, kernel: Kernel, state: Any, params: Params, n_steps: int, every: int = 1
+    program: Program,
+    key: Any,
+    kernel: Kernel,
+    state: Any,
+    params: Params,
+    n_steps: int,
+    every: int = 1,
+    given: Data | None = None,
 ) -> tuple[Any, list[Latents]]:
-    """Run a kernel towards the tilted prior and keep the latents every so many steps, the start included."""
-    piece = program.ppl.compiled(lambda state, keys, params: program.chain(kernel, state, keys, params)[0])
+    """Run a kernel towards the tilted prior and keep the latents every so many steps, the start included.
+
+    Args:
+        given: data with a row for every chain, where the prior reads covariates.
+    """
+    piece = program.ppl.compiled(lambda state, keys, params, given: program.chain(
+        kernel, state, keys, params, given, False)[0])  # fmt: skip
     kept, keys = [state.z], program.ppl.split(key, n_steps)
     for i in range(0, n_steps, every):
-        state = piece(state, keys[i : i + every], params)
+        state = piece(state, keys[i : i + every], params, given)
         if i + every <= n_steps:
             kept.append(state.z)
     return state, kept
@@ -120,8 +163,8 @@ def short_run(
     kernel: Kernel,
     n_steps: int,
     *,
-    x: Array | None = None,
-    n: int | None = None,
+    x: Data | None = None,
+    n: Data | int | None = None,
     init: str | Latents = "normal",
     coordinates: str = "noise",
 ) -> tuple[Latents, Trouble]:
@@ -131,8 +174,8 @@ def short_run(
         program: the tilted program.
         kernel: made by a function of `pplebm.kernels`.
         n_steps: length of the chains.
-        x: data (B, *event), one chain each; or
-        n: number of chains of the prior.
+        x: data, one chain for every row; or
+        n: number of chains of the prior; or data, for one chain of the prior given the covariates of every row.
         init: see `start`.
         coordinates: in which the chains move.
 
@@ -140,12 +183,15 @@ def short_run(
         The last latents, in centred coordinates and cut off from the gradient, and what went wrong.
     """
     ppl, moving = program.ppl, program.with_coordinates(coordinates)
-    count = len(x) if x is not None else int(n or 0)
+    data, observed = (x, True) if x is not None else (None if isinstance(n, int) else n, False)
+    rows: Data | int = data if data is not None else int(n or 0)
+    count = rows if isinstance(rows, int) else n_rows(rows)
     k_start, k_run = ppl.split(key)
-    state = kernel.init(start(moving, k_start, params, count, init), moving.log_density(params, x))
+    z = start(moving, k_start, params, rows, init)
+    state = kernel.init(z, moving.log_density(params, data, observed))
     with ppl.threads_for(program.work(count)):
-        state, info = advance(moving, k_run, kernel, state, params, n_steps, x)
-    z = ppl.stop_gradient(moving.move(params, state.z, "centred"))
+        state, info = advance(moving, k_run, kernel, state, params, n_steps, data, observed)
+    z = ppl.stop_gradient(moving.move(params, state.z, "centred", data))
     tamed = getattr(info, "is_tamed", 0.0 * info.log_density)
     return z, Trouble((state.n_divergent > 0).sum() / count, tamed.sum() / (count * n_steps))
 
@@ -154,7 +200,7 @@ def warm_start(
     program: Program,
     key: Any,
     params: Params,
-    x: Array,
+    x: Data,
     n: int | None = None,
     init: str | Latents = "base",
     n_steps: int = 500,
@@ -164,7 +210,7 @@ def warm_start(
 
     Args:
         program: its own coordinates are used.
-        x: data, (B, *event), with a row for every chain, unless the program is joint.
+        x: data, with a row for every chain, unless the program is joint.
         n: number of chains; that of the data if left out.
         init: where the ascent starts, see `start`.
         n_steps: of the ascent; its rate falls to a hundredth over them, linearly.
@@ -180,6 +226,6 @@ def warm_start(
         True
     """
     kernel = ascent(program.ppl, linear(learning_rate, 0.01 * learning_rate, n_steps))
-    state = begin(program, kernel, key, params, x, n or len(x), init)
-    with program.ppl.threads_for(program.work(len(x))):
+    state = begin(program, kernel, key, params, x, n or n_rows(x), init)
+    with program.ppl.threads_for(program.work(n_rows(x))):
         return advance(program, key, kernel, state, params, n_steps, x)[0].last

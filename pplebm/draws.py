@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 from pplebm.errors import PplebmError
 from pplebm.ppl import Params
 from pplebm.program import Program
-from pplebm.tree import tree_fill, tree_leaves
+from pplebm.tree import n_rows, take_rows, tree_fill, tree_leaves
 
 STANDARD = ("log_density", "accept_prob", "is_divergent", "energy")  # kept of every kernel that tells them
 ROWS = 20_000  # draws of data that are transformed at once
@@ -39,19 +39,24 @@ class Plan(NamedTuple):
 class Draws:
     """Draws of a posterior or a prior, `draws[site]` of shape (chains, draws, data, *event).
 
-    The axis of the data is there for posteriors of programs whose latents all stand in the data plate; priors, and
-    programs with a global latent, have none. Values are in the supports of the sites, as NumPy arrays.
+    The axis of the data is there for programs whose latents all stand in the data plate, of a posterior or of a prior
+    given covariates; a prior that reads none, and programs with a global latent, have none. Values are in the supports
+    of the sites, deterministic sites among them, as NumPy arrays.
 
     Attributes:
-        program, params, data: what was sampled; data is None for a prior.
+        program, params, data: what was sampled; data is None for a prior that reads none.
+        is_prior: whether observed values were left out.
         stats: what the kernel told, (chains, draws, data) each: `log_density`, and if the kernel has them
             `accept_prob`, `is_divergent`, `energy`, and the extra fields.
         state: of the kernel after the last step.
         facts: figures about the run, `seconds` among them.
     """
 
-    def __init__(self, program: Program, params: Params, data: Any, plan: Plan, state: Any) -> None:
+    def __init__(
+        self, program: Program, params: Params, data: Any, plan: Plan, state: Any, is_prior: bool = False
+    ) -> None:
         self.program, self.params, self.data, self.plan, self.state = program, params, data, plan, state
+        self.is_prior = is_prior or data is None
         self.block = 0  # blocks of steps done
         self.facts: dict[str, float] = {"seconds": 0.0}
         self._latents: list[dict[str, np.ndarray]] = []
@@ -59,7 +64,7 @@ class Draws:
         self._stats: list[dict[str, np.ndarray]] = []
 
     def __repr__(self) -> str:
-        what = "prior" if self.data is None else "posterior"
+        what = "prior" if self.is_prior else "posterior"
         shapes = ", ".join(f"{name} {a.shape}" for name, a in self.latents.items())
         return f"Draws of the {what}: {self.n_draws} of {self.plan.n_draws} by {self.plan.n_chains} chains; {shapes}"
 
@@ -77,9 +82,12 @@ class Draws:
     def values(self) -> dict[str, np.ndarray]:
         """Draws by site, in the supports of the sites."""
         if self._values[0] != self.n_draws:
-            values = self.by_row("values", self.program.values, self.latents)
+            values = self.by_row("values", self._values_of, self.latents, self.data)
             self._values = (self.n_draws, values)
         return self._values[1]
+
+    def _values_of(self, params: Params, z: Any, data: Any = None) -> dict[str, Any]:
+        return self.program.values(params, z, data)
 
     def by_row(
         self, name: str, function: Callable[..., Any], latents: dict[str, np.ndarray], x: Any = None, key: Any = None
@@ -103,9 +111,9 @@ class Draws:
         keys = [] if key is None else ppl.split(key, -(-n // size))
         for i, at in enumerate(range(0, n, size)):
             rows = np.arange(at, at + size) % n  # the last part is filled up, so that shapes repeat
-            given: list[Any] = [self.params, {site: ppl.asarray(a[rows]) for site, a in flat.items()}]
+            given: list[Any] = [self.params, {site: ppl.asarray(a[rows], keep=True) for site, a in flat.items()}]
             if x is not None:
-                given.append(x if self.program.is_joint else x[ppl.asarray(rows % len(x))])
+                given.append(x if self.program.is_joint else take_rows(x, ppl.asarray(rows % n_rows(x))))
             if key is not None:
                 given.append(keys[i])
             part = run(*given)
@@ -175,7 +183,7 @@ class Draws:
                 raise PplebmError(f"'{path}' holds no draws of pplebm.sample.")
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         check_plan(Plan(**(meta["plan"] | {"extra_fields": tuple(meta["plan"]["extra_fields"])})), self.plan)
-        leaves = {name.removeprefix("state/"): self.program.ppl.asarray(a) for name, a in arrays.items()
+        leaves = {name.removeprefix("state/"): self.program.ppl.asarray(a, keep=True) for name, a in arrays.items()
                   if name.startswith("state/")}  # fmt: skip
         self.state = tree_fill(started(meta["block"]), leaves | meta["numbers"])
         self.block, self.facts = meta["block"], meta["facts"]

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pplebm.data import load_for
 from pplebm.diagnostics import Diagnosis, diagnose
 from pplebm.draws import Draws
 from pplebm.errors import PplebmError
@@ -14,6 +13,7 @@ from pplebm.kernels.hmc import hmc
 from pplebm.program import Program
 from pplebm.runs import Run
 from pplebm.sampling import sample
+from pplebm.tree import n_rows, take_rows
 
 N_SHORT = 1000  # short runs of the prior; a fifth as many of each posterior
 TILT, LIKELIHOOD = "tilt f(z)", "log p(x|z)"
@@ -53,7 +53,8 @@ def examine(
 ) -> list[Examined]:
     """Compare the short runs of a learned model with Hamiltonian Monte Carlo on the same targets.
 
-    The long chains move in noise coordinates and adapt by target. A short run that differs is no mistake: it is part
+    The long chains move in noise coordinates and adapt by target. A prior that reads covariates is another one in every
+    row and is not examined by itself. A short run that differs is no mistake: it is part
     of the model that was learned (Nijkamp et al., NeurIPS 2019). But figures that rest on the density, such as
     evidence, are about the long one.
 
@@ -87,12 +88,12 @@ def examine(
         "progress": progress,
     }  # fmt: skip
     kernel = hmc(program.ppl)
-    if program.tilts:
+    if program.tilts and not program.prior_reads:
         short = run.prior_latents(N_SHORT, seed)
         found.append(_examined("tilted prior", run, sample(program, kernel, **settings), short, None))
     if x is not None:
-        rows = program.ppl.asarray(load_for(run.scaling, run.event_shape, x))
-        copies = rows[program.ppl.asarray(np.tile(np.arange(len(rows)), N_SHORT // 5))]
+        rows = run.data(x)
+        copies = take_rows(rows, program.ppl.asarray(np.tile(np.arange(n_rows(rows)), N_SHORT // 5)))
         long = sample(program, kernel, rows, **settings)
         found.append(_examined("posteriors", run, long, run.posterior_latents(copies, seed), copies))
     return found
@@ -102,7 +103,7 @@ def _examined(title: str, run: Run, long: Draws, short: Any, x: Any) -> Examined
     """Both runs in the supports of the sites, and their scalars compared."""
     program, ppl = run.program, run.program.ppl
     n_data = () if x is None else (long.plan.n_data,)
-    values = {name: ppl.to_numpy(a) for name, a in program.values(run.params, short).items()}
+    values = {name: ppl.to_numpy(a) for name, a in program.values(run.params, short, x).items()}
     values = {name: a.reshape(-1, *n_data, *a.shape[1:]) for name, a in values.items()}
     short_terms = {
         name: ppl.to_numpy(a).reshape(-1, *n_data) for name, a in _terms(program, run.params, short, x).items()
@@ -110,7 +111,7 @@ def _examined(title: str, run: Run, long: Draws, short: Any, x: Any) -> Examined
     moving, given = long.program, long.data if x is not None else None
 
     def terms(params: Any, z: Any, x: Any = None) -> Any:
-        return _terms(program, params, moving.move(params, z, program.coordinates), x)
+        return _terms(program, params, moving.move(params, z, program.coordinates, x), x)
 
     long_terms = long.by_row("terms", terms, long.latents, given)
     pairs = [(n, long[n], values[n]) for n in long.latents] + [(n, long_terms[n], short_terms[n]) for n in long_terms]
@@ -120,7 +121,8 @@ def _examined(title: str, run: Run, long: Draws, short: Any, x: Any) -> Examined
 def _terms(program: Program, params: Any, z: Any, x: Any) -> dict[str, Any]:
     terms = program.log_terms(params, z, x)
     found = {TILT: program.total(terms, program.tilts)} if program.tilts else {}
-    return found | ({} if x is None else {LIKELIHOOD: program.total(terms, program.observed)})
+    likelihood = (*program.observed, *program.factors)
+    return found | ({} if x is None else {LIKELIHOOD: program.total(terms, likelihood)})
 
 
 def _biases(name: str, long: np.ndarray, short: np.ndarray) -> list[Bias]:

@@ -41,6 +41,7 @@ def fit(
     tensorboard: bool = False,
     resume: bool = False,
     progress: bool | None = None,
+    scaling: str | None = None,
 ) -> Run:
     """Learn a model from data and keep everything in a run folder.
 
@@ -72,6 +73,9 @@ def fit(
         tensorboard: write the metrics for TensorBoard as well, `pip install "pplebm[tensorboard]"`.
         resume: go on from the last checkpoint in `out`; equals an uninterrupted run bit for bit.
         progress: show a progress bar; by default only in a terminal.
+        scaling: "none", which is the default for a model of your own; "unit", to [-1, 1]; "standard", to mean 0 and
+            standard deviation 1; "auto", "unit" for images and "standard" for tables. Pages of the gallery say what they
+            expect. Only real numbers that an observed site takes whole are ever scaled.
 
     Returns:
         The run. A callable's own modules hold the learned weights afterwards.
@@ -97,7 +101,7 @@ def fit(
         files.tensorboard()  # tells now if it is not there
     wish = Wish(
         model, data, inference, seed, steps, dict(hyper or {}), data_dir, backend, compiled, precision, course, guide,
-        start, resume,
+        start, resume, scaling,
     )  # fmt: skip
     if resume:
         manifest = files.read_manifest(folder)

@@ -75,6 +75,25 @@ def keep_page(folder: Path, kind: str, text: str) -> dict[str, str]:
     return {"file": file, "sha256": hashlib.sha256(text.encode()).hexdigest()}
 
 
+def write_example(folder: Path, data: Any) -> None:
+    """Keep a few rows of the data: what a model has to be run on before it is known."""
+    leaves = dict(tree_leaves(data))
+    if list(leaves) == [""]:
+        np.save(folder / "example.npy", data)
+        return
+    kind = "tuple" if isinstance(data, tuple) else "mapping"
+    np.savez(folder / "example.npz", **{f"{kind}/{path}": a for path, a in leaves.items()})
+
+
+def read_example(folder: Path) -> Any:
+    """The rows that `write_example` kept."""
+    if (folder / "example.npy").exists():
+        return np.load(folder / "example.npy", allow_pickle=False)
+    with np.load(folder / "example.npz", allow_pickle=False) as file:
+        arrays = {name.partition("/")[2]: file[name] for name in file.files}
+        return tuple(arrays.values()) if file.files[0].startswith("tuple/") else arrays
+
+
 def write_checkpoint(folder: Path, ppl: Any, progress: Progress) -> None:
     """Write checkpoint.safetensors: parameters, optimiser, last good state, counters; nothing is pickled."""
     arrays, numbers = {}, {}
@@ -102,7 +121,7 @@ def read_checkpoint(folder: Path, ppl: Any, template: Progress) -> Progress:
     with safe_open(path, framework="numpy") as file:
         leaves: dict[str, Any] = json.loads(file.metadata()["numbers"])
         for name in file.keys():  # noqa: SIM118
-            leaves[name] = ppl.asarray(file.get_tensor(name))
+            leaves[name] = ppl.asarray(file.get_tensor(name), keep=True)
     wanted = dict(tree_leaves(template))
     if set(wanted) != set(leaves):
         odd = sorted(set(wanted) ^ set(leaves))[0]

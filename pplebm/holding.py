@@ -11,6 +11,7 @@ import numpy as np
 
 from pplebm.phases import Phases
 from pplebm.program import Program
+from pplebm.tree import n_rows, take_rows
 
 MAX_GAP = 10.0  # nats between E f(z⁺) and E f(z⁻): chains that reach the tilted prior hold it at one or two
 MAX_DIVERGENT = 0.25  # share of chains with a non-finite step
@@ -19,6 +20,7 @@ MAX_CHAIN_GAP = 3.0  # nats between E f at the ends of prior chains and at resam
 SURE = 4.0  # standard errors of that difference, and
 ENOUGH = 50  # effective base draws, from which it is believed
 N_CHAINS, N_BASE = 512, 4096  # that are compared
+N_ROWS = 8  # of data, among which these are shared where every row has a prior of its own
 SLOWER, LONGER = 0.5, 1.5  # factors of the tilt's rate and of the prior chain's length, at every intervention
 MAX_LONGER = 4  # interventions that lengthen the chain; further ones lower the rate only
 
@@ -94,15 +96,42 @@ def chain_gap(f_chain: np.ndarray, f_base: np.ndarray) -> dict[str, float]:
     }
 
 
-def watch(program: Program, page: ModuleType, hyper: Any) -> Callable[[Any, Any], dict[str, float]]:
-    """Make a function (key, parameters) that compares prior chains of the page with resampled base draws."""
+def watch(program: Program, page: ModuleType, hyper: Any) -> Callable[[Any, Any, Any], dict[str, float]]:
+    """Make a function (key, parameters, data) that compares prior chains of the page with resampled base draws.
+
+    Where the prior reads covariates it has a law of its own in every row: a few rows are compared one by one, and the
+    mean of their differences is told.
+    """
     ppl, centred = program.ppl, program.with_coordinates("centred")
     phases = Phases(program.with_chains(compiled=False), page, hyper)
 
-    def both(key: Any, params: Any) -> Any:
+    def both(key: Any, params: Any, data: Any) -> Any:
         k_chain, k_base = ppl.split(key)
-        ends, base = phases.prior(k_chain, params, N_CHAINS), centred.draw_base(k_base, N_BASE, params)
-        return centred.log_tilt(params, ends), centred.log_tilt(params, base)
+        chains, bases = _rows_for(program, data)
+        ends, base = phases.prior(k_chain, params, chains), centred.draw_base(k_base, bases, params)
+        at = lambda rows: None if isinstance(rows, int) else rows
+        return centred.log_tilt(params, ends, at(chains)), centred.log_tilt(params, base, at(bases))
 
     compiled = ppl.compiled(both)
-    return lambda key, params: chain_gap(*(ppl.to_numpy(f).astype(float) for f in compiled(key, params)))
+
+    def gap(key: Any, params: Any, data: Any) -> dict[str, float]:
+        few = take_rows(data, slice(0, N_ROWS)) if program.prior_reads else None
+        n = n_rows(few) if few is not None else 1
+        f_chain, f_base = (ppl.to_numpy(f).astype(float).reshape(-1, n) for f in compiled(key, params, few))
+        rows = [chain_gap(f_chain[:, i], f_base[:, i]) for i in range(n)]
+        return {
+            "chain_gap": float(np.mean([row["chain_gap"] for row in rows])),
+            "chain_gap_error": float(np.sqrt(np.sum([row["chain_gap_error"] ** 2 for row in rows])) / n),
+            "base_ess": float(np.sum([row["base_ess"] for row in rows])),
+        }
+
+    return gap
+
+
+def _rows_for(program: Program, data: Any) -> tuple[Any, Any]:
+    """What chains and base draws are asked for: their numbers, or so many copies of the rows."""
+    if data is None:
+        return N_CHAINS, N_BASE
+    n = n_rows(data)
+    copies = lambda total: take_rows(data, program.ppl.asarray(np.tile(np.arange(n), total // n)))
+    return copies(N_CHAINS), copies(N_BASE)

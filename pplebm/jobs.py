@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -11,17 +12,20 @@ import numpy as np
 
 from pplebm import folder as files
 from pplebm import gallery, train
-from pplebm.data import Dataset
+from pplebm.data import SCALINGS, Dataset, load_as_given, rescaled, scaling_for
 from pplebm.data import load as load_data
 from pplebm.data import names as data_names
-from pplebm.errors import PplebmError
+from pplebm.data.columns import signature_of
+from pplebm.errors import PplebmError, PplebmWarning
 from pplebm.guides.guide import PREFIX
 from pplebm.hyper import override, split_between
 from pplebm.learning import Job
 from pplebm.parallel import Parallel
 from pplebm.program import Program
-from pplebm.runs import rebuild, with_guide
+from pplebm.runs import data_of, rebuild, with_guide
+from pplebm.tree import n_rows, take_rows
 
+FEW = 5  # rows of each part of the data
 COMPILE_FROM = 200  # updates; a shorter run would not earn back the seconds of compiling
 
 
@@ -42,11 +46,12 @@ class Wish(NamedTuple):
     guide: Callable[..., Any] | None
     start: str | Path | None
     resume: bool
+    scaling: str | None
 
 
 def _source(data: Any, data_dir: Any) -> dict[str, str | None]:
     """Where the data can be found again: the path of a file, the folder of a named set; None for arrays."""
-    is_path = isinstance(data, (str, Path)) and data not in data_names()
+    is_path = isinstance(data, (str, Path)) and str(data) not in data_names()
     return {
         "path": str(Path(data).expanduser().absolute()) if is_path else None,
         "data_dir": None if data_dir is None else str(Path(data_dir).expanduser().absolute()),
@@ -65,23 +70,29 @@ def new_job(folder: Path, wish: Wish, together: dict[str, Any], group: Parallel)
             f"resume=True)."
         )
     model, seed, backend = wish.model, wish.seed, wish.backend
-    data, (model_page, page) = load_data(wish.data, wish.data_dir, seed=seed), _pages(wish)
+    model_page, page = _pages(wish)
     defaults = model_page.Hyper() if model_page and gallery.is_gallery_model(model_page.model) else None
     shares = split_between(wish.hyper, {"model": defaults, "inference": page.Hyper()})
     hyper = override(page.Hyper(), shares["inference"], f"algorithm '{gallery.page_name(page)}'")
     shown = {} if defaults is None else override(defaults, shares["model"], f"model '{model}'")._asdict()
-    if hyper.batch_size > len(data.train):
-        raise PplebmError(
-            f"batch_size {hyper.batch_size} exceeds the {len(data.train)} training data; "
-            f"use --set batch_size={max(1, len(data.train) // 2)}."
-        )
-    bound, guide = model, wish.guide
+    data, kind, bound, guide = (
+        dataset_of(wish, model_page),
+        kind_of_scaling(wish.scaling, model_page),
+        model,
+        wish.guide,
+    )
     if model_page is not None:
         bound = gallery.bind(model_page, backend, shape=data.event_shape, seed=seed, **shares["model"])
         guide = guide or gallery.bind_guide(model_page, backend, data.event_shape, seed, shares["model"])
-    program = with_guide(Program(bound, data=data.train[:5], seed=seed, backend=backend), guide)
+    program, data = program_on(bound, data, kind, is_own(model_page), seed, backend)
+    program = with_guide(program, guide)
+    hyper, note = one_batch(hyper, data.n_train)
+    if note:
+        data = data._replace(notes=(*data.notes, note))
+        if group.rank == 0:
+            warnings.warn(note, PplebmWarning, stacklevel=2)
     folder.mkdir(parents=True, exist_ok=True)
-    np.save(folder / "example.npy", data.train[:5])
+    files.write_example(folder, data_sample(data.train))
     updates = hyper.updates if wish.steps is None else wish.steps
     compiled = updates >= COMPILE_FROM if wish.compiled is None else wish.compiled
     manifest = {
@@ -89,7 +100,8 @@ def new_job(folder: Path, wish: Wish, together: dict[str, Any], group: Parallel)
         "versions": files.versions(),
         "seed": seed,
         "backend": backend,
-        "model": _page_entry(folder, "model", model_page, getattr(model, "__name__", "model"), shown),
+        "model": _page_entry(folder, "model", model_page, getattr(model, "__name__", "model"), shown)
+        | {"scaling": getattr(model_page, "SCALING", None)},
         "inference": _page_entry(folder, "inference", page, "", hyper._asdict()),
         "data": _data_entry(data, wish),
         "chains": {"compiled": compiled, "precision": wish.precision},
@@ -100,6 +112,63 @@ def new_job(folder: Path, wish: Wish, together: dict[str, Any], group: Parallel)
         "rollbacks": [],
     }
     return Job(folder, manifest, program, page, hyper, data, group)
+
+
+def kind_of_scaling(wanted: str | None, page: ModuleType | None) -> str:
+    """The scaling that was asked for, else what the page expects; none for a model of the user's own.
+
+    Raises:
+        PplebmError: for one that is not known.
+    """
+    kind = wanted or getattr(page, "SCALING", "none" if is_own(page) else "auto")
+    if kind not in SCALINGS:
+        raise PplebmError(f"scaling '{kind}' is not known; choose one of {', '.join(SCALINGS)}.")
+    return str(kind)
+
+
+def is_own(page: ModuleType | None) -> bool:
+    """Whether a model is the user's own program, a callable (None) or a plain file, which sees its data as given."""
+    return page is None or not gallery.is_gallery_model(page.model)
+
+
+def dataset_of(wish: Any, page: ModuleType | None) -> Dataset:
+    """The data of a wish with model, data, data_dir, seed and scaling; those of the user's own model unscaled yet."""
+    kind = kind_of_scaling(wish.scaling, page)
+    if not is_own(page):
+        return load_data(wish.data, wish.data_dir, seed=wish.seed, scaling=kind)
+    model = wish.model if page is None else page.model
+    return load_as_given(wish.data, signature_of(model), wish.data_dir, seed=wish.seed)
+
+
+def program_on(bound: Any, data: Dataset, kind: str, own: bool, seed: int, backend: str) -> tuple[Program, Dataset]:
+    """The program of a model on its data, and the data in model units, checked against the program."""
+    make = lambda data: Program(bound, data=data_sample(data.train), seed=seed, backend=backend)
+    program = make(data)
+    if own and kind != "none":
+        kind = "unit" if kind == "auto" and len(data.event_shape) > 1 else "standard" if kind == "auto" else kind
+        supports = {site.name: site.support for site in program.observed}
+        whole = {path: supports[site] for site, path in program.reads.whole.items()}
+        data = rescaled(data, scaling_for(kind, data, whole))
+        program = make(data)
+    program.levels = dict(data.levels)
+    for part in (data.train, data.held_out):
+        program.check_data(program.data(part))
+    return program, data
+
+
+def data_sample(data: Any) -> Any:
+    """Some rows from the beginning, the middle and the end, on which a program is traced."""
+    n = n_rows(data)
+    rows = np.unique(np.r_[0 : min(n, FEW), n // 2 : min(n, n // 2 + FEW), max(0, n - FEW) : n])
+    return take_rows(data, rows)
+
+
+def one_batch(hyper: Any, n_train: int) -> tuple[Any, str]:
+    """Hyperparameters for data that may be fewer than a batch, and a note if they are."""
+    if hyper.batch_size <= n_train:
+        return hyper, ""
+    note = f"batch_size {hyper.batch_size} exceeds the {n_train} training data, which are one batch."
+    return hyper._replace(batch_size=n_train), note
 
 
 def _pages(wish: Wish) -> tuple[ModuleType | None, ModuleType]:
@@ -118,9 +187,13 @@ def _data_entry(data: Dataset, wish: Wish) -> dict[str, Any]:
         "name": data.name,
         "fingerprint": data.fingerprint,
         "event_shape": list(data.event_shape),
-        "n_train": len(data.train),
-        "n_held_out": len(data.held_out),
+        "shapes": {path: list(shape) for path, shape in data.shapes.items()},
+        "levels": {name: list(levels) for name, levels in data.levels.items()},
+        "columns": None if data.columns is None else list(data.columns),
+        "n_train": data.n_train,
+        "n_held_out": data.n_held_out,
         "scaling": data.scaling.to_json(),
+        "scaling_wanted": wish.scaling,
         "notes": list(data.notes),
         "source": _source(wish.data, wish.data_dir),
     }
@@ -148,7 +221,7 @@ def old_job(folder: Path, wish: Wish, group: Parallel) -> Job:
     """
     manifest = files.read_manifest(folder)
     program, page, hyper = rebuild(folder, manifest, wish.model if callable(wish.model) else None, wish.guide)
-    dataset = load_data(wish.data, wish.data_dir, seed=manifest["seed"])
+    dataset = data_of(program, manifest, wish.data, wish.data_dir)
     if dataset.fingerprint != manifest["data"]["fingerprint"]:
         raise PplebmError(
             f"the run in '{folder}' learned from '{manifest['data']['name']}', and the data given now differ; "
@@ -163,9 +236,9 @@ def start(job: Job, wish: Wish) -> train.Progress:
     Raises:
         PplebmError: for a guide that the algorithm does not learn, or a start that has nothing for this model.
     """
-    x = job.program.ppl.asarray(job.data.train[: job.hyper.batch_size])
+    x = job.program.data(take_rows(job.data.train, slice(0, job.hyper.batch_size)))
     begin = train.begin(
-        job.page, job.program, x, job.hyper, job.manifest["seed"], len(job.data.train), job.manifest["ema"] > 0
+        job.page, job.program, x, job.hyper, job.manifest["seed"], job.data.n_train, job.manifest["ema"] > 0
     )
     if job.manifest.get("has_own_guide", False) and not any(name.startswith(PREFIX) for name in begin.state.params):
         name = gallery.page_name(job.page)
@@ -185,6 +258,6 @@ def _warm(job: Job, begin: train.Progress, source: Path) -> train.Progress:
     shared = {n: a for n, a in found.items() if n in params and tuple(params[n].shape) == a.shape}
     if not shared:
         raise PplebmError(f"no parameter of the run in '{source}' has the name and shape of one of this model's.")
-    params |= {name: ppl.asarray(a) for name, a in shared.items()}
+    params |= {name: ppl.asarray(a, keep=True) for name, a in shared.items()}
     state = begin.state._replace(params=params)
     return begin._replace(state=state, good=state, average=params if begin.average else ())

@@ -17,6 +17,7 @@ from pplebm.errors import PplebmError, PplebmWarning
 from pplebm.parallel import Parallel
 from pplebm.phases import Phases
 from pplebm.program import Program
+from pplebm.tree import take_rows
 
 LOG_EVERY, EVALUATE_EVERY, CHECKPOINT_EVERY = 10, 100, 100  # updates
 EVALUATE_ON = 256  # held-out data per evaluation
@@ -118,12 +119,15 @@ def _held_out_error(job: Job, phases: Phases, progress: train.Progress) -> dict[
     if job.group.rank:
         return {}
     ppl, params = job.program.ppl, job.group.local(progress.average or progress.state.params)
-    x = ppl.asarray(job.data.held_out[:EVALUATE_ON])
+    x = job.program.data(take_rows(job.data.held_out, slice(0, EVALUATE_ON)))
     z = phases.posterior(ppl.key(progress.update), params, x)
+    if len(job.program.observed) != 1 or job.program.reads.fed:
+        return {}  # several observed sites
     try:
-        observed = list(job.program.observe(params, z).values())
+        (name, mean), *_ = job.program.observe(params, z, data=x).items()
     except PplebmError:  # the observed distribution has no mean
         return {}
-    if len(observed) != 1 or tuple(observed[0].shape) != tuple(x.shape):
-        return {}  # several observed sites, or none of the data's shape
-    return {"held_out_error": float(((observed[0] - x) ** 2).mean())}
+    value = job.program.observed_data(x)[name]
+    if tuple(value.shape) != tuple(mean.shape):
+        return {}
+    return {"held_out_error": float(((mean - value) ** 2).mean())}

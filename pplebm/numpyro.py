@@ -1,5 +1,6 @@
-"""For NumPyro programs: `pplebm.numpyro.tilt` is the statement that `pplebm.tilt` is for Pyro programs."""
+"""For NumPyro programs: the statements that `pplebm.tilt` and `pplebm.likelihood_factor` are for Pyro programs."""
 
 from __future__ import annotations
 
-from pplebm.backends.numpyro import tilt as tilt
+from pplebm.backends.numpyro.declare import likelihood_factor as likelihood_factor
+from pplebm.backends.numpyro.declare import tilt as tilt

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from pplebm.errors import PplebmError
+from pplebm.tree import tree_map
 
 
 class Parallel(Protocol):
@@ -31,7 +32,7 @@ class Parallel(Protocol):
         """Inside `around`, surroundings of what this process does alone, on `local` copies."""
 
     def share(self, x: Any) -> Any:
-        """The part of a batch, (B, *event), that this process works on, as the backend's array."""
+        """The rows of a batch that this process works on, as the backend's arrays, dtypes kept."""
 
     def key(self, key: Any) -> Any:
         """The random numbers of this process."""
@@ -56,7 +57,7 @@ class Alone:
     rank, size = 0, 1
 
     def __init__(self, asarray: Callable[[Any], Any]) -> None:
-        self.share = asarray
+        self.share = lambda data: tree_map(asarray, data)
 
     def launch(self, function: Callable[..., Any], *args: Any) -> Any:
         return function(self, *args)

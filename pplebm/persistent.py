@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from pplebm import chains
 from pplebm.errors import PplebmError
 from pplebm.kernels.rows import choose, zeros
-from pplebm.ppl import Array, Latents, Params
+from pplebm.ppl import Array, Data, Latents, Params
 from pplebm.program import Program
 
 
@@ -18,8 +18,8 @@ class Buffer(NamedTuple):
     age: Array  # (N,) runs since the row was drawn anew
 
 
-def buffer(program: Program, key: Any, params: Params, n: int, init: str | Latents = "base") -> Buffer:
-    """A buffer of n chains at their start, see `pplebm.chains.start`.
+def buffer(program: Program, key: Any, params: Params, n: Data | int, init: str | Latents = "base") -> Buffer:
+    """A buffer of n chains at their start, or of one for every row of data, see `pplebm.chains.start`.
 
     Example:
         >>> import torch, pplebm
@@ -58,10 +58,13 @@ def shared_rows(program: Program, key: Any, buffer: Buffer, n: int) -> Array:
     return luck.argsort()[:n]
 
 
-def rejuvenate(program: Program, key: Any, params: Params, z: Latents, share: float) -> Latents:
+def rejuvenate(
+    program: Program, key: Any, params: Params, z: Latents, share: float, given: Data | None = None
+) -> Latents:
     """Draw a share of the rows anew from the base, so that no region is kept by habit alone.
 
     Args:
+        given: data of these rows, where the prior reads covariates.
         share: in [0, 1], of the rows on average; Du and Mordatch (NeurIPS 2019) take 0.05.
 
     Raises:
@@ -73,4 +76,6 @@ def rejuvenate(program: Program, key: Any, params: Params, z: Latents, share: fl
     k_luck, k_draw = ppl.split(key)
     luck = ppl.normal_like(k_luck, {"first": zeros(z), "second": zeros(z)})
     uniform = ppl.exp(-0.5 * (luck["first"] ** 2 + luck["second"] ** 2))
-    return choose(ppl, uniform < share, chains.start(program, k_draw, params, len(uniform), "base"), z)
+    return choose(
+        ppl, uniform < share, chains.start(program, k_draw, params, len(uniform) if given is None else given, "base"), z
+    )

@@ -13,6 +13,7 @@ from pplebm.parallel import Parallel
 
 Array = Any
 Tree = Any
+Data = Any  # what a model is called with: an array, a mapping of names to arrays, or a tuple; rows first
 Latents = dict[str, Array]  # site -> (B, *event), unconstrained coordinates
 Params = dict[str, Array]
 
@@ -25,6 +26,7 @@ class Site(NamedTuple):
     support: str  # "real", "positive", ...: as the host names it
     distribution: str
     is_local: bool  # inside the data plate
+    plates: tuple[str, ...] = ()  # names of the axes before the event's, "" for none; the data plate's only if joint
 
 
 class Structure(NamedTuple):
@@ -36,6 +38,8 @@ class Structure(NamedTuple):
     tilts: tuple[Site, ...]
     has_noise: dict[str, bool]  # latent -> its distribution has noise coordinates (location and scale)
     bounds: dict[str, float]  # tilt -> its bound, for tilts that have one
+    factors: tuple[Site, ...] = ()  # of the likelihood
+    deterministic: tuple[Site, ...] = ()
 
     @property
     def is_joint(self) -> bool:
@@ -44,6 +48,20 @@ class Structure(NamedTuple):
         Latents then have a row per chain and the shape of all data, and log densities are one number per chain.
         """
         return not all(site.is_local for site in self.latents)
+
+
+class Reads(NamedTuple):
+    """Which data the sites of a program depend on, and which observed sites feed others."""
+
+    prior: frozenset[str]  # latents and tilts that read covariates
+    generator: frozenset[str]  # observed sites whose distribution reads data
+    deterministic: frozenset[str]  # deterministic sites that read data, or the value of an observed site
+    fed: frozenset[str]  # observed sites whose distribution depends on the value of another one
+    fed_latents: frozenset[str]  # latents that do
+    covariates: tuple[str, ...]  # names of the data that no observed site gets as its value
+    names: dict[str, str]  # path of an array in the data -> what a person calls it
+    parts: dict[str, bool]  # path of an array with observed numbers -> whether all of them are observed
+    whole: dict[str, str]  # observed site -> path of the array that it is, number by number
 
 
 class How(NamedTuple):
@@ -55,42 +73,52 @@ class How(NamedTuple):
 
 
 class Traced(Protocol):
-    """A program as the host runs it; made by `PPL.trace`."""
+    """A program as the host runs it; made by `PPL.trace`. Data always have a row for every row of the latents."""
 
     structure: Structure
+    reads: Reads
     params: Params
-    example: Array  # the batch of the first run
+    example: Data  # the rows of the first run
+    dtypes: dict[str, Any]  # NumPy's, of the latents
     tilt_params: frozenset[str]
     prior_params: frozenset[str]
     reached_params: frozenset[str]  # all that enter any density
     unregistered: list[tuple[int, ...]]  # shapes of tensors that enter a density and are no parameters
 
-    def terms(self, params: Params, z: Latents, x: Array | None, coordinates: str) -> dict[str, Array]:
-        """Log density of every site, (B,) each, log|J| included; without `x` the observed sites are left out."""
+    def rows(self, n: int) -> Data:
+        """n rows, for runs that read none of their values."""
 
-    def chain(self, kernel: Any, state: Any, keys: Any, params: Params, x: Array | None, how: How) -> tuple[Any, Any]:
+    def terms(self, params: Params, z: Latents, data: Data, coordinates: str, observed: bool) -> dict[str, Array]:
+        """Log density of every site, (B,) each, log|J| included; observed sites are left out where not wanted."""
+
+    def chain(
+        self, kernel: Any, state: Any, keys: Any, params: Params, data: Data, how: How, observed: bool
+    ) -> tuple[Any, Any]:
         """State after one step of a kernel per key towards p(z|x), or towards the prior; infos stacked by step."""
 
-    def move(self, params: Params, z: Latents, coordinates: str, target: str, x: Array | None = None) -> Latents:
-        """The same latents in other coordinates; with data where they depend on them, as in a guide."""
+    def move(self, params: Params, z: Latents, data: Data, coordinates: str, target: str) -> Latents:
+        """The same latents in other coordinates."""
 
-    def draw(self, key: Any, n: int, params: Params, coordinates: str) -> Latents:
-        """Ancestral draws that ignore the tilts."""
+    def draw(self, key: Any, n: int, params: Params, data: Data, coordinates: str, start: bool = False) -> Latents:
+        """Ancestral draws that ignore the tilts: one per row of the data, or n of a joint program."""
 
-    def values(self, params: Params, z: Latents, coordinates: str) -> dict[str, Array]:
-        """Values of the latent sites in their own supports."""
+    def values(self, params: Params, z: Latents, data: Data, coordinates: str) -> dict[str, Array]:
+        """Values of the latent sites in their own supports, and of the deterministic sites."""
 
-    def coordinates_of(self, params: Params, values: dict[str, Array], coordinates: str) -> Latents:
+    def coordinates_of(self, params: Params, values: dict[str, Array], data: Data, coordinates: str) -> Latents:
         """The inverse of `values`."""
 
-    def pointwise(self, params: Params, z: Latents, x: Array, coordinates: str) -> dict[str, Array]:
+    def pointwise(self, params: Params, z: Latents, data: Data, coordinates: str) -> dict[str, Array]:
         """Log density of every observed site by datum: (B,), or (B, data) in a joint program."""
 
-    def observe(self, params: Params, z: Latents, coordinates: str, key: Any | None) -> dict[str, Array]:
+    def observe(self, params: Params, z: Latents, data: Data, coordinates: str, key: Any | None) -> dict[str, Array]:
         """Means of the observed sites given the latents, or draws when a key is given."""
 
-    def given(self, params: Params, z: Latents, x: Array) -> dict[str, Array]:
+    def observed_data(self, params: Params, z: Latents, data: Data) -> dict[str, Array]:
         """Values of the observed sites when the program is called with data, at any latents of one run."""
+
+    def faults(self, params: Params, z: Latents, data: Data) -> dict[str, Any]:
+        """By observed site, which of its values are NaN, and which lie outside their support, where they count."""
 
     def params_of(self, values: Mapping[str, Any]) -> Params:
         """Parameters by name from those that the host's own SVI holds."""
@@ -115,7 +143,7 @@ class PPL(Protocol):
     def bind(self, page: Any, hyper: Any, shape: tuple[int, ...], seed: int) -> Callable[..., Any]: ...
 
     # arrays
-    def asarray(self, a: Any) -> Array: ...
+    def asarray(self, a: Any, keep: bool = False) -> Array: ...
     def to_numpy(self, a: Array) -> Any: ...
     def where(self, condition: Array, a: Array, b: Array) -> Array: ...
     def isfinite(self, a: Array) -> Array: ...
@@ -155,4 +183,5 @@ class PPL(Protocol):
     def average(self, tree: Tree) -> Tree: ...
 
     # a program as densities
+    def unscaled(self, model: Callable[..., Any]) -> Callable[..., Any]: ...
     def trace(self, model: Callable[..., Any], data: Any, plate: str | None, seed: int) -> Traced: ...

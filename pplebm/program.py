@@ -8,12 +8,17 @@ from collections.abc import Callable, Hashable, Mapping
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+
+from pplebm.data import columns
 from pplebm.errors import PplebmError
-from pplebm.ppl import Array, How, Latents, Params, Site, Traced
+from pplebm.ppl import Array, Data, How, Latents, Params, Reads, Site, Traced
+from pplebm.tree import n_rows, take_rows, tree_leaves, tree_map
 
 COORDINATES = ("centred", "noise")
 BACKENDS = ("pyro", "numpyro")
 PRECISIONS = ("full", "bf16")
+CHECKED = 4096  # rows whose observed values are checked at once
 
 
 class Program:
@@ -30,10 +35,13 @@ class Program:
     value is the host's own bijection of z; in "noise" coordinates :math:`z_i = \mu_i + \sigma_i \epsilon_i` for
     normal sites. log|J| is included in every density.
 
+    Data are what the model is called with: an array, `model(x)`; a mapping of names to arrays or a data frame,
+    `model(**data)`; a tuple, `model(*data)`. Rows, the leading axes, are the data plate. Which of them are observed and
+    which are covariates is found by running the model; every density and draw is computed at the rows it is about.
+
     Args:
-        model: any Pyro function, PyroModule or NumPyro function called with a batch of data, or what `pplebm.bind`
-            returns.
-        data: a batch (B, *event) to run it on; may be left out for bound gallery pages.
+        model: any Pyro function, PyroModule or NumPyro function called with data, or what `pplebm.bind` returns.
+        data: to run it on; may be left out for bound gallery pages.
         coordinates: "centred" or "noise".
         plate: name of the data plate, if there are several plates and none is called "data".
         seed: seed of the first run.
@@ -41,16 +49,18 @@ class Program:
 
     Raises:
         PplebmError: naming the site, for what cannot be handled: discrete latents, tilts of wrong shape or outside
-            the data plate, factors, a random or untraceable density.
+            the data plate, priors that read observed values, rows that interact, a random or untraceable density.
 
     Example:
         >>> import torch, pyro, pyro.distributions as dist, pplebm
-        >>> def model(x):
-        ...     with pyro.plate("data", len(x)):
+        >>> def model(dose, y):
+        ...     with pyro.plate("data", len(y)):
         ...         z = pyro.sample("z", dist.Normal(0., 1.))
         ...         pplebm.tilt("f", 0.5 * z)
-        ...         pyro.sample("x", dist.Normal(z, 1.), obs=x)
-        >>> program = pplebm.Program(model, data=torch.zeros(3))
+        ...         pyro.sample("y", dist.Normal(z + 2. * dose, 1.), obs=y)
+        >>> program = pplebm.Program(model, data={"dose": torch.arange(3.), "y": torch.zeros(3)})
+        >>> program.covariates, [site.name for site in program.observed]
+        (('dose',), ['y'])
         >>> z = {"z": torch.tensor([0., 1., 2.])}
         >>> [round(v, 3) for v in program.log_tilt(program.params, z).tolist()]
         [0.0, 0.5, 1.0]
@@ -69,19 +79,29 @@ class Program:
         self.how = How(_checked(coordinates))
         self.ppl: Any = load_backend(str(backend or getattr(model, "backend", "pyro")))
         self._model, self._plate, self.seed = model, plate, seed
+        self.signature, self.levels = columns.signature_of(model), dict[str, tuple[str, ...]]()
         self.guide: Any = None  # see `with_guide`
         self._found: Traced | None = None
         self._kept: dict[Any, Callable[..., Any]] = {}
         self._params: Params | None = None
         data = getattr(model, "example", None) if data is None else data
         if data is not None:
-            self._found = self.ppl.trace(model, self.ppl.asarray(data), plate, seed)
+            self._trace(self.data(data))
+
+    def _trace(self, data: Data) -> None:
+        self._found = self.ppl.trace(self._model, data, self._plate, self.seed)
 
     def __repr__(self) -> str:
         if self._found is None:
             return "Program (has seen no data yet)"
         names = lambda sites: ", ".join(site.name for site in sites) or "none"
         found = f"latents {names(self.latents)}; tilts {names(self.tilts)}; observed {names(self.observed)}"
+        if self.factors:
+            found += f"; likelihood factors {names(self.factors)}"
+        if self.covariates:
+            found += f"; covariates {', '.join(self.covariates)}"
+        if self.deterministic:
+            found += f"; deterministic {names(self.deterministic)}"
         return f"Program in {self.ppl.name}: {found}; data plate {self.plate or 'none'}; {self.coordinates} coordinates"
 
     @property
@@ -113,6 +133,36 @@ class Program:
         return self._traced.structure.tilts
 
     @property
+    def factors(self) -> tuple[Site, ...]:
+        """Factors of the likelihood in program order."""
+        return self._traced.structure.factors
+
+    @property
+    def deterministic(self) -> tuple[Site, ...]:
+        """Deterministic sites in program order; they come back with values and draws."""
+        return self._traced.structure.deterministic
+
+    @property
+    def covariates(self) -> tuple[str, ...]:
+        """Names of the data that are no value of an observed site; "x[1]" for a part of an array."""
+        return self._traced.reads.covariates
+
+    @property
+    def reads(self) -> Reads:
+        """Which sites read which data."""
+        return self._traced.reads
+
+    @property
+    def prior_reads(self) -> bool:
+        """Whether latents or tilts read covariates: the tilted prior then has a constant Z of its own in every row."""
+        return bool(self._traced.reads.prior)
+
+    @property
+    def generator_reads(self) -> bool:
+        """Whether the distribution of an observed site reads data."""
+        return bool(self._traced.reads.generator)
+
+    @property
     def tilt_bounds(self) -> dict[str, float]:
         """Bounds in nats of the tilts that have one."""
         return self._traced.structure.bounds
@@ -123,8 +173,8 @@ class Program:
         return dict(self._traced.params if self._params is None else self._params)
 
     @property
-    def example(self) -> Array:
-        """The batch on which the program was first run."""
+    def example(self) -> Data:
+        """The rows on which the program was first run."""
         return self._traced.example
 
     @property
@@ -211,53 +261,166 @@ class Program:
         other.__dict__.update(self.__dict__ | attributes)
         return other
 
+    # --- data
+
+    def data(self, source: Any) -> Data:
+        """What a user gives, as arrays of the host in the structure that the model is called with; dtypes are kept.
+
+        Args:
+            source: an array of NumPy, torch or JAX, a mapping of names to arrays, a data frame, or a tuple. Columns of
+                text become codes of the levels they had in the first data, `program.levels`.
+
+        Raises:
+            PplebmError: for names or levels that are not known, or arrays of different numbers of rows.
+        """
+        tree, levels = columns.read(source, self.signature, self.levels)
+        self.levels = levels | self.levels
+        return tree_map(lambda a: self.ppl.asarray(a, keep=True), tree)
+
+    def arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Data:
+        """Arguments of a call of the model, such as those the host's SVI makes, as data of this program."""
+        names = dict(zip(self.signature.names, args, strict=False)) | dict(kwargs)
+        if isinstance(self.example, Mapping):
+            return self.data({name: names[name] for name in self.example if name in names})
+        found = tuple(names.values()) if names else args
+        return self.data(found[: len(self.example)] if isinstance(self.example, tuple) else found[0])
+
+    def unscaled(self) -> Program:
+        """The same program without the scales of handlers: the prior whose constant a scaled bound counts so often."""
+        return Program(
+            self.ppl.unscaled(self._model), data=self.example, coordinates=self.coordinates, plate=self._plate or
+            self.plate or None, seed=self.seed, backend=self.ppl.name,
+        )  # fmt: skip
+
+    def check_data(self, data: Data, params: Params | None = None) -> None:
+        """Raise if an observed site gets NaN, or a value outside its support, where it is not masked.
+
+        Raises:
+            PplebmError: naming the site, how many rows, the first of them, and the remedies.
+        """
+        params = self._own(self.params if params is None else params)
+        size = n_rows(data) if self.is_joint else CHECKED
+        for at in range(0, n_rows(data), size):
+            part = take_rows(data, slice(at, at + size))
+            z = self._traced.draw(self.ppl.key(self.seed), 1, params, part, "centred", True)  # one draw, or one a row
+            one = {name: a[0] for name, a in z.items()} if self.is_joint else z
+            for site, (is_nan, is_outside) in self._traced.faults(params, one, part).items():
+                self._refuse_values(site, is_nan, is_outside, at)
+            self._check_gradient(params, z, part, at)
+
+    def _refuse_values(self, site: str, is_nan: Any, is_outside: Any, at: int) -> None:
+        first = lambda rows: f"{int(rows.sum())} of {len(rows)} rows, the first of them row {at + int(rows.argmax())}"
+        if is_nan.any():
+            raise PplebmError(
+                f"observed site '{site}' is NaN in {first(is_nan)}; give {self.ppl.name}.sample('{site}', ..., "
+                f"obs_mask=) with the NaN filled by any number, which imputes them as latents, or leave them out by a "
+                f"mask."
+            )
+        if is_outside.any():
+            distribution = next(s for s in self.observed if s.name == site)
+            raise PplebmError(
+                f"the data of observed site '{site}' leave its support ({distribution.distribution} on "
+                f"{distribution.support}) in {first(is_outside)}; check units and scaling, or choose another "
+                f"distribution."
+            )
+
+    def _check_gradient(self, params: Params, z: Latents, part: Data, at: int) -> None:
+        """NaN that a mask hides from the density still spoils its gradient."""
+        ppl = self.ppl
+        holes = [p for p, a in tree_leaves(part) if ppl.to_numpy(a).dtype.kind == "f" and _has_nan(ppl.to_numpy(a))]
+        if not holes:
+            return
+        _, gradient = ppl.value_and_grad(self.log_density(params, part), z)
+        if any(_has_nan(ppl.to_numpy(g)) for g in gradient.values()):
+            name = self.reads.names.get(holes[0], holes[0])
+            raise PplebmError(
+                f"'{name}' holds NaN that makes the gradient of the log density NaN, masked or not; fill it with any "
+                f"number where it is masked, for instance where(observed, {name}, 0), before it reaches the model."
+            )
+
+    def given(self, data: Data) -> Data | int:
+        """What draws of the prior need to know of data: the data where the prior reads covariates, else how many."""
+        return data if self.prior_reads else n_rows(data)
+
+    def _rows(self, rows: Data | int | None, z: Latents | None, what: str, reads: bool) -> tuple[int, Data]:
+        """How many rows, and the data of runs that read none of them or all of them."""
+        if rows is None:
+            assert z is not None
+            rows = len(next(iter(z.values())))
+        if not isinstance(rows, int):
+            return n_rows(rows), rows
+        if reads:
+            sites = (
+                sorted(self.reads.prior) if self.prior_reads and what != "simulate" else sorted(self.reads.generator)
+            )
+            raise PplebmError(
+                f"{what} needs the covariates {', '.join(self.covariates) or 'of the data'}, which site "
+                f"'{(sites or ['?'])[0]}' reads; give the data they are in, one row for every row wanted."
+            )
+        return rows, self._traced.rows(rows)
+
     # --- densities, (B,) each
 
-    def log_terms(self, params: Params, z: Latents, x: Array | None = None) -> dict[str, Array]:
-        """Log density of every site, (B,) each; without data the observed sites are left out."""
-        if self._found is None and x is not None:
-            self._found = self.ppl.trace(self._model, self.ppl.asarray(x), self._plate, self.seed)
-        self._check_latents(z, x)
-        return self._traced.terms(self._own(params), z, x, self.coordinates)
+    def log_terms(
+        self, params: Params, z: Latents, data: Data | None = None, observed: bool | None = None
+    ) -> dict[str, Array]:
+        """Log density of every site, (B,) each.
 
-    def log_joint(self, params: Params, z: Latents, x: Array) -> Array:
+        Args:
+            params: where they are wanted.
+            z: latents, (B, *event) by site.
+            data: as `program.data` gives them; may be left out if no observed site is wanted and the prior reads none.
+            observed: whether observed sites are wanted; by default if there are data.
+        """
+        if self._found is None and data is not None:
+            self._trace(data)
+        observed = data is not None if observed is None else observed
+        if data is None and observed:
+            raise PplebmError("the densities of observed sites need data.")
+        self._check_latents(z, data)
+        data = self._rows(data if observed or self.prior_reads else None, z, "log p̃(z)", self.prior_reads)[1]
+        return self._traced.terms(self._own(params), z, data, self.coordinates, observed)
+
+    def log_joint(self, params: Params, z: Latents, data: Data) -> Array:
         """log p̃(x, z), (B,): every latent and observed site and every tilt; normalised only up to -log Z."""
-        return self.total(self.log_terms(params, z, x))
+        return self.total(self.log_terms(params, z, data))
 
-    def log_prior(self, params: Params, z: Latents) -> Array:
-        """log p̃(z), (B,): latent sites and tilts, without the observed sites."""
-        return self.total(self.log_terms(params, z))
+    def log_prior(self, params: Params, z: Latents, data: Data | None = None) -> Array:
+        """log p̃(z), (B,): latent sites and tilts, without the observed sites; data where it reads covariates."""
+        return self.total(self.log_terms(params, z, data, observed=False))
 
-    def log_base(self, params: Params, z: Latents) -> Array:
+    def log_base(self, params: Params, z: Latents, data: Data | None = None) -> Array:
         """log p₀(z), (B,): latent sites without the tilts."""
-        return self.total(self.log_terms(params, z), self.latents)
+        return self.total(self.log_terms(params, z, data, observed=False), self.latents)
 
-    def log_tilt(self, params: Params, z: Latents) -> Array:
+    def log_tilt(self, params: Params, z: Latents, data: Data | None = None) -> Array:
         """Sum of the tilts f(z), (B,); zero for a program without tilt."""
-        return self.total(self.log_terms(params, z), self.tilts)
+        return self.total(self.log_terms(params, z, data, observed=False), self.tilts)
 
-    def log_likelihood(self, params: Params, z: Latents, x: Array) -> Array:
-        """log p(x|z), (B,): the observed sites."""
-        return self.total(self.log_terms(params, z, x), self.observed)
+    def log_likelihood(self, params: Params, z: Latents, data: Data) -> Array:
+        """log p(x|z), (B,): the observed sites and the factors of the likelihood."""
+        return self.total(self.log_terms(params, z, data), (*self.observed, *self.factors))
 
-    def log_density(self, params: Params, x: Array | None = None) -> Callable[..., Array]:
-        """What kernels move in: log p̃(x, z), or log p̃(z) without data, as a function of z.
+    def log_density(
+        self, params: Params, data: Data | None = None, observed: bool | None = None
+    ) -> Callable[..., Array]:
+        """What kernels move in: log p̃(x, z), or without observed sites log p̃(z), as a function of z.
 
         The function takes `tilt_strength` as well, a number or one per row, that multiplies the tilts.
         """
 
         def log_density(z: Latents, tilt_strength: Any = None) -> Array:
-            terms = self.log_terms(params, z, x)
+            terms = self.log_terms(params, z, data, observed)
             if tilt_strength is not None:
                 terms = terms | {t.name: tilt_strength * terms[t.name] for t in self.tilts}
             return self.total(terms)
 
         return log_density
 
-    def pointwise(self, params: Params, z: Latents, x: Array) -> dict[str, Array]:
+    def pointwise(self, params: Params, z: Latents, data: Data) -> dict[str, Array]:
         """Log density of every observed site by datum, (B,); (n_chains, data) in a joint program."""
-        self._check_latents(z, x)
-        return self._traced.pointwise(self._own(params), z, x, self.coordinates)
+        self._check_latents(z, data)
+        return self._traced.pointwise(self._own(params), z, data, self.coordinates)
 
     def total(self, terms: dict[str, Array], sites: tuple[Site, ...] | None = None) -> Array:
         """Sum of the result of `log_terms` over all its sites or some of them, (B,); zero over none."""
@@ -269,10 +432,24 @@ class Program:
             total = total + terms[name]
         return total
 
-    def chain(self, kernel: Any, state: Any, keys: Any, params: Params, x: Array | None = None) -> tuple[Any, Any]:
-        """One step of a kernel per key towards p(z|x), or the tilted prior; last state, and infos by step."""
-        self._check_latents(state.z, x)
-        return self._traced.chain(kernel, state, keys, self._own(params), x, self.how)
+    def chain(
+        self,
+        kernel: Any,
+        state: Any,
+        keys: Any,
+        params: Params,
+        data: Data | None = None,
+        observed: bool | None = None,
+    ) -> tuple[Any, Any]:
+        """One step of a kernel per key towards p(z|x), or the tilted prior; last state, and infos by step.
+
+        Arguments as in `log_terms`: with data and `observed=False` the chains are those of the prior given covariates.
+        """
+        observed = data is not None if observed is None else observed
+        self._check_latents(state.z, data)
+        needed = data if observed or self.prior_reads else None
+        data = self._rows(needed, state.z, "a chain of the prior", self.prior_reads)[1]
+        return self._traced.chain(kernel, state, keys, self._own(params), data, self.how, observed)
 
     def compiled(self, name: Hashable, function: Callable[..., Any]) -> Callable[..., Any]:
         """A pure function of arrays, compiled by the host once for all calls that give the same name.
@@ -289,15 +466,53 @@ class Program:
 
     # --- draws
 
-    def draw_base(self, key: Any, n: int, params: Params | None = None) -> Latents:
-        """Draw n latents ancestrally, tilts ignored: draws of the base, not of the prior."""
-        return self._traced.draw(key, n, self._own(self.params if params is None else params), self.coordinates)
+    def draw_base(self, key: Any, rows: Data | int, params: Params | None = None, given: Data | None = None) -> Latents:
+        """Draw latents ancestrally, tilts ignored: draws of the base, not of the prior.
 
-    def simulate(self, key: Any, n: int, params: Params | None = None, base: bool = False) -> dict[str, Array]:
-        """Simulate data forward from the program: observed sites, (n, *event).
+        Args:
+            key: of the backend.
+            rows: how many; or data, for one draw at the covariates of every row.
+            params: the program's own if left out.
+            given: data for any number of draws of a joint program, whose whole data are one datum.
 
         Raises:
-            PplebmError: for a tilted program unless `base=True`, because forward simulation ignores tilts.
+            PplebmError: for a number of rows where the prior reads covariates, or an improper latent.
+        """
+        return self._drawn(key, rows, params, given, start=False)
+
+    def draw_start(
+        self, key: Any, rows: Data | int, params: Params | None = None, given: Data | None = None
+    ) -> Latents:
+        """The same as a start of chains: latents without draws of their own start uniformly in [-2, 2]."""
+        return self._drawn(key, rows, params, given, start=True)
+
+    def _drawn(self, key: Any, rows: Data | int, params: Params | None, given: Data | None, start: bool) -> Latents:
+        params = self._own(self.params if params is None else params)
+        n = rows if isinstance(rows, int) else 1
+        if given is None or not isinstance(rows, int):
+            reads = self.prior_reads or bool(self.reads.fed_latents)
+            given = self._rows(rows, None, "a draw of the prior", reads)[1]
+        return self._traced.draw(key, n, params, given, self.coordinates, start)
+
+    def zeros(self, n: int) -> Latents:
+        """n latents at the origin of their coordinates."""
+        dtypes = self._traced.dtypes
+        return {s.name: self.ppl.asarray(np.zeros((n, *s.shape), dtypes[s.name]), keep=True) for s in self.latents}
+
+    def simulate(
+        self, key: Any, rows: Data | int, params: Params | None = None, base: bool = False
+    ) -> dict[str, Array]:
+        """Simulate data forward from the program: observed sites, (n, *event), in the host's own order.
+
+        Args:
+            key: of the backend.
+            rows: how many; or data whose covariates to simulate at, their observed values left alone.
+            params: the program's own if left out.
+            base: ignore the tilts.
+
+        Raises:
+            PplebmError: for a tilted program unless `base=True`, because forward simulation ignores tilts; for a number
+                of rows where a site reads covariates.
         """
         if self.tilts and not base:
             names = ", ".join(f"'{t.name}'" for t in self.tilts)
@@ -307,38 +522,63 @@ class Program:
             )
         params = self.params if params is None else params
         k_latents, k_data = self.ppl.split(key)
-        z = self.draw_base(k_latents, n, params)
-        return self._traced.observe(self._own(params), z, self.coordinates, k_data)
+        z = self.draw_base(k_latents, rows, params)
+        return self.observe(params, z, k_data, None if isinstance(rows, int) else rows)
 
-    def observe(self, params: Params, z: Latents, key: Any | None = None) -> dict[str, Array]:
-        """Means of the observed sites given latents, (B, *event); draws when a key is given."""
-        self._check_latents(z, None)
-        return self._traced.observe(self._own(params), z, self.coordinates, key)
+    def observe(self, params: Params, z: Latents, key: Any | None = None, data: Data | None = None) -> dict[str, Array]:
+        """Means of the observed sites given latents, (B, *event); draws when a key is given.
 
-    def given(self, x: Array) -> dict[str, Array]:
-        """Values of the observed sites when the program is called with data: x, or what it makes of x."""
-        z = self._traced.draw(self.ppl.key(0), 1 if self.is_joint else len(x), self.params, "centred")
+        The mean of a site that reads the value of another observed site is the mean over a thousand draws of that one.
+
+        Args:
+            params: of the program.
+            z: latents, (B, *event).
+            key: of the backend.
+            data: with the covariates of these rows, where an observed site or the prior reads any; what is observed in
+                them is not looked at, unless the model itself reads it.
+        """
+        self._check_latents(z, data)
+        data = self._rows(data, z, "simulate", self.generator_reads or self._needs_data)[1]
+        return self._traced.observe(self._own(params), z, data, self.coordinates, key)
+
+    @property
+    def _needs_data(self) -> bool:
+        """Whether values of latents depend on data: in noise coordinates, where the prior does."""
+        return self.prior_reads and self.coordinates != "centred"
+
+    def observed_data(self, data: Data) -> dict[str, Array]:
+        """Values of the observed sites when the program is called with data: the data, or what it makes of them."""
+        z = self._traced.draw(self.ppl.key(0), 1, self._own(self.params), data, "centred", True)
         z = {name: a[0] for name, a in z.items()} if self.is_joint else z
-        return self._traced.given(self.params, z, x)
+        return self._traced.observed_data(self._own(self.params), z, data)
 
-    def move(self, params: Params, z: Latents, target: str, x: Array | None = None) -> Latents:
+    def move(self, params: Params, z: Latents, target: str, data: Data | None = None) -> Latents:
         """The same latents in the coordinates `target`, for use with `with_coordinates(target)`.
 
-        Data are needed where latents depend on them, which those of a guide do.
+        Data are needed where the prior reads them, as that of a guide does.
         """
         if target == self.coordinates:
             return z
-        self._check_latents(z, x)
-        return self._traced.move(self._own(params), z, self.coordinates, target, x)
+        self._check_latents(z, data)
+        data = self._rows(data if self.prior_reads else None, z, "a change of coordinates", self.prior_reads)[1]
+        return self._traced.move(self._own(params), z, data, self.coordinates, target)
 
-    def values(self, params: Params, z: Latents) -> dict[str, Array]:
-        """Values of the latent sites in their own supports."""
-        self._check_latents(z, None)
-        return self._traced.values(self._own(params), z, self.coordinates)
+    def values(self, params: Params, z: Latents, data: Data | None = None) -> dict[str, Array]:
+        """Values of the latent sites in their own supports, and of the deterministic sites.
 
-    def coordinates_of(self, params: Params, values: dict[str, Array]) -> Latents:
+        Without data, deterministic sites that read any are left out.
+        """
+        self._check_latents(z, data)
+        rows = self._rows(data, z, "the values of latents", self._needs_data)[1]
+        found = self._traced.values(self._own(params), z, rows, self.coordinates)
+        return found if data is not None else {k: v for k, v in found.items() if k not in self.reads.deterministic}
+
+    def coordinates_of(self, params: Params, values: dict[str, Array], data: Data | None = None) -> Latents:
         """Coordinates of given site values: the inverse of `values`."""
-        return self._traced.coordinates_of(self._own(params), values, self.coordinates)
+        first = {self.latents[0].name: values[self.latents[0].name]}
+        rows = self._rows(data, first, "the coordinates of values", self._needs_data)[1]
+        values = {name: self.ppl.asarray(a) for name, a in values.items()}
+        return self._traced.coordinates_of(self._own(params), values, rows, self.coordinates)
 
     def work(self, n: int) -> int:
         """Rough number of multiplications of one density evaluation on n data: parameters times data."""
@@ -377,8 +617,8 @@ class Program:
         """Of parameters, such as those of the model and its guide, the ones of this program."""
         return {name: params[name] for name in self._traced.params}
 
-    def _check_latents(self, z: Latents, x: Array | None) -> None:
-        n = None if x is None or self.is_joint else len(x)
+    def _check_latents(self, z: Latents, data: Data | None) -> None:
+        n = None if data is None or self.is_joint else n_rows(data)
         for site in self.latents:
             if site.name not in z:
                 raise PplebmError(f"latents lack site '{site.name}'; got {sorted(z)}.")
@@ -386,6 +626,10 @@ class Program:
             n = shape[0] if n is None and shape else n
             if shape != (n, *site.shape):
                 raise PplebmError(f"latent '{site.name}' has shape {shape}; expected {(n, *site.shape)}.")
+
+
+def _has_nan(a: Any) -> bool:
+    return bool((a != a).any())
 
 
 def _checked(coordinates: str) -> str:

@@ -11,7 +11,17 @@ import numpy as np
 
 from pplebm import folder as files
 from pplebm import gallery, train
-from pplebm.data import Scaling, load_for
+from pplebm.data import (
+    Dataset,
+    Scaling,
+    columns,
+    load,
+    load_as_given,
+    load_for,
+    names,
+    rescaled,
+    scaling_from_json,
+)  # fmt: skip
 from pplebm.errors import PplebmError
 from pplebm.export import to_arviz
 from pplebm.guides.guide import Guide
@@ -20,6 +30,7 @@ from pplebm.phases import Phases
 from pplebm.ppl import Latents
 from pplebm.program import Program
 from pplebm.sampling import sample
+from pplebm.tree import n_rows, take_rows, tree_fill, tree_leaves, tree_map
 
 CHUNK = 512  # data per pass, so that memory does not grow with the data
 
@@ -36,7 +47,7 @@ class Run:
     ) -> None:
         self.path, self.manifest = path, manifest
         self.program, self.page, self.hyper, self.params = program, page, hyper, params
-        self.scaling = Scaling.from_json(manifest["data"]["scaling"])
+        self.scaling = scaling_from_json(manifest["data"]["scaling"])
         self.event_shape = tuple(manifest["data"]["event_shape"])
         self._phases: dict[Any, Phases] = {}
 
@@ -49,59 +60,152 @@ class Run:
         """Rows of metrics.jsonl: figures by update."""
         return files.read_metrics(self.path)
 
+    # --- data
+
+    def data(self, x: Any) -> Any:
+        """Data in the user's units, as they were given to `pplebm.fit`, as the program's arrays in model units.
+
+        Raises:
+            PplebmError: for data of another shape or other names than the run learned from.
+        """
+        return self.program.data(self._in_model_units(x))
+
+    def load(self, source: Any = None, data_dir: str | Path | None = None) -> Dataset:
+        """The data set of this run, or another one as this run would have split and scaled it."""
+        entry = self.manifest["data"]
+        if source is None:
+            source, folder = data_source(entry)
+            data_dir = data_dir or folder
+        if source is None:
+            raise PplebmError(f"the run learned from data in memory ('{entry['name']}'), which it does not keep.")
+        return data_of(self.program, self.manifest, source, data_dir)
+
+    def _in_model_units(self, x: Any) -> Any:
+        return in_model_units(self.program, self.manifest, x)
+
+    def site_to_user(self, site: str, a: np.ndarray) -> np.ndarray:
+        """Values of an observed site in the user's units."""
+        path = self.program.reads.whole.get(site)
+        scaling = self.scaling if isinstance(self.scaling, Scaling) else self.scaling.of(path)
+        return scaling.to_user(a) if path is not None else a
+
+    def to_user(self, data: Any) -> Any:
+        """Data in model units, as arrays of NumPy, in the user's units."""
+        if isinstance(self.scaling, Scaling):
+            return self.scaling.to_user(data)
+        leaves = {path: self.scaling.of(path).to_user(a) for path, a in tree_leaves(data)}
+        return tree_fill(data, leaves)
+
+    @property
+    def log_jacobian(self) -> float:
+        r"""What log densities of a datum, such as `anomaly_score` with the opposite sign, gain in the user's units, nats.
+
+        .. math:: \log p(x_{user}) = \log p(x_{model}) + \log |\partial x_{model} / \partial x_{user}|
+        """
+        shapes = {path: tuple(shape) for path, shape in self.manifest["data"]["shapes"].items()}
+        if isinstance(self.scaling, Scaling):
+            return self.scaling.log_jacobian(self.event_shape)
+        return sum(self.scaling.of(path).log_jacobian(shape) for path, shape in shapes.items())
+
     # --- latents in coordinates, for those who go on with the program themselves
 
-    def prior_latents(self, n: int, seed: int = 0, base: bool = False, n_steps: int | None = None) -> Latents:
-        """n latents of the tilted prior (or of its base) as the program's own arrays, centred coordinates."""
+    def prior_latents(
+        self, n: int, seed: int = 0, base: bool = False, n_steps: int | None = None, given: Any = None
+    ) -> Latents:
+        """n latents of the tilted prior (or of its base) as the program's own arrays, centred coordinates.
+
+        Args:
+            n: how many; the number of rows where data are given.
+            seed: of the chains.
+            base: of the base.
+            n_steps: of the chains; those of learning by default.
+            given: rows with the covariates that the prior reads, as the program's arrays in model units.
+        """
+        rows = self._rows(n, given)
         key = self.program.ppl.key(seed)
         if base or not self.program.tilts:
-            return self.program.draw_base(key, n, self.params)
-        return self._phases_of("n_steps_prior", n_steps).prior(key, self.params, n)
+            return self.program.draw_base(key, rows, self.params)
+        return self._phases_of("n_steps_prior", n_steps).prior(key, self.params, rows)
+
+    def _rows(self, n: int, given: Any) -> Any:
+        if not self.program.prior_reads:
+            return n
+        if given is None:
+            raise PplebmError(
+                f"the prior reads the covariates {', '.join(self.program.covariates)}, so it is another one in every "
+                f"row; give given= the rows it is wanted at."
+            )
+        return given
 
     def posterior_latents(self, x: Any, seed: int = 0, n_steps: int | None = None) -> Latents:
         """One latent per datum of the posterior, centred coordinates; x in model units."""
         ppl, phases = self.program.ppl, self._phases_of("n_steps_posterior", n_steps)
-        return phases.posterior(ppl.key(seed), self.params, ppl.asarray(x))
+        return phases.posterior(ppl.key(seed), self.params, tree_map(lambda a: ppl.asarray(a, keep=True), x))
 
     # --- what most people want
 
     def sample_prior(
-        self, n: int, seed: int = 0, base: bool = False, n_steps: int | None = None
+        self, n: int | None = None, seed: int = 0, base: bool = False, n_steps: int | None = None, given: Any = None
     ) -> dict[str, np.ndarray]:
-        """Draw n latents of the tilted prior, by site; with `base=True`, of its base, tilts ignored."""
-        return self._numpy(self.program.values(self.params, self.prior_latents(_count(n), seed, base, n_steps)))
+        """Draw n latents of the tilted prior, by site; with `base=True`, of its base, tilts ignored.
+
+        Args:
+            n: how many; may be left out where data are given.
+            seed, base, n_steps: as in `prior_latents`.
+            given: data in the user's units, whose covariates the prior is given: one draw for every row.
+        """
+        data, n = self._given(n, given)
+        return self._numpy(self.program.values(self.params, self.prior_latents(n, seed, base, n_steps, data), data))
 
     def sample_posterior(self, x: Any, seed: int = 0, n_steps: int | None = None) -> dict[str, np.ndarray]:
-        """Draw one latent per datum given data x, (B, *event), by site."""
+        """Draw one latent per datum given data x, by site."""
 
         def values(x: Any, seed: int) -> Any:
-            return self.program.values(self.params, self.posterior_latents(x, seed, n_steps))
+            return self.program.values(self.params, self.posterior_latents(x, seed, n_steps), x)
 
         return self._by_chunks(values, x, seed)
 
-    def reconstruct(self, x: Any, seed: int = 0, n_steps: int | None = None) -> np.ndarray:
-        """Mean of the data given a posterior draw of their latents, (B, *event)."""
+    def reconstruct(self, x: Any, seed: int = 0, n_steps: int | None = None) -> Any:
+        """Mean of the data given a posterior draw of their latents, (B, *event); by site where there are several."""
 
         def means(x: Any, seed: int) -> Any:
-            return self._observe(self.posterior_latents(x, seed, n_steps))
+            return self.program.observe(self.params, self.posterior_latents(x, seed, n_steps), data=x)
 
-        return self.scaling.to_user(self._by_chunks(means, x, seed)["x"])
+        return self._observations(self._by_chunks(means, x, seed))
 
     def sample_data(
-        self, n: int, seed: int = 0, base: bool = False, mean: bool = False, n_steps: int | None = None
-    ) -> np.ndarray:
-        """Draw n data of the model, (n, *event); with `mean=True` without observation noise."""
-        z = self.prior_latents(_count(n), seed, base, n_steps)
+        self,
+        n: int | None = None,
+        seed: int = 0,
+        base: bool = False,
+        mean: bool = False,
+        n_steps: int | None = None,
+        given: Any = None,
+    ) -> Any:
+        """Draw n data of the model, (n, *event); with `mean=True` without observation noise.
+
+        Args:
+            n: how many; may be left out where data are given.
+            seed, base, n_steps: as in `prior_latents`.
+            mean: means in the place of draws.
+            given: data in the user's units, at whose covariates to draw, one datum for every row.
+
+        Returns:
+            The values of the observed site, or of several by name, in the user's units.
+        """
+        data, n = self._given(n, given)
+        z = self.prior_latents(n, seed, base, n_steps, data)
         key = None if mean else self.program.ppl.split(self.program.ppl.key(seed), 2)[1]
-        return self.scaling.to_user(self._numpy(self._observe(z, key))["x"])
+        return self._observations(self._numpy(self.program.observe(self.params, z, key, data)))
 
     def anomaly_score(self, x: Any, seed: int = 0, n_draws: int = 4) -> np.ndarray:
         r"""Score data, (B,); higher is more anomalous.
 
         .. math:: -E_{z \mid x}[\log p(x \mid z) + \log p_0(z) + f(z)]
 
-        in nats, by `n_draws` posterior chains per datum: the unnormalised log posterior of Cui et al. (CVPR 2023),
-        up to the model's constant log Z.
+        in nats and model units, by `n_draws` posterior chains per datum: the unnormalised log posterior of Cui et al.
+        (CVPR 2023), up to the model's constant log Z. Where the prior reads covariates, log Z is another one in every
+        row, and scores of rows with different covariates are not comparable.
         """
 
         def score(x: Any, seed: int) -> Any:
@@ -117,10 +221,11 @@ class Run:
         """Sample prior and, given data x, their posteriors by adjusted chains, and put them into ArviZ's container.
 
         The chains are those of `pplebm.sample` with `hmc` in noise coordinates, not the short runs of learning; how
-        the two differ is what `pplebm diagnose` shows. Data are in model units there.
+        the two differ is what `pplebm diagnose` shows. Data are in model units there. A prior that reads covariates is
+        drawn at those of x.
 
         Args:
-            x: data in the user's units, (B, *event).
+            x: data in the user's units.
             seed: of the chains.
             settings: `n_chains`, `n_draws`, `n_warmup`, `thin`, `progress` of `pplebm.sample`.
 
@@ -129,18 +234,24 @@ class Run:
         """
         program = self.program.with_coordinates("noise")
         settings = {"key": seed, "params": self.params} | settings
-        posterior = None
-        if x is not None:
-            posterior = sample(program, data=load_for(self.scaling, self.event_shape, x), **settings)
-        return to_arviz(posterior, sample(program, **settings), key=seed)
+        data = None if x is None else self._in_model_units(x)
+        posterior = None if data is None else sample(program, data=data, **settings)
+        given = data if program.prior_reads else None
+        return to_arviz(posterior, sample(program, given=given, **settings), key=seed)
 
     # --- helpers
 
-    def _observe(self, z: Latents, key: Any = None) -> dict[str, Any]:
-        observed = self.program.observe(self.params, z, key)
-        if len(observed) > 1:
-            raise PplebmError(f"the program observes {', '.join(observed)}; use run.program.observe for each.")
-        return {"x": next(iter(observed.values()))}
+    def _given(self, n: int | None, given: Any) -> tuple[Any, int]:
+        """Rows in model units if there are any, and how many draws are wanted."""
+        if given is None:
+            return None, _count(n)
+        data = self.data(given)
+        return data, n_rows(data)
+
+    def _observations(self, found: dict[str, np.ndarray]) -> Any:
+        """Values of observed sites in the user's units: those of the only one, or of several by name."""
+        values = {name: self.site_to_user(name, a) for name, a in found.items()}
+        return values if len(values) > 1 else next(iter(values.values()))
 
     def _phases_of(self, field: str, n_steps: int | None) -> Phases:
         hyper = self.hyper
@@ -152,16 +263,56 @@ class Run:
 
     def _by_chunks(self, function: Callable[[Any, int], Any], x: Any, seed: int) -> dict[str, np.ndarray]:
         """Apply to data in the user's units, chunk by chunk; short chunks are filled up so that shapes repeat."""
-        x = load_for(self.scaling, self.event_shape, x)
-        ppl, size, parts = self.program.ppl, min(CHUNK, len(x)), []
-        for i, start in enumerate(range(0, len(x), size)):
-            rows = np.arange(start, start + size) % len(x)
-            part = self._numpy(function(ppl.asarray(x[rows]), seed + 104729 * i))
-            parts.append({name: a[: len(x) - start] for name, a in part.items()})
+        x = self._in_model_units(x)
+        n, parts = n_rows(x), []
+        for i, start in enumerate(range(0, n, size := min(CHUNK, n))):
+            rows = np.arange(start, start + size) % n
+            part = self._numpy(function(self.program.data(take_rows(x, rows)), seed + 104729 * i))
+            parts.append({name: a[: n - start] for name, a in part.items()})
         return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
 
     def _numpy(self, arrays: dict[str, Any]) -> dict[str, np.ndarray]:
         return {name: self.program.ppl.to_numpy(a) for name, a in arrays.items()}
+
+
+def data_source(entry: dict[str, Any]) -> tuple[str | None, str | None]:
+    """Name or path of a run's data, and the folder of named sets; None for data that cannot be found again."""
+    source = entry.get("source") or {}
+    return source.get("path") or (entry["name"] if entry["name"] in names() else None), source.get("data_dir")
+
+
+def is_own_model(manifest: dict[str, Any]) -> bool:
+    """Whether a run is of a model that sees data as given: a callable, or a file that is no page of the gallery's kind."""
+    return not manifest["model"]["hyper"]
+
+
+def in_model_units(program: Program, manifest: dict[str, Any], x: Any) -> Any:
+    """Data in the user's units as arrays in model units, of the shapes that a run learned from."""
+    entry, scaling = manifest["data"], scaling_from_json(manifest["data"]["scaling"])
+    if not is_own_model(manifest):
+        assert isinstance(scaling, Scaling)
+        return load_for(scaling, tuple(entry["event_shape"]), x)
+    tree = columns.read(x, program.signature, program.levels)[0]
+    tree = tree_map(lambda a: np.asarray(a.detach().cpu() if hasattr(a, "detach") else a), tree)
+    got = {path: list(a.shape[1:]) for path, a in tree_leaves(tree)}
+    for path, shape in got.items():
+        if entry["shapes"].get(path) != shape:
+            raise PplebmError(
+                f"'{path or 'x'}' has rows of shape {tuple(shape)}, and the run learned from "
+                f"{entry['shapes'].get(path, 'no such array')}; give data like those."
+            )
+    return scaling.to_model(tree)
+
+
+def data_of(program: Program, manifest: dict[str, Any], source: Any, data_dir: str | Path | None) -> Dataset:
+    """A data set split and scaled as that of a run."""
+    entry, seed = manifest["data"], manifest["seed"]
+    if not is_own_model(manifest):
+        kind = entry.get("scaling_wanted") or manifest["model"].get("scaling") or "auto"
+        return load(source, data_dir, seed=seed, scaling=kind)
+    found = load_as_given(source, program.signature, data_dir, seed=seed, levels=program.levels)
+    scaling = scaling_from_json(entry["scaling"])
+    return found if scaling.kind == "none" else rescaled(found, scaling)
 
 
 def open_run(
@@ -188,7 +339,9 @@ def open_run(
     if backend is not None and backend != manifest["backend"]:
         manifest = _in_other_language(manifest, backend)
     program, page, hyper = rebuild(folder, manifest, model, guide)
-    x = program.ppl.asarray(np.zeros((hyper.batch_size, *manifest["data"]["event_shape"])))
+    example = program.example
+    rows = program.ppl.asarray(np.arange(hyper.batch_size) % n_rows(example))
+    x = take_rows(example, rows)  # of whose values nothing is used
     template = train.begin(page, program, x, hyper, manifest["seed"], manifest["data"]["n_train"], manifest["ema"] > 0)
     progress = files.read_checkpoint(folder, program.ppl, template)
     params = progress.average or progress.state.params
@@ -227,8 +380,9 @@ def rebuild(
         guide = guide or gallery.bind_guide(model_page, manifest["backend"], shape, seed, hyper)
     page = gallery.load_copy(folder / manifest["inference"]["page"]["file"], manifest["inference"]["home"], seed)
     hyper = override(page.Hyper(), manifest["inference"]["hyper"], "the algorithm page of this run")
-    example = np.load(folder / "example.npy", allow_pickle=False)
-    program = with_guide(Program(model, data=example, seed=seed, backend=manifest["backend"]), guide)
+    program = Program(model, data=files.read_example(folder), seed=seed, backend=manifest["backend"])
+    program.levels = {name: tuple(levels) for name, levels in manifest["data"]["levels"].items()}
+    program = with_guide(program, guide)
     return program.with_chains(precision=manifest["chains"]["precision"]), page, hyper
 
 

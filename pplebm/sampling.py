@@ -20,9 +20,9 @@ from pplebm.errors import PplebmError, PplebmWarning
 from pplebm.kernels.adaptation import BLOCK, adapted, adapting, next_window, windows
 from pplebm.kernels.hmc import hmc
 from pplebm.kernels.kernel import Kernel
-from pplebm.ppl import Array, Latents, Params
+from pplebm.ppl import Array, Data, Latents, Params
 from pplebm.program import Program
-from pplebm.tree import tree_leaves
+from pplebm.tree import n_rows, take_rows, tree_leaves
 
 NUMBERS_PER_BLOCK = 4_000_000  # latents of the steps that are held at once
 DRAWS_PER_BLOCK = 200
@@ -52,6 +52,7 @@ def sample(
     extra_fields: Sequence[str] = (),
     resume: Draws | str | Path | None = None,
     progress: bool | None = None,
+    given: Any = None,
 ) -> Draws:
     r"""Draw from p(z|x) of every datum, or without data from the tilted prior, by many chains at once.
 
@@ -62,8 +63,8 @@ def sample(
         program: any program, tilted or not. One with a latent outside the data plate has a single posterior, that of
             all data together.
         kernel: made by a function of `pplebm.kernels` for `program.ppl`; `hmc(program.ppl)` if left out.
-        data: x of shape (B, *event), one posterior each; None for the prior, whose draws honour the tilt because
-            the chain moves in the tilted density.
+        data: an array, a mapping of names to arrays, a data frame or a tuple: one posterior for every row; None for
+            the prior, whose draws honour the tilt because the chain moves in the tilted density.
         n_chains: chains per datum.
         n_draws: draws of each chain after warm-up.
         n_warmup: steps before the first draw.
@@ -77,6 +78,8 @@ def sample(
             goes on where it stopped, to the same draws as without the interruption. The other arguments must be those
             of that call.
         progress: show a bar; by default if the output is a terminal.
+        given: data whose covariates the prior is given, one prior for every row; its observed part may be missing
+            where the model runs without it, and is not looked at.
 
     Returns:
         Draws; if interrupted by Ctrl-C, those made so far, with a warning.
@@ -105,26 +108,41 @@ def sample(
         if not isinstance(count, int) or count < (name != "n_warmup"):
             least = 0 if name == "n_warmup" else 1
             raise PplebmError(f"{name} must be an integer from {least} on, got {count!r}.")
-    x = None if data is None else program.ppl.asarray(data)
+    if data is not None and given is not None:
+        raise PplebmError("give data= for posteriors, or given= for the prior at covariates, not both.")
+    x = None if data is None and given is None else program.data(given if data is None else data)
     params = program.params if params is None else dict(params)
+    if data is not None:
+        program.check_data(x, params)
+    elif x is None and (program.prior_reads or program.reads.fed_latents):
+        sites = sorted(program.reads.prior | program.reads.fed_latents)
+        raise PplebmError(
+            f"the prior of site '{sites[0]}' reads {', '.join(program.covariates) or 'observed values'}, so it is "
+            f"another one in every row; give the rows it is wanted at: sample_prior(program, given=data)."
+        )
     target = _checksum(program, params, x)
-    n_data = 1 if x is None or program.is_joint else len(x)
+    n_data = 1 if x is None or program.is_joint else n_rows(x)
     plan = Plan(
         target, str(kernel.settings), n_chains, n_data, n_draws, n_warmup, thin, int(key), tuple(extra_fields)
     )  # fmt: skip
-    job = _Job(program, kernel, x, params, plan)
+    job = _Job(program, kernel, x, params, plan, data is not None)
     return job.run(job.begin(init) if resume is None else job.resumed(resume, init), progress)
 
 
-def sample_prior(program: Program, kernel: Kernel | None = None, **settings: Any) -> Draws:
-    """Draw from the tilted prior: `sample` without data."""
-    return sample(program, kernel, None, **settings)
+def sample_prior(program: Program, kernel: Kernel | None = None, given: Any = None, **settings: Any) -> Draws:
+    """Draw from the tilted prior: `sample` without data.
+
+    Args:
+        program, kernel, settings: as in `sample`.
+        given: data with the covariates that the prior reads: the draws then have an axis of these rows.
+    """
+    return sample(program, kernel, None, given=given, **settings)
 
 
-def _checksum(program: Program, params: Params, x: Array | None) -> str:
+def _checksum(program: Program, params: Params, x: Data | None) -> str:
     """Of what the draws are of."""
     found = hashlib.sha256(repr(program).encode())
-    for name, a in sorted({**params, **({} if x is None else {"data": x})}.items()):
+    for name, a in sorted({**params, **{f"data/{path}": a for path, a in tree_leaves(x)}}.items()):
         array = np.ascontiguousarray(program.ppl.to_numpy(a))
         found.update(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes())
     return found.hexdigest()[:16]
@@ -133,12 +151,15 @@ def _checksum(program: Program, params: Params, x: Array | None) -> str:
 class _Job:
     """One call of `sample`: rows are replicas of chains of data, in this order."""
 
-    def __init__(self, program: Program, kernel: Kernel, x: Array | None, params: Params, plan: Plan) -> None:
+    def __init__(
+        self, program: Program, kernel: Kernel, x: Data | None, params: Params, plan: Plan, observed: bool
+    ) -> None:
         self.program, self.kernel, self.params, self.plan, self.given = program, kernel, params, plan, x
+        self.observed = observed
         self.ppl, self.shape = program.ppl, (kernel.replicas, plan.n_chains, plan.n_data)
         self.rows = math.prod(self.shape)
         index = np.tile(np.arange(plan.n_data), self.shape[0] * self.shape[1])
-        self.x = x if x is None or program.is_joint else x[self.ppl.asarray(index)]
+        self.x = x if x is None or program.is_joint else take_rows(x, self.ppl.asarray(index))
         self.adapts = kernel.tuning is not None and plan.n_warmup > 0
         self.warming = adapting(self.ppl, kernel, self.shape) if self.adapts else kernel
         self.recording = _recording(kernel, plan.extra_fields)
@@ -151,12 +172,12 @@ class _Job:
         if not isinstance(init, str):
             init = {site: a[self.ppl.asarray(np.tile(np.arange(len(a)), self.shape[0]))] for site, a in init.items()}
 
-        state = chains.begin(self.program, self.warming, key, self.params, self.x, self.rows, init)
-        log_density = self.program.log_density(self.params, self.x)
+        state = chains.begin(self.program, self.warming, key, self.params, self.x, self.rows, init, self.observed)
+        log_density = self.program.log_density(self.params, self.x, self.observed)
         if self.plan.extra_fields:
             inner = self.kernel.init(state.z, log_density)
             self.recording.move(self.kernel.noise(key, state.z), inner, log_density)  # raises for unknown fields
-        return Draws(self.program, self.params, self.given, self.plan, state)
+        return Draws(self.program, self.params, self.given, self.plan, state, not self.observed)
 
     def resumed(self, given: Draws | str | Path, init: str | Latents) -> Draws:
         """Draws that this job can go on from."""
@@ -198,11 +219,11 @@ class _Job:
         ppl, program = self.ppl, self.program
         keys = ppl.split(ppl.key(_seed(self.plan.key, draws.block + 1)), block.n_steps)
         if not block.n_draws:
-            state = program.chain(self.warming, draws.state, keys, self.params, self.x)[0]
+            state = program.chain(self.warming, draws.state, keys, self.params, self.x, self.observed)[0]
             if block.ends:
                 state = self._end(block)(state)
         else:
-            state, seen = program.chain(self.recording, draws.state, keys, self.params, self.x)
+            state, seen = program.chain(self.recording, draws.state, keys, self.params, self.x, self.observed)
             z = {site: self._kept(a[self.plan.thin - 1 :: self.plan.thin]) for site, a in seen.z.items()}
             latents = {site: self._by_chain(ppl.to_numpy(a), block) for site, a in z.items()}
             draws.add(latents, {name: self._stat(name, a, block) for name, a in seen.stats.items()})

@@ -16,7 +16,7 @@ from pplebm.data import batches
 from pplebm.errors import PplebmError
 from pplebm.parallel import Alone, Parallel
 from pplebm.program import Program
-from pplebm.tree import tree_leaves, tree_map
+from pplebm.tree import n_rows, take_rows, tree_leaves, tree_map
 
 GOOD_EVERY = 50  # updates between the states kept for roll-back
 WATCH_EVERY = 100  # updates between comparisons of prior chains with resampled base draws
@@ -72,7 +72,7 @@ def keeps_rows(page: ModuleType) -> bool:
 def updates(
     page: ModuleType,
     program: Program,
-    train: np.ndarray,
+    train: Any,
     hyper: Any,
     seed: int,
     progress: Progress,
@@ -93,17 +93,17 @@ def updates(
     Raises:
         PplebmError: after ten roll-backs, when the batch size exceeds the data, or when processes drift apart.
     """
-    ppl, by_row, group = program.ppl, keeps_rows(page), group or Alone(program.ppl.asarray)
+    ppl, by_row, group = program.ppl, keeps_rows(page), group or Alone(lambda a: program.ppl.asarray(a, keep=True))
     if by_row and group.size > 1:
         raise PplebmError(f"{page.__name__.rsplit('.', 1)[-1]} keeps a chain per datum, on one device; drop --devices.")
     stream = int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> np.uint64(1))
-    draw, first, made_for = _rows(len(train), hyper.batch_size, seed), True, -1
+    draw, first, made_for = _rows(n_rows(train), hyper.batch_size, seed), True, -1
     while True:
         if progress.n_gentler != made_for:
             now, made_for = holding.gentler(hyper, progress.n_gentler), progress.n_gentler
             step, watch = _step(page, program, now), holding.watch(program, page, now)
         rows = draw(progress.update)
-        x, more = group.share(train[rows]), {"rows": ppl.asarray(rows)} if by_row else {}
+        x, more = group.share(take_rows(train, rows)), {"rows": ppl.asarray(rows)} if by_row else {}
         key = ppl.key((stream + 1000003 * progress.update + progress.n_rollbacks) % 2**63)
         state, info = step(group.key(key), progress.state, x, more)
         if first:
@@ -115,7 +115,7 @@ def updates(
         learns_tilt = program.tilts and getattr(now, "learning_rate_tilt", 0.0) > 0
         if finite and learns_tilt and update % WATCH_EVERY == 0:
             with group.alone():
-                metrics |= watch(key, group.local(state.params))
+                metrics |= watch(key, group.local(state.params), x)
         reason = holding.trouble(metrics) if finite else NOT_FINITE
         if not reason:
             progress = _kept(progress, update, state, ema)

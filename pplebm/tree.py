@@ -1,4 +1,4 @@
-"""Trees of arrays: dicts, tuples and NamedTuples whose leaves are arrays or numbers."""
+"""Trees of arrays: dicts, tuples and NamedTuples whose leaves are arrays or numbers; data are such trees, by rows."""
 
 from __future__ import annotations
 
@@ -58,3 +58,23 @@ def tree_fill(tree: Any, leaves: Mapping[str, Any], path: str = "") -> Any:
         parts = [tree_fill(v, leaves, join(n)) for n, v in zip(names, tree, strict=True)]
         return type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)
     return leaves[path]
+
+
+def n_rows(data: Any) -> int:
+    """Rows of data: the length that all their arrays share.
+
+    >>> import numpy as np
+    >>> n_rows({"dose": np.zeros(3), "y": np.zeros((3, 2))})
+    3
+    """
+    return len(next(leaf for _, leaf in tree_leaves(data)))
+
+
+def take_rows(data: Any, index: Any) -> Any:
+    """The same data at these rows: a slice, or an array of numbers of the host.
+
+    >>> import numpy as np
+    >>> take_rows((np.arange(3), np.arange(6).reshape(3, 2)), slice(1, 2))
+    (array([1]), array([[2, 3]]))
+    """
+    return tree_map(lambda a: a[index], data)

@@ -1,4 +1,4 @@
-"""The sites of one run of a model, sorted into latents, observations and tilts: the same for every host."""
+"""The sites of one run of a model, sorted into latents, observations, tilts and the rest: the same for every host."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ class Host(NamedTuple):
     unwrap: Callable[[Any], Any]  # the distribution inside Independent and the like
     has_noise: Callable[[Any], bool]
     is_discrete: Callable[[Any], bool]
+    is_deterministic: Callable[[SiteDict], bool]  # recomputed at every run, whatever its statement says
     support_name: Callable[[Any], str]
     unconstrained: Callable[[Any, Any], Any]  # of a distribution and a value
     all_finite: Callable[[Any], bool]
@@ -28,9 +29,14 @@ def plates_of(site: SiteDict) -> dict[str, Any]:
     return {f.name: f for f in site["cond_indep_stack"] if f.dim is not None}
 
 
-def axis(n_dims: int, site: SiteDict, plate: str) -> int:
+def row_axis(n_dims: int, site: SiteDict, plate: str) -> int:
     """Which axis of a site's value, of n_dims axes, is the data's."""
     return n_dims - site["fn"].event_dim + plates_of(site)[plate].dim
+
+
+def coordinate_axis(site: SiteDict, plate: str) -> int:
+    """The same of its unconstrained coordinates, whose event may have another number of axes than the value's."""
+    return len(site["fn"].batch_shape) + plates_of(site)[plate].dim
 
 
 def structure_of(
@@ -39,12 +45,14 @@ def structure_of(
     """Sort sample statements, and refuse what cannot be handled, by name.
 
     Args:
-        sites: sample statements in program order, without deterministic ones and subsampling.
+        sites: sample and deterministic statements in program order, without subsampling.
         full_sizes: sizes of subsampled plates.
         batch: number of data in the run.
         wanted_plate: name of the data plate, if the user gave one.
         host: the host's knowledge of its distributions.
     """
+    fixed = [site for site in sites if host.is_deterministic(site)]
+    sites = [site for site in sites if not any(site is other for other in fixed)]
     is_global = any(not site["is_observed"] and not plates_of(site) for site in sites)
     for site in sites:
         if not site["is_observed"] and host.is_discrete(site["fn"]):
@@ -54,7 +62,7 @@ def structure_of(
             )
     plate = find_plate(sites, full_sizes, batch, wanted_plate, host, is_global)
     is_joint = any(not site["is_observed"] and plate not in plates_of(site) for site in sites)
-    latents, observed, tilts, has_noise, bounds = [], [], [], {}, {}
+    latents, observed, tilts, factors, has_noise, bounds = [], [], [], [], {}, {}
     for site in sites:
         name, fn, infer = site["name"], site["fn"], site["infer"] or {}
         if infer.get("is_tilt"):
@@ -63,10 +71,9 @@ def structure_of(
             if infer["bound"] is not None:
                 bounds[name] = float(infer["bound"])
         elif infer.get("is_auxiliary"):
-            raise PplebmError(
-                f"site '{name}' is a {host.name}.factor, which pplebm cannot place in prior or likelihood; write "
-                f"tilt('{name}', ...) for a factor of the prior, or an observed {host.name}.sample for the likelihood."
-            )
+            check_factor(site, plate, host, is_joint)
+            kind = "likelihood factor" if infer.get("is_likelihood") else "factor"
+            factors.append(Site(name, (), "", kind, plate in plates_of(site)))
         elif site["is_observed"]:
             if plate not in plates_of(site) and not is_joint:
                 raise PplebmError(f"observed site '{name}' stands outside the data plate '{plate}'; move it inside.")
@@ -76,7 +83,10 @@ def structure_of(
             latents.append(describe(site, host.unconstrained(fn, site["value"]), plate, host, is_joint))
     if not latents:
         raise PplebmError(f"the program has no latent site; write {host.name}.sample('z', ...) without obs for one.")
-    return Structure(plate, tuple(latents), tuple(observed), tuple(tilts), has_noise, bounds)
+    deterministic = tuple(Site(s["name"], tuple(s["value"].shape), "", "deterministic", True) for s in fixed)
+    return Structure(
+        plate, tuple(latents), tuple(observed), tuple(tilts), has_noise, bounds, tuple(factors), deterministic
+    )
 
 
 def find_plate(
@@ -134,25 +144,53 @@ def check_tilt(site: SiteDict, plate: str, host: Host, is_joint: bool) -> None:
         )
 
 
+def check_factor(site: SiteDict, plate: str, host: Host, is_joint: bool) -> None:
+    """Refuse a factor that belongs to no datum."""
+    if plate not in plates_of(site) and not is_joint:
+        raise PplebmError(
+            f"factor '{site['name']}' stands outside the data plate '{plate}'; move it inside, one value per datum."
+        )
+
+
+def refuse_bare_factor(name: str, host: str) -> PplebmError:
+    """For a factor of which nobody can tell whether it belongs to the prior or to the likelihood."""
+    return PplebmError(
+        f"site '{name}' is a {host}.factor that reads no data, so it may belong to the prior or to the likelihood; "
+        f"write tilt('{name}', ...) for a factor of the prior, likelihood_factor('{name}', ...) for one of the "
+        f"likelihood."
+    )
+
+
 def describe(site: SiteDict, value: Any, plate: str, host: Host, is_joint: bool) -> Site:
     """Name, shape, support and distribution of a site; the shape is per datum, or of all data in a joint program."""
-    local, shape = plate in plates_of(site), list(value.shape)
+    frames, shape = plates_of(site), list(value.shape)
+    local = plate in frames
+    names = [""] * max(len(site["fn"].batch_shape), *(-f.dim for f in frames.values()), 0)
+    for name, frame in frames.items():
+        names[frame.dim] = name
     if local and not is_joint:
-        del shape[axis(value.ndim, site, plate)]
+        at = row_axis(value.ndim, site, plate) if site["is_observed"] else coordinate_axis(site, plate)
+        del shape[at]
+        del names[frames[plate].dim]
     fn = host.unwrap(site["fn"])
-    return Site(site["name"], tuple(shape), host.support_name(fn.support), type(fn).__name__, local)
+    return Site(site["name"], tuple(shape), host.support_name(fn.support), type(fn).__name__, local, tuple(names))
 
 
-def first_or_whole(trace: Callable[[Any], Any], data: Any, few: int = 5) -> Any:
+def first_or_whole(trace: Callable[[Any], Any], data: Any, few: Callable[[Any], Any], n: int) -> Any:
     """Trace on a few data, which is quick; a joint program, or one that fits no other number of data, on all of them.
+
+    Args:
+        trace: of data, to a traced program.
+        data: all of them, n rows.
+        few: of data, to a few of their rows, or to all of them where they are few.
 
     Raises:
         PplebmError: what was wrong on the few, if the program is not joint.
     """
-    if len(data) <= few:
+    if n <= FEW:
         return trace(data)
     try:
-        found, wrong = trace(data[:few]), None
+        found, wrong = trace(few(data)), None
         if not found.structure.is_joint:
             return found
     except PplebmError as error:
@@ -164,6 +202,9 @@ def first_or_whole(trace: Callable[[Any], Any], data: Any, few: int = 5) -> Any:
     if wrong is not None and not found.structure.is_joint:
         raise wrong
     return found
+
+
+FEW = 5  # rows of the first run
 
 
 def weighed(terms: dict[str, Any], tilts: frozenset[str], tilt_strength: Any = None) -> Any:
@@ -187,3 +228,25 @@ def all_there(wanted: Iterable[str], found: Mapping[str, Any]) -> list[str]:
             f"give the model that the program was made of."
         )
     return list(wanted)
+
+
+def by_row(a: Any, site: SiteDict, plate: str, ppl: Any) -> Any:
+    """Numbers of a site's batch shape as one per row of the data.
+
+    Raises:
+        PplebmError: if a row has several that differ.
+    """
+    at = plates_of(site)[plate].dim
+    front = a.swapaxes(0, at)
+    rows = front.reshape(len(front), -1)
+    first = rows[:, 0]
+    try:
+        same = bool((rows == first[:, None]).all())
+    except Exception:  # a number that is not known while the host compiles
+        same = True
+    if not same:
+        raise PplebmError(
+            f"scales or masks differ within a datum of site '{site['name']}'; scale or mask whole data, one number per "
+            f"row of plate '{plate}'."
+        )
+    return first

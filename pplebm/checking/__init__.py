@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from pplebm import gallery
 from pplebm.checking import algorithms, models
 from pplebm.checking.findings import Checklist, Finding, Report, told
-from pplebm.data import load as load_data
 from pplebm.errors import PplebmError
 from pplebm.hyper import override, split_between
+from pplebm.jobs import dataset_of, is_own, kind_of_scaling
 
 __all__ = ["Finding", "Report", "check", "told"]
 
@@ -25,6 +25,7 @@ def check(
     seed: int = 0,
     data_dir: str | Path | None = None,
     backend: str = "pyro",
+    scaling: str | None = None,
 ) -> Report:
     """Find out what is wrong with a model on data under an algorithm, or with an algorithm, without learning.
 
@@ -40,6 +41,7 @@ def check(
         seed: of data split, initial weights and noise.
         data_dir: where named data sets lie.
         backend: "pyro" or "numpyro"; for a callable or a file of your own, the language it is written in.
+        scaling: as for `pplebm.fit`.
 
     Returns:
         The findings, in order; what they made impossible is skipped. `report.ok` sums them up.
@@ -60,17 +62,32 @@ def check(
     if page is not None and hasattr(page, "step"):
         algorithms.check(items, page, dict(hyper or {}), seed)
         return Report(subject, tuple(items.findings))
-    dataset = load_data(data, data_dir, seed=seed)
     algorithm = gallery.load(inference, seed)
     if not hasattr(algorithm, "step"):
         raise PplebmError(f"'{inference}' is a model page, not an algorithm; see `pplebm list`.")
     shares = _shares(page, algorithm, dict(hyper or {}) if page or callable(model) else {})
     settings = override(algorithm.Hyper(), shares["inference"], f"algorithm '{gallery.page_name(algorithm)}'")
+    wish = Wanted(model, data, data_dir, seed, backend, scaling)
+    if page is None and not callable(model):
+        return Report(subject, tuple(items.findings))
+    dataset, kind = dataset_of(wish, page), kind_of_scaling(scaling, page)
     bound = model if callable(model) else None
     if page is not None:
         bound = _bind(items, page, backend, dataset.event_shape, seed, shares["model"])
-    models.check(items, bound, dataset, algorithm, settings, seed, backend)
+    start = models.Start(bound, dataset, kind, is_own(page), seed, backend)
+    models.check(items, start, algorithm, settings)
     return Report(f"{subject} on {dataset.name} by {gallery.page_name(algorithm)}", tuple(items.findings))
+
+
+class Wanted(NamedTuple):
+    """What `pplebm.jobs.dataset_of` needs to know."""
+
+    model: Any
+    data: Any
+    data_dir: Any
+    seed: int
+    backend: str
+    scaling: str | None
 
 
 def _load(items: Checklist, model: str | Path, seed: int) -> ModuleType | None:

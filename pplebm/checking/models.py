@@ -5,18 +5,21 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from pplebm import chains, train
+from pplebm.backends.traced import shapes_of
 from pplebm.checking.curvature import largest_curvature
 from pplebm.checking.findings import Checklist, Verdict
 from pplebm.checking.precision import bf16_gradient_error
 from pplebm.data import Dataset
 from pplebm.errors import PplebmError, PplebmWarning
+from pplebm.jobs import program_on
 from pplebm.ppl import Latents, Params
 from pplebm.program import Program
+from pplebm.tree import take_rows, tree_map
 
 BATCH = 64  # chains at once
 WIDE = 5.0  # standard deviations at which a tilt is tried besides base draws
@@ -26,9 +29,20 @@ MUCH = 0.05  # relative error of a bf16 gradient; a Langevin step's own noise is
 LEFT_OF_RUN = "the model failed on"
 
 
-def check(items: Checklist, model: Any, data: Dataset, page: ModuleType, hyper: Any, seed: int, backend: str) -> None:
-    """Add the findings on a model to a checklist; None for a model that did not load."""
-    m = _Model(model, data, page, hyper, seed, backend)
+class Start(NamedTuple):
+    """A model, and its data before they are scaled."""
+
+    model: Any  # None for one that did not load
+    data: Dataset
+    scaling: str
+    is_own: bool
+    seed: int
+    backend: str
+
+
+def check(items: Checklist, start: Start, page: ModuleType, hyper: Any) -> None:
+    """Add the findings on a model to a checklist."""
+    m = _Model(start, page, hyper)
     items.look("runs", m.runs, essential=True)
     items.look("sites", m.sites, essential=True)
     items.look("global latents", m.global_latents, essential=True)
@@ -48,9 +62,9 @@ def check(items: Checklist, model: Any, data: Dataset, page: ModuleType, hyper: 
 class _Model:
     """A model on a batch of data; every method looks at one thing."""
 
-    def __init__(self, model: Any, data: Dataset, page: ModuleType, hyper: Any, seed: int, backend: str) -> None:
-        self.model, self.data, self.page, self.seed, self.backend = model, data, page, seed, backend
-        n = min(BATCH, hyper.batch_size, len(data.train))
+    def __init__(self, start: Start, page: ModuleType, hyper: Any) -> None:
+        self.start, self.page, self.data, self.seed = start, page, start.data, start.seed
+        n = min(BATCH, hyper.batch_size, start.data.n_train)
         self.hyper, self.n = hyper._replace(batch_size=n), n
         self.refused: PplebmError | None = None  # by the structure of the program, told under "sites"
         self.program: Program
@@ -65,14 +79,15 @@ class _Model:
 
     def runs(self) -> Verdict:
         try:
-            self.program = Program(self.model, data=self.data.train[:5], seed=self.seed, backend=self.backend)
+            s = self.start
+            self.program, self.data = program_on(s.model, s.data, s.scaling, s.is_own, s.seed, s.backend)
             if not self.program.plate:
                 self.program.refuse_global_latents("learning")
         except PplebmError as error:
             if str(error).startswith(LEFT_OF_RUN):
                 raise
             self.refused = error
-        return True, f"on a batch of shape {(min(5, len(self.data.train)), *self.data.event_shape)}"
+        return True, f"on {shapes_of(take_rows(self.data.train, slice(0, 5)))}"
 
     def sites(self) -> Verdict:
         if self.refused is not None:
@@ -85,19 +100,26 @@ class _Model:
         observed = ", ".join(f"{s.name} {s.shape} {s.distribution}" for s in p.observed) or "nothing"
         tilts = ", ".join(s.name for s in p.tilts) or "none"
         sentence = f"latents: {'; '.join(latents)}. Observed: {observed}. Tilts: {tilts}. Data plate: '{p.plate}'."
-        if not p.observed:
+        if p.factors:
+            sentence += f" Factors of the likelihood: {', '.join(s.name for s in p.factors)}."
+        if p.covariates:
+            readers = ", ".join(sorted(p.reads.prior)) or "the likelihood alone"
+            sentence += f" Covariates: {', '.join(p.covariates)}; read by {readers}."
+        if not p.observed and not p.factors:
             return False, sentence + " Without an observed site nothing is learned: write pyro.sample(..., obs=x)."
         return True, sentence
 
     def global_latents(self) -> Verdict:
         self.program.refuse_global_latents(self.page.__name__.rsplit(".", 1)[-1])
         ppl = self.program.ppl
-        self.params, self.x = self.program.params, ppl.asarray(self.data.train[: self.n])
+        rows = take_rows(self.data.train, slice(0, self.n))
+        self.params, self.x = self.program.params, tree_map(lambda a: ppl.asarray(a, keep=True), rows)
         return True, f"none: every latent stands in the plate '{self.program.plate}'"
 
     def batch_sizes(self) -> Verdict:
-        Program(self.model, data=self.data.train[:3], seed=self.seed, backend=self.backend)
-        self.z = self.program.draw_base(self._keys(1)[0], self.n)
+        few = take_rows(self.data.train, slice(0, 3))
+        Program(self.start.model, data=few, seed=self.seed, backend=self.start.backend)
+        self.z = self.program.draw_start(self._keys(1)[0], self.program.given(self.x))
         return True, f"runs on 3, 5 and {self.n} data alike"
 
     # --- densities
@@ -106,12 +128,12 @@ class _Model:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", PplebmWarning)
             self.program.log_joint(self.params, self.z, self.x)
-            self.program.log_prior(self.params, self.z)
+            self.program.log_prior(self.params, self.z, self.x)
         slow = [str(w.message) for w in caught if issubclass(w.category, PplebmWarning)]
         return True, slow[0] if slow else "compiled, and equal to a run of the model itself"
 
     def finite(self) -> Verdict:
-        terms = self._terms(self.z, self.x)
+        terms = self._terms(self.z, observed=True)
         bad = {name: int((~np.isfinite(v)).sum()) for name, v in terms.items()}
         told = ", ".join(f"site '{name}' at {k} of {self.n} base draws" for name, k in bad.items() if k)
         if told:
@@ -123,19 +145,19 @@ class _Model:
         return True, f"log densities are, at base draws: log p̃(x, z) is {np.median(joint):.4g} nats in the median"
 
     def data_shape(self) -> Verdict:
-        means = self.program.observe(self.params, self.z)
-        if len(means) > 1:
-            return (
-                True,
-                f"{len(means)} observed sites; reconstructions and samples are had by run.program.observe alone",
-            )
-        got, wanted = tuple(next(iter(means.values())).shape[1:]), self.data.event_shape
-        if got != wanted:
-            return False, f"the observed site has shape {got} and a datum {wanted}; reshape the mean, not the data"
-        return True, f"the observed site has the data's: {wanted}"
+        drawn = self.program.observe(self.params, self.z, self._keys(7)[6], self.x)
+        there, faults = self.program.observed_data(self.x), []
+        for name, a in drawn.items():
+            if tuple(a.shape) != tuple(there[name].shape):
+                faults.append(
+                    f"draws of observed site '{name}' have shape {tuple(a.shape[1:])} and its data "
+                    f"{tuple(there[name].shape[1:])}; reshape the mean, not the data"
+                )
+        shapes = {name: tuple(a.shape[1:]) for name, a in there.items()}
+        return not faults, "; ".join(faults) or f"draws of observed sites have the data's: {shapes}"
 
-    def _terms(self, z: Latents, x: Any = None, params: Params | None = None) -> dict[str, np.ndarray]:
-        terms = self.program.log_terms(self.params if params is None else params, z, x)
+    def _terms(self, z: Latents, observed: bool = False, params: Params | None = None) -> dict[str, np.ndarray]:
+        terms = self.program.log_terms(self.params if params is None else params, z, self.x, observed)
         return {name: self.program.ppl.to_numpy(v) for name, v in terms.items()}
 
     def parameters(self) -> Verdict:
@@ -225,8 +247,10 @@ class _Model:
         if not self.program.tilts:
             return None, "not needed without a tilt: the base is drawn directly"
         key = self._keys(6)[5]
-        z, trouble = self.page.prior(self.program.ppl, key, self.program, self.params, self.n, self.hyper)
-        return self._chain(z, trouble, "prior", lambda p, z: p.log_prior(self.params, z))
+        z, trouble = self.page.prior(
+            self.program.ppl, key, self.program, self.params, self.program.given(self.x), self.hyper
+        )
+        return self._chain(z, trouble, "prior", lambda p, z: p.log_prior(self.params, z, self.x))
 
     def _chain(self, z: Latents, trouble: Any, phase: str, log_density: Callable[[Program, Latents], Any]) -> Verdict:
         ppl, diverged = self.program.ppl, float(getattr(trouble, "divergent", trouble))
@@ -241,8 +265,8 @@ class _Model:
         if not isinstance(size, float):
             return fine, sentence
         moving = self.program.with_coordinates(getattr(self.hyper, "coordinates", "centred"))
-        begin = chains.start(moving, self._keys(1)[0], self.params, self.n)
-        end = self.program.move(self.params, z, moving.coordinates)
+        begin = chains.start(moving, self._keys(1)[0], self.params, self.x)
+        end = self.program.move(self.params, z, moving.coordinates, self.x)
         both = [largest_curvature(ppl, self._keys(2)[1], lambda u: log_density(moving, u), at) for at in (begin, end)]
         largest = max(map(float, both))
         if not np.isfinite(largest) or largest <= 0.0:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SHOWN = ("log_likelihood", "energy_gap", "tilt_positive", "tilt_negative", "held_out_error", "seconds")
 NEW_RUN_ONLY = (  # options that a run has settled
     "inference", "seed", "seeds", "pairs", "backend", "compiled", "precision", "devices", "nodes", "strategy", "ema",
-    "patience", "start", "tensorboard",
+    "patience", "start", "tensorboard", "scaling",
 )  # fmt: skip
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 OPTIONS = {"pairs": "--set", "compiled": "--compile"}  # where option and field have other names
@@ -32,6 +32,7 @@ OPTIONS = {"pairs": "--set", "compiled": "--compile"}  # where option and field 
 @click.option("--inference", default="short_run_mle", show_default=True, help="Algorithm page, by name or path.")
 @click.option("--data", help="Name of a data set, or a .npy, .npz or .csv file.  [default: digits]")
 @click.option("--data-dir", type=click.Path(), help="Where named data sets lie.")
+@click.option("--scaling", help="none, unit, standard or auto.  [default: as the page says; none for a model of yours]")
 @click.option("--backend", default="pyro", show_default=True, help="pyro or numpyro.")
 @click.option("--compile/--no-compile", "compiled", default=None, help="Compile the chains.  [default: in long runs]")
 @click.option("--precision", default="full", show_default=True, help="full or bf16, of the networks inside a step.")
@@ -79,7 +80,7 @@ def _new(model: str, changes: dict[str, Any], options: dict[str, Any]) -> Run:
 
     names = (
         "data_dir", "backend", "compiled", "precision", "devices", "nodes", "strategy", "ema", "patience", "start",
-        "tensorboard",
+        "tensorboard", "scaling",
     )  # fmt: skip
     return learn(
         model, options["data"] or "digits", options["inference"], options["out"], options["seed"], options["steps"],
@@ -168,14 +169,10 @@ def _resume(model: str | None, given: list[str], options: dict[str, Any]) -> Run
 
 def source_of(manifest: dict[str, Any], data: str | None, data_dir: str | None) -> tuple[str | None, str | None]:
     """Data and folder as given, otherwise as the run remembers them; None where they cannot be found again."""
-    from pplebm.data import names
+    from pplebm.runs import data_source
 
-    entry = manifest["data"]
-    source = entry.get("source") or {}
-    data_dir = data_dir or source.get("data_dir")
-    if data is not None:
-        return data, data_dir
-    return (entry["name"] if source.get("path") is None and entry["name"] in names() else source.get("path")), data_dir
+    known, folder = data_source(manifest["data"])
+    return (known if data is None else data), data_dir or folder
 
 
 def finish(run: Run, with_report: bool, data: str | None = None, data_dir: str | None = None) -> Path | None:
@@ -199,11 +196,10 @@ def finish(run: Run, with_report: bool, data: str | None = None, data_dir: str |
 def write_report(run: Run, data: str | None = None, data_dir: str | None = None) -> Path:
     """Write the report with the data of the run, if they can be found again."""
     from pplebm import report
-    from pplebm.data import load
 
     source, folder = source_of(run.manifest, data, data_dir)
     try:
-        dataset = None if source is None else load(source, folder, seed=run.manifest["seed"])
+        dataset = None if source is None else run.load(source, folder)
     except PplebmError as error:
         if data is not None:
             raise

@@ -90,10 +90,18 @@ def copy(name: str, file: str) -> None:
 @click.option("--data-dir", type=click.Path(), help="Where named data sets lie.")
 @click.option("--inference", default="short_run_mle", show_default=True, help="Algorithm page, by name or path.")
 @click.option("--backend", default="pyro", show_default=True, help="pyro or numpyro.")
+@click.option("--scaling", help="none, unit, standard or auto.  [default: as the page says; none for a model of yours]")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
 @click.option("--set", "pairs", multiple=True, metavar="NAME=VALUE", help="Change a hyperparameter; repeatable.")
 def check(
-    model: str, data: str, data_dir: str | None, inference: str, backend: str, seed: int, pairs: tuple[str, ...]
+    model: str,
+    data: str,
+    data_dir: str | None,
+    inference: str,
+    backend: str,
+    scaling: str | None,
+    seed: int,
+    pairs: tuple[str, ...],
 ) -> int:
     """Find out what is wrong with a model, in seconds.
 
@@ -101,7 +109,7 @@ def check(
     """
     from pplebm.checking import check as run
 
-    report = run(model, data, inference, settings(pairs), seed, data_dir, backend)
+    report = run(model, data, inference, settings(pairs), seed, data_dir, backend, scaling)
     click.echo(str(report))
     return 0 if report.ok else 1
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from pplebm.cli.learning import source_of, write_report
 from pplebm.errors import PplebmError
+from pplebm.tree import take_rows
 
 GRID = 100  # images at most
 
@@ -22,11 +23,15 @@ GRID = 100  # images at most
 @click.option("--base", is_flag=True, help="Draw from the base, tilts ignored.")
 @click.option("--mean", is_flag=True, help="Leave out the observation noise.")
 @click.option("--n-steps", type=click.IntRange(1), help="Steps of the prior chain.  [default: as in learning]")
+@click.option("--given", type=click.Path(), help="File with covariates: one draw for every row, in the place of -n.")
 @click.option("--out", required=True, type=click.Path(), help="An .npz file, or a .npy file.")
-def sample(run: str, n: int, seed: int, base: bool, mean: bool, n_steps: int | None, out: str) -> None:
+def sample(
+    run: str, n: int, seed: int, base: bool, mean: bool, n_steps: int | None, given: str | None, out: str
+) -> None:
     """Draw data from a learned model.
 
-    They are in the units of its data; images also go to a PNG beside the file.
+    They are in the units of its data; images also go to a PNG beside the file. Several observed sites go to an .npz by
+    name.
     """
     from pplebm.runs import open_run
 
@@ -34,11 +39,19 @@ def sample(run: str, n: int, seed: int, base: bool, mean: bool, n_steps: int | N
     if target.suffix not in (".npz", ".npy"):
         raise PplebmError(f"'{target}' must end in .npz or .npy.")
     opened = open_run(run)
-    x = opened.sample_data(n, seed, base, mean, n_steps)
+    rows = None if given is None else rows_of(opened, given)
+    x = opened.sample_data(n if rows is None else None, seed, base, mean, n_steps, rows)
+    if isinstance(x, dict):
+        if target.suffix == ".npy":
+            raise PplebmError(f"the model observes {', '.join(x)}; give --out a name that ends in .npz.")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        np.savez(target, **x)
+        click.echo(f"{target}: {len(next(iter(x.values())))} draws of {', '.join(x)}")
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
     np.save(target, x) if target.suffix == ".npy" else np.savez(target, x=x)
     click.echo(f"{target}: {n} draws of shape {x.shape[1:]}" + ("" if target.suffix == ".npy" else ", key 'x'"))
-    if picture := grid(opened.scaling.to_model(x)[:GRID]):
+    if opened.event_shape and (picture := grid(opened.scaling.to_model(x)[:GRID])):
         from matplotlib.image import imsave
 
         path = target.with_suffix(".png")
@@ -78,12 +91,10 @@ def grid(x: np.ndarray, zoom: int = 4) -> tuple[np.ndarray] | None:
 @click.option("--out", type=click.Path(), help="A .csv file of index and score, in the order of the data.")
 def score(run: str, data: str, data_dir: str | None, seed: int, k: int, out: str | None) -> None:
     """Score data under a learned model; higher is more anomalous."""
-    from pplebm.data import load_for
     from pplebm.runs import open_run
 
     opened = open_run(run)
-    folder = source_of(opened.manifest, data, data_dir)[1]
-    x = opened.scaling.to_user(load_for(opened.scaling, opened.event_shape, data, folder))
+    x = rows_of(opened, data, source_of(opened.manifest, data, data_dir)[1])
     scores = opened.anomaly_score(x, seed)
     if out is not None:
         Path(out).parent.mkdir(parents=True, exist_ok=True)
@@ -94,6 +105,16 @@ def score(run: str, data: str, data_dir: str | None, seed: int, k: int, out: str
         click.echo(f"  {100 * q:3.0f} %  {np.quantile(scores, q):.4g}")
     for i in np.argsort(-scores, kind="stable")[:k]:
         click.echo(f"  datum {i} scores {scores[i]:.4g}")
+
+
+def rows_of(run: Any, source: str, data_dir: str | None = None) -> Any:
+    """All rows of a file, or the held-out part of a named set, in the user's units, as the run takes them."""
+    from pplebm.data import load_for, read_rows
+    from pplebm.runs import is_own_model
+
+    if is_own_model(run.manifest):
+        return read_rows(source, run.program.signature, data_dir, run.program.levels)
+    return run.scaling.to_user(load_for(run.scaling, run.event_shape, source, data_dir))
 
 
 def _write_scores(path: Path, scores: Any) -> None:
@@ -130,7 +151,6 @@ def diagnose(
 
     Prints tables, and adds them with rank plots, energies and autocorrelations to the report.
     """
-    from pplebm.data import load
     from pplebm.examine import examine
     from pplebm.report import keep_diagnosis
     from pplebm.report.examined import HEAD, lines
@@ -140,7 +160,7 @@ def diagnose(
     source, folder = source_of(opened.manifest, data, data_dir)
     x = None
     if rows and source is not None:
-        x = opened.scaling.to_user(load(source, folder, seed=opened.manifest["seed"]).held_out[:rows])
+        x = opened.to_user(take_rows(opened.load(source, folder).held_out, slice(0, rows)))
     for found in (all_found := examine(opened, x, n_chains=chains, n_draws=draws, n_warmup=warmup, seed=seed)):
         click.echo(f"{found.title}: {chains} chains of {draws} draws, short run beside it")
         told = [HEAD, *lines(found)]

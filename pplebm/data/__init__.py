@@ -4,42 +4,25 @@ import hashlib
 import numbers
 import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from pplebm.data.files import SUFFIXES, near_name, read_file
+from pplebm.data.columns import is_frame
+from pplebm.data.dataset import Dataset
+from pplebm.data.files import read_file
+from pplebm.data.given import NONE, load_as_given, read_rows, rescaled, scaling_for
 from pplebm.data.named import READERS
 from pplebm.data.raw import Raw, check_finite, checked, column_name, split
-from pplebm.data.scaling import Scaling, range_of, standard_of
+from pplebm.data.scaling import Scaling, Scalings, range_of, scaling_from_json, standard_of
+from pplebm.data.sources import check_exists
 from pplebm.errors import PplebmError
 
-__all__ = ["Dataset", "Scaling", "batches", "load", "load_for", "names"]
-
-
-class Dataset(NamedTuple):
-    """Model values ready for learning: `train` (N, *event) and `held_out` (M, *event), float32.
-
-    Labels are (N,) and (M,), or None; `scaling` leads back to user values; `notes` are sentences the user should see;
-    `fingerprint` is the sha256 of the bytes of `train` followed by those of `held_out`.
-
-    >>> load("digits").event_shape
-    (8, 8)
-    """
-
-    name: str
-    train: np.ndarray
-    held_out: np.ndarray
-    train_labels: np.ndarray | None
-    held_out_labels: np.ndarray | None
-    scaling: Scaling
-    notes: tuple[str, ...]
-    fingerprint: str
-
-    @property
-    def event_shape(self) -> tuple[int, ...]:
-        """The shape of one datum."""
-        return tuple(self.train.shape[1:])
+__all__ = [
+    "Dataset", "Scaling", "Scalings", "batches", "load", "load_as_given", "load_for", "names", "read_rows", "rescaled",
+    "scaling_for", "scaling_from_json",
+]  # fmt: skip
+SCALINGS = ("auto", "unit", "standard", "none")
 
 
 Source = str | os.PathLike[str] | np.ndarray | Dataset
@@ -55,12 +38,17 @@ def names() -> tuple[str, ...]:
 
 
 def load(
-    source: Source, data_dir: str | os.PathLike[str] | None = None, held_out_fraction: float = 0.2, seed: int = 0
+    source: Source,
+    data_dir: str | os.PathLike[str] | None = None,
+    held_out_fraction: float = 0.2,
+    seed: int = 0,
+    scaling: str = "auto",
 ) -> Dataset:
     """Read, check, split and scale `source`: a name, a path (.npy .npz .csv .csv.gz), an array, or a Dataset as it is.
 
-    Tables (N, C) are standardised per column; images (N, H, W) or (N, H, W, C) go to [-1, 1], from 0..255 when they are
-    uint8 and from their own range otherwise; statistics are those of the training rows. `data_dir` (default: the folder
+    By "auto", tables (N, C) are standardised per column; images (N, H, W) or (N, H, W, C) go to [-1, 1], from 0..255
+    when they are uint8 and from their own range otherwise; statistics are those of the training rows. "unit" and
+    "standard" do either to both, "none" neither. `data_dir` (default: the folder
     `data` where Python runs) is torchvision's `root` for named sets. `held_out_fraction` and `seed` split sources
     without a held-out part, class by class where there are labels.
     Raises PplebmError, in one sentence, for a source that is missing, damaged, or cannot be modelled.
@@ -72,8 +60,8 @@ def load(
     >>> table.scaling.kind, table.train.shape, bool(abs(table.train.mean()) < 1e-6)
     ('standard', (80, 3), True)
     """
-    if isinstance(source, Dataset):
-        return source
+    if scaling not in SCALINGS:
+        raise PplebmError(f"scaling '{scaling}' is not known; choose one of {', '.join(SCALINGS)}")
     _check_count("seed", seed, 0)
     _check_fraction(held_out_fraction)
     raw = checked(_read(source, data_dir))
@@ -81,13 +69,14 @@ def load(
         keep, hold = split(len(raw.x), float(held_out_fraction), seed, raw.y)
         y, y_held_out = (None, None) if raw.y is None else (raw.y[keep], raw.y[hold])
         raw = raw._replace(x=raw.x[keep], held_out=raw.x[hold], y=y, y_held_out=y_held_out)
-    scaling, notes = _fit(raw)
-    train, held_out = (_scaled(raw.name, scaling, part) for part in (raw.x, raw.held_out))
+    found, notes = (NONE, ()) if scaling == "none" else _fit(raw, scaling)
+    train, held_out = (_scaled(raw.name, found, part) for part in (raw.x, raw.held_out))
     fingerprint = hashlib.sha256(train.data)
     fingerprint.update(held_out.data)
     return Dataset(
-        raw.name, train, held_out, raw.y, raw.y_held_out, scaling, raw.notes + notes, fingerprint.hexdigest()
-    )
+        raw.name, train, held_out, raw.y, raw.y_held_out, found, raw.notes + notes, fingerprint.hexdigest(),
+        columns=raw.columns,
+    )  # fmt: skip
 
 
 def load_for(
@@ -135,18 +124,17 @@ def batches(n: int, batch_size: int, seed: int, epoch: int) -> list[np.ndarray]:
 def _read(source: Any, data_dir: str | os.PathLike[str] | None) -> Raw:
     if isinstance(source, str) and source in READERS:
         return READERS[source](Path("data" if data_dir is None else data_dir).expanduser().absolute())
+    if is_frame(source):
+        columns = {str(name): np.asarray(source[name]) for name in source.columns}
+        return Raw("table", np.stack(list(columns.values()), 1), columns=tuple(columns))
+    if hasattr(source, "detach"):
+        source = source.detach().cpu().numpy()
     if not isinstance(source, (str, os.PathLike)):
-        return Raw("array", source)
-    path = Path(source).expanduser().absolute()
-    if os.path.exists(path) or path.name.lower().endswith(SUFFIXES):
-        return read_file(path)
-    raise PplebmError(
-        f"there is neither a data set named {str(source)!r} nor a file {path}{near_name(path, names())}; "
-        f"pass one of {', '.join(names())}, or a file that ends in one of {', '.join(SUFFIXES)}"
-    )
+        return Raw("array", np.asarray(source) if type(source).__module__.startswith("jax") else source)
+    return read_file(check_exists(source))
 
 
-def _fit(raw: Raw) -> tuple[Scaling, tuple[str, ...]]:
+def _fit(raw: Raw, kind: str = "auto") -> tuple[Scaling, tuple[str, ...]]:
     """The scaling of the training rows and what is to be said about it."""
     low, high = raw.x.min(0), raw.x.max(0)
     constant = np.flatnonzero(low == high)
@@ -154,7 +142,10 @@ def _fit(raw: Raw) -> tuple[Scaling, tuple[str, ...]]:
         raise PplebmError(
             f"{raw.name}: all {len(raw.x)} training rows are equal, so there is nothing to learn; check how it was made"
         )
-    if raw.x.ndim == 2:
+    if kind == "standard" and raw.x.ndim > 2:
+        x = raw.x.astype(np.float64)
+        return Scaling("standard", float(x.mean()), float(x.std())), ()
+    if raw.x.ndim == 2 and kind != "unit":
         shown = ", ".join(column_name(int(i), raw.columns) for i in constant[:5])
         more = f" and {len(constant) - 5} more" if len(constant) > 5 else ""
         note = f"constant in the training rows, so left unscaled: column {shown}{more}"

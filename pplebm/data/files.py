@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from pplebm.data.columns import Table
 from pplebm.data.raw import Raw, first_line
 from pplebm.errors import PplebmError
 
@@ -23,13 +24,18 @@ HELD_OUT_LABELS = ("held_out_labels", "y_test")
 def read_file(path: Path) -> Raw:
     """The arrays in the file at `path`, as stored; raises PplebmError when there is no such file or it is damaged."""
     path = path.expanduser().absolute()
-    if not os.path.exists(path):  # unlike Path.exists, no OSError for a name that is too long
-        raise PplebmError(f"there is no file {path}{near_name(path)}; check the path")
+    check_file(path)
     name = path.name.lower()
     if path.is_dir() or not name.endswith(SUFFIXES):
         what = "is a folder" if path.is_dir() else "is of a kind that is not read (and nothing is ever unpickled)"
         raise PplebmError(f"{path} {what}; pass a file that ends in one of {', '.join(SUFFIXES)}")
     return read_csv(path) if name.endswith((".csv", ".csv.gz")) else read_numpy(path)
+
+
+def check_file(path: Path) -> None:
+    """Raise unless there is such a file."""
+    if not os.path.exists(path):  # unlike Path.exists, no OSError for a name that is too long
+        raise PplebmError(f"there is no file {path}{near_name(path)}; check the path")
 
 
 def near_name(path: Path, also: tuple[str, ...] = ()) -> str:
@@ -92,6 +98,38 @@ def read_csv(path: Path) -> Raw:
         raise PplebmError(
             f"{path} cannot be read as a table ({first_line(error)}); save it as rows of numbers"
         ) from error
+
+
+def read_table(path: Path, wanted: tuple[str, ...]) -> Table | None:
+    """The columns of a table with a header, text and all, if one of them is among the wanted names; else None."""
+    import pandas  # by those who name columns only
+
+    check_file(path)
+    try:
+        frame = pandas.read_csv(path, sep=_delimiter(path), skipinitialspace=True)
+    except Exception as error:  # of pandas, of gzip, of decoding: many types
+        raise PplebmError(f"{path} cannot be read as a table ({first_line(error)}); save it as UTF-8 text") from error
+    columns = {str(name).strip(): frame[name] for name in frame.columns}
+    return Table(columns) if any(name in columns for name in wanted) else None
+
+
+def _delimiter(path: Path) -> str:
+    with gzip.open(path, "rt") if path.name.lower().endswith(".gz") else open(path) as file:
+        first = file.readline()
+    return max(",;\t", key=first.count)
+
+
+def table_of_npz(path: Path, wanted: tuple[str, ...]) -> dict[str, np.ndarray] | None:
+    """The arrays of an .npz whose keys are all arguments of the model; None if they are not."""
+    check_file(path)
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            keys = list(arrays.files)
+            if len(keys) < 2 or not set(keys) <= set(wanted):
+                return None
+            return {key: arrays[key] for key in keys}
+    except Exception:  # damaged: told by the reader of arrays
+        return None
 
 
 def parse_csv(path: Path, text: str) -> Raw:

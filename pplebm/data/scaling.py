@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pplebm.errors import PplebmError
+from pplebm.tree import tree_fill, tree_leaves
 
 KINDS = ("none", "range", "standard")
 
@@ -30,9 +31,12 @@ class Scaling(NamedTuple):
     def to_model(self, x: Any) -> np.ndarray:
         """User values (..., *event) to model values of the same shape, float32.
 
-        Raises PplebmError when the last axis is not one entry per column.
+        Where there is nothing to scale values stay what they are, dtype included. Raises PplebmError when the last axis
+        is not one entry per column.
         """
         x = np.asarray(x)
+        if self.kind == "none":
+            return x
         self._check_columns(x)
         # bytes are exact in float32, and 50000 colour images in float64 would take over a gigabyte
         small = x.dtype in (np.uint8, np.bool_) and isinstance(self.shift, float)
@@ -45,11 +49,23 @@ class Scaling(NamedTuple):
     def to_user(self, x: Any) -> np.ndarray:
         """Model values (..., *event) to user values of the same shape, float64 so that a large shift costs no digits.
 
-        Raises PplebmError when the last axis is not one entry per column.
+        Where nothing was scaled they stay what they are. Raises PplebmError when the last axis is not one entry per
+        column.
         """
         x = np.asarray(x)
+        if self.kind == "none":
+            return x
         self._check_columns(x)
         return np.asarray(x.astype(np.float64) * np.asarray(self.scale) + np.asarray(self.shift))
+
+    def log_jacobian(self, event_shape: tuple[int, ...]) -> float:
+        r"""What a log density in model units gains in the user's: :math:`\log|d(model)/d(user)|` of one datum, nats.
+
+        >>> round(Scaling("standard", (0.0, 0.0), (2.0, 5.0)).log_jacobian((2,)), 4) == round(-float(np.log(10)), 4)
+        True
+        """
+        scale = np.broadcast_to(np.asarray(self.scale, float), event_shape or (1,))
+        return -float(np.log(scale).sum())
 
     def to_json(self) -> dict[str, Any]:
         """A dictionary that `json.dumps` takes and `from_json` reads back exactly.
@@ -86,6 +102,46 @@ class Scaling(NamedTuple):
                 f"values of shape {x.shape} do not fit a scaling of {len(self.shift)} columns; "
                 f"pass an array whose last axis has length {len(self.shift)}"
             )
+
+
+class Scalings(NamedTuple):
+    """Scalings of data of several arrays, by path; arrays without one stay as they are.
+
+    >>> s = Scalings({"y": Scaling("standard", 3.0, 2.0)})
+    >>> s.to_model({"y": np.array([3.0, 5.0]), "group": np.array([0, 1])})
+    {'y': array([0., 1.], dtype=float32), 'group': array([0, 1])}
+    """
+
+    parts: dict[str, Scaling]
+
+    @property
+    def kind(self) -> str:
+        """Kind of the scalings; "none" without any."""
+        return next((s.kind for s in self.parts.values()), "none")
+
+    def to_model(self, data: Any) -> Any:
+        """User values to model values, array by array."""
+        leaves = {p: self.parts[p].to_model(a) if p in self.parts else np.asarray(a) for p, a in tree_leaves(data)}
+        return tree_fill(data, leaves)
+
+    def of(self, path: str | None) -> Scaling:
+        """That of one array; none for others."""
+        return self.parts.get(path or "", Scaling("none", 0.0, 1.0))
+
+    def to_json(self) -> dict[str, Any]:
+        """A dictionary that `json.dumps` takes and `scaling_from_json` reads back."""
+        return {"parts": {path: s.to_json() for path, s in self.parts.items()}}
+
+
+def scaling_from_json(fields: Any) -> "Scaling | Scalings":
+    """The scaling of one array or of several that `to_json` wrote.
+
+    >>> scaling_from_json(Scalings({"y": Scaling("range", 8.0, 8.0)}).to_json())
+    Scalings(parts={'y': Scaling(kind='range', shift=8.0, scale=8.0)})
+    """
+    if isinstance(fields, dict) and "parts" in fields:
+        return Scalings({path: Scaling.from_json(part) for path, part in fields["parts"].items()})
+    return Scaling.from_json(fields)
 
 
 def _listed(v: float | tuple[float, ...]) -> float | list[float]:

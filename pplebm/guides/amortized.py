@@ -3,8 +3,11 @@ r"""Guides derived from a program: which latents there are, of what shape, and i
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
+
+import numpy as np
 
 from pplebm import nets
 from pplebm.encoders import encoder as encoding
@@ -12,8 +15,9 @@ from pplebm.errors import PplebmError
 from pplebm.flows import Flow
 from pplebm.guides.guide import Guide
 from pplebm.nets import Net
-from pplebm.ppl import Site
+from pplebm.ppl import Data, Site
 from pplebm.program import Program
+from pplebm.tree import tree_leaves
 
 FAMILIES = ("mean_field", "ladder", "top_down")
 SCALE_FLOOR = 0.01  # least standard deviation of q, far below that of any posterior worth a guide
@@ -43,7 +47,8 @@ def amortized(
     Args:
         program: any program whose latents all stand in the data plate; constrained supports are fine.
         encoder: "dense", "conv", "series" or "recurrent", see `pplebm.encoders.encoder`, or a net of your own from
-            the data's shape to a vector; chosen by the data's shape if left out.
+            the data's shape to a vector; chosen by the data's shape if left out. Data of several arrays are put side
+            by side as one vector, covariates among them.
         family: see above.
         width, depth, channels, activation: of the nets; the vector that an encoder gives has `width` entries.
         n_transforms: of a flow (`pplebm.flows`) in the place of every normal; 0 keeps the normals. Sites of one number
@@ -67,13 +72,39 @@ def amortized(
         raise PplebmError(f"family '{family}' is not known; choose one of {', '.join(FAMILIES)}.")
     program.refuse_global_latents("a derived guide")
     sites, ppl = program.latents[::-1], program.ppl
-    shape = tuple(program.example.shape[1:])
+    shape = _shape_of(program.example)
     first = encoder if isinstance(encoder, Net) else encoding(encoder, shape, width, width, depth, channels, activation)
     declared = _nets(family, sites, first, width, depth, activation) | _flows(sites, width, n_transforms)
     page = SimpleNamespace(
         __name__="guide", nets=lambda hyper, shape: declared, model=_declaration(family, sites, program.plate)
     )
-    return Guide(program, ppl.bind(page, None, shape, seed), is_unconstrained=True)
+    bound = ppl.bind(page, None, shape, seed)
+    return Guide(program, _of_columns(ppl, bound, program.example), is_unconstrained=True)
+
+
+def _shape_of(data: Data) -> tuple[int, ...]:
+    """Of a datum as the encoder sees it: its own of one array, a vector of all numbers of several."""
+    leaves = [tuple(leaf.shape[1:]) for _, leaf in tree_leaves(data)]
+    return leaves[0] if not isinstance(data, (Mapping, tuple)) else (sum(math.prod(shape) for shape in leaves),)
+
+
+def _of_columns(ppl: Any, bound: Any, data: Data) -> Any:
+    """A guide of one array as a guide of data of several, which are put side by side."""
+    if not isinstance(data, (Mapping, tuple)):
+        return bound
+    sizes = [math.prod(leaf.shape[1:]) for _, leaf in tree_leaves(data)]
+    ends, total = np.cumsum(sizes), sum(sizes)
+    place = [np.eye(total)[end - size : end] for size, end in zip(sizes, ends, strict=True)]
+
+    def joined(data: Data) -> Any:
+        leaves = [leaf for _, leaf in tree_leaves(data)]
+        columns = [ppl.asarray(p) for p in place]
+        parts = [(0.0 * c[:1, :1] + 1.0) * leaf.reshape(len(leaf), -1) @ c for leaf, c in zip(leaves, columns)]
+        return sum(parts[1:], parts[0])
+
+    if isinstance(data, Mapping):
+        return lambda **data: bound(joined(data))
+    return lambda *data: bound(joined(data))
 
 
 def _size(site: Site) -> int:

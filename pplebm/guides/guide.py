@@ -2,14 +2,14 @@ r"""A guide: an ordinary program over the latents of another one, given data."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-
+from pplebm.data.columns import signature_of
 from pplebm.errors import PplebmError
-from pplebm.ppl import Array, Latents, Params
+from pplebm.ppl import Array, Data, Latents, Params
 from pplebm.program import Program
+from pplebm.tree import n_rows
 
 PREFIX = "guide."  # of the guide's parameters among those of the model
 
@@ -52,7 +52,7 @@ class Guide:
     def __init__(self, model: Program, guide: Callable[..., Any], is_unconstrained: bool = False) -> None:
         model.refuse_global_latents("a guide")
         self.ppl, self.host = model.ppl, guide
-        program = Program(guide, data=model.example, plate=model.plate, backend=model.ppl.name)
+        program = Program(_picking(guide, model.example), data=model.example, plate=model.plate, backend=model.ppl.name)
         _check(model, program, is_unconstrained)
         self._centred, self._noise = program.with_coordinates("centred"), program.with_coordinates("noise")
 
@@ -63,16 +63,15 @@ class Guide:
 
     def noise(self, key: Any, n: int) -> Latents:
         """Noise of n draws, standard normal, (n, *event) by site."""
-        ppl = self.ppl
-        return ppl.normal_like(key, {s.name: ppl.asarray(np.zeros((n, *s.shape))) for s in self._noise.latents})
+        return self.ppl.normal_like(key, self._noise.zeros(n))
 
-    def at(self, params: Params, noise: Latents, x: Array) -> tuple[Latents, Array]:
+    def at(self, params: Params, noise: Latents, x: Data) -> tuple[Latents, Array]:
         """Latents that some noise leads to, and log q there.
 
         Args:
             params: the guide's among others.
             noise: (B, *event) by site.
-            x: data, (B, *event).
+            x: data, with a row for every draw.
 
         Returns:
             Latents in the model's centred coordinates, and log q(z|x), (B,); both differentiable.
@@ -80,13 +79,13 @@ class Guide:
         z = self._noise.move(self._own(params), noise, "centred", x)
         return z, self.log_density(params, z, x)
 
-    def draw(self, key: Any, params: Params, x: Array) -> tuple[Latents, Array]:
+    def draw(self, key: Any, params: Params, x: Data) -> tuple[Latents, Array]:
         """One draw per datum, and log q there; see `at`."""
-        return self.at(params, self.noise(key, len(x)), x)
+        return self.at(params, self.noise(key, n_rows(x)), x)
 
-    def log_density(self, params: Params, z: Latents, x: Array) -> Array:
+    def log_density(self, params: Params, z: Latents, x: Data) -> Array:
         """log q(z|x), (B,), at latents in the model's centred coordinates."""
-        return self._centred.total(self._centred.log_terms(self._own(params), z, x))
+        return self._centred.total(self._centred.log_terms(self._own(params), z, x, observed=False))
 
     def write_back(self, params: Params) -> None:
         """Copy parameter values into the guide's own modules and parameters."""
@@ -94,6 +93,14 @@ class Guide:
 
     def _own(self, params: Params) -> Params:
         return {name: params[PREFIX + name] for name in self._centred.params}
+
+
+def _picking(guide: Callable[..., Any], data: Data) -> Callable[..., Any]:
+    """A guide that takes some of a mapping's names, as one that takes them all."""
+    signature = signature_of(guide)
+    if not isinstance(data, Mapping) or signature.takes_any or set(data) <= set(signature.names):
+        return guide
+    return lambda **data: guide(**{name: data[name] for name in signature.names if name in data})
 
 
 def _check(model: Program, guide: Program, is_unconstrained: bool) -> None:

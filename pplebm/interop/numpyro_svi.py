@@ -6,9 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+from numpyro import handlers
 from numpyro.infer import Trace_ELBO
 
 import pplebm.backends.numpyro as ppl
+from pplebm.backends.numpyro.sites import masks_of
+from pplebm.backends.structure import by_row
+from pplebm.kernels.kernel import Kernel
 from pplebm.objectives.negative import negative_phase
 from pplebm.program import Program
 
@@ -19,13 +24,15 @@ class TiltedELBO(Trace_ELBO):
     .. math:: \log p(x) \ge E_{q}[\log \tilde p(x, z) - \log q(z \mid x)] - \log Z
 
     The value is that of `Trace_ELBO`, log Z left out; the gradient has log Z inside, by short Langevin chains of the
-    tilted prior, for every parameter of the prior. With plain `Trace_ELBO` a tilt grows without bound.
+    tilted prior, for every parameter of the prior. With plain `Trace_ELBO` a tilt grows without bound. Scales,
+    subsampled plates and masks of the model that SVI runs count for log Z as they do for the tilt.
 
     Args:
         program: the model, as `pplebm.Program(model, data=x, backend="numpyro")`.
-        n_steps, step_size: of the chains, one per datum, in noise coordinates from N(0, I).
+        n_steps, step_size: of the chains, one per datum, in noise coordinates from N(0, I), given its covariates.
         tilt_penalty: λ of `pplebm.objectives.contrast`, on the chains' ends, per squared nat and datum.
-        num_particles: draws of the guide per datum.
+        kernel: of the chains, in the place of unadjusted Langevin steps: `pplebm.kernels.hmc.hmc(ppl)` for instance.
+        settings: of `Trace_ELBO`.
 
     Raises:
         PplebmError: if the parameters that SVI learns are not those of the program.
@@ -57,10 +64,12 @@ class TiltedELBO(Trace_ELBO):
         n_steps: int = 30,
         step_size: float = 0.4,
         tilt_penalty: float = 0.0,
-        num_particles: int = 1,
+        kernel: Kernel | None = None,
+        **settings: Any,
     ) -> None:
-        super().__init__(num_particles=num_particles)
-        self._negative = negative_phase(ppl, program, n_steps, step_size, tilt_penalty)
+        super().__init__(**settings)
+        self._program = program.unscaled()
+        self._negative = negative_phase(ppl, self._program, n_steps, step_size, tilt_penalty, kernel)
 
     def loss_with_mutable_state(
         self,
@@ -74,4 +83,19 @@ class TiltedELBO(Trace_ELBO):
         """Value, and state that a model keeps between calls."""
         k_bound, k_negative = jax.random.split(rng_key)
         found = super().loss_with_mutable_state(k_bound, param_map, model, guide, *args, **kwargs)
-        return found | {"loss": found["loss"] + self._negative(k_negative, param_map, len(args[0]))}
+        weights = self._weights(param_map, model, args, kwargs)
+        data = self._program.arguments(args, kwargs)
+        return found | {"loss": found["loss"] + self._negative(k_negative, param_map, data, weights)}
+
+    def _weights(self, param_map: Any, model: Callable[..., Any], args: Any, kwargs: Any) -> dict[str, jax.Array]:
+        """How often each datum of a site of the prior counts: scales, subsampling and masks of this very call."""
+        with handlers.block(), handlers.trace() as trace, handlers.seed(rng_seed=0):
+            handlers.substitute(model, data=jax.lax.stop_gradient(param_map))(*args, **kwargs)
+        found = {}
+        for site in (*self._program.latents, *self._program.tilts):
+            msg = trace[site.name]
+            weight = jnp.ones(msg["fn"].batch_shape) * (1.0 if msg["scale"] is None else msg["scale"])
+            mask = masks_of(msg)
+            weight = weight if mask is None else jnp.where(mask, weight, 0.0)
+            found[site.name] = by_row(weight, msg, self._program.plate, ppl)
+        return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from pplebm.ppl import Array, Latents, Params
+from pplebm.ppl import Array, Data, Latents, Params
 from pplebm.program import Program
 
 
@@ -21,7 +21,7 @@ class ContrastAux(NamedTuple):
 def contrast(
     program: Program,
     params: Params,
-    x: Array,
+    x: Data,
     positive: Latents,
     negative: Latents | None,
     tilt_penalty: float = 0.0,
@@ -40,15 +40,16 @@ def contrast(
     Args:
         program: the tilted program.
         params: where the gradient is wanted.
-        x: data, (B, *event).
+        x: data, a row for every latent.
         positive: latents given x, (B, *event) each, treated as constants.
-        negative: latents of the tilted prior, any number; not used without a tilt.
+        negative: latents of the tilted prior, any number; where it reads covariates, one drawn given those of every
+            row of x, so that every row has its own Z. Not used without a tilt.
         tilt_penalty: λ >= 0, per squared nat.
 
     Source: Cui, Wu, Han (CVPR 2023), the learning gradients of all blocks; Pang et al. (NeurIPS 2020).
     """
     terms = program.log_terms(params, positive, x)
-    return two_phases(program, params, -program.total(terms).mean(), terms, negative, tilt_penalty)
+    return two_phases(program, params, -program.total(terms).mean(), terms, negative, tilt_penalty, x=x)
 
 
 def two_phases(
@@ -59,6 +60,7 @@ def two_phases(
     negative: Latents | None,
     tilt_penalty: float = 0.0,
     weight: float = 1.0,
+    x: Data | None = None,
 ) -> tuple[Array, ContrastAux]:
     r"""Add the negative phase and the penalty to the loss of any positive phase; see `contrast`.
 
@@ -67,14 +69,15 @@ def two_phases(
         terms: log densities by site at the positive latents.
         negative: latents of the tilted prior, treated as constants; not used without a tilt.
         tilt_penalty: λ.
+        x: data whose covariates the negative latents were drawn given, where the prior reads any.
         weight: how often :math:`\log \tilde p(z)` stands in the positive loss, with a minus sign.
     """
     f_positive = program.total(terms, program.tilts)
-    log_likelihood = program.total(terms, program.observed).mean()
+    log_likelihood = program.total(terms, (*program.observed, *program.factors)).mean()
     if not program.tilts or negative is None:
         none = 0.0 * log_likelihood
         return positive_loss, ContrastAux(log_likelihood, f_positive.mean(), f_positive.mean(), none, none)
-    prior_terms = program.log_terms(params, negative)
+    prior_terms = program.log_terms(params, negative, x if program.prior_reads else None, observed=False)
     f_negative = program.total(prior_terms, program.tilts)
     loss = positive_loss + weight * program.total(prior_terms).mean()
     penalty = tilt_penalty * ((f_positive**2).mean() + (f_negative**2).mean())

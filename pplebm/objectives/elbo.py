@@ -10,8 +10,9 @@ import numpy as np
 from pplebm.errors import PplebmError
 from pplebm.guides.guide import Guide
 from pplebm.objectives.contrast import ContrastAux, two_phases
-from pplebm.ppl import Array, Latents, Params
+from pplebm.ppl import Array, Data, Latents, Params
 from pplebm.program import Program
+from pplebm.tree import n_rows, take_rows
 
 
 class ElboAux(NamedTuple):
@@ -25,7 +26,7 @@ def elbo(
     program: Program,
     guide: Guide,
     params: Params,
-    x: Array,
+    x: Data,
     noise: Latents,
     negative: Latents | None = None,
     tilt_penalty: float = 0.0,
@@ -45,9 +46,10 @@ def elbo(
         program: the tilted program.
         guide: of the same program.
         params: of both.
-        x: data, (B, *event).
+        x: data, with a row for every draw.
         noise: `guide.noise(key, len(x))`.
-        negative: draws of the tilted prior in centred coordinates, treated as constants; not needed without a tilt.
+        negative: draws of the tilted prior in centred coordinates, treated as constants, one given the covariates of
+            every row where the prior reads any; not needed without a tilt.
         tilt_penalty: λ of `pplebm.objectives.contrast`.
         tilt_to_guide: let the tilt pull at the guide, as in the ELBO. False keeps its gradient from the guide, which
             then fits the untilted posterior: biased, and steadier where the tilt is still wrong.
@@ -71,11 +73,11 @@ def elbo(
     program = program.with_coordinates("centred")
     log_q, terms = _weighed(program, guide, params, x, noise, negative, tilt_to_guide)
     log_weights = program.total(terms) - log_q
-    loss, phases = two_phases(program, params, -log_weights.mean(), terms, negative, tilt_penalty)
+    loss, phases = two_phases(program, params, -log_weights.mean(), terms, negative, tilt_penalty, x=x)
     return loss, ElboAux(log_weights.mean(), phases)
 
 
-def untilted_elbo(program: Program, guide: Guide, params: Params, x: Array, noise: Latents) -> tuple[Array, Array]:
+def untilted_elbo(program: Program, guide: Guide, params: Params, x: Data, noise: Latents) -> tuple[Array, Array]:
     r"""Minus the ELBO of the untilted twin, and the ELBO.
 
     .. math:: E_q[\log p(x \mid z) + \log p_0(z) - \log q(z \mid x)]
@@ -84,7 +86,9 @@ def untilted_elbo(program: Program, guide: Guide, params: Params, x: Array, nois
     """
     program = program.with_coordinates("centred")
     z, log_q = guide.at(params, noise, x)
-    bound = (program.total(program.log_terms(params, z, x), (*program.latents, *program.observed)) - log_q).mean()
+    bound = (
+        program.total(program.log_terms(params, z, x), (*program.latents, *program.observed, *program.factors)) - log_q
+    ).mean()
     return -bound, bound
 
 
@@ -92,7 +96,7 @@ def iwae(
     program: Program,
     guide: Guide,
     params: Params,
-    x: Array,
+    x: Data,
     noise: Latents,
     n_particles: int,
     negative: Latents | None = None,
@@ -113,15 +117,15 @@ def iwae(
 
     Source: Burda, Grosse, Salakhutdinov (ICLR 2016), equation 8.
     """
-    program, ppl, n = program.with_coordinates("centred"), program.ppl, len(x)
+    program, ppl, n = program.with_coordinates("centred"), program.ppl, n_rows(x)
     rows = len(next(iter(noise.values())))
     if rows != n_particles * n:
         raise PplebmError(f"iwae needs noise of {n_particles} x {n} draws, got {rows}: guide.noise(key, K * len(x)).")
-    repeated = x[ppl.asarray(np.tile(np.arange(n), n_particles))]
+    repeated = take_rows(x, ppl.asarray(np.tile(np.arange(n), n_particles)))
     log_q, terms = _weighed(program, guide, params, repeated, noise, negative, True)
     log_weights = (program.total(terms) - log_q).reshape(n_particles, n)
     bound = ppl.logsumexp(log_weights, 0).mean() - math.log(n_particles)
-    loss, phases = two_phases(program, params, -bound, terms, negative, tilt_penalty)
+    loss, phases = two_phases(program, params, -bound, terms, negative, tilt_penalty, x=x)
     return loss, ElboAux(bound, phases)
 
 
@@ -129,7 +133,7 @@ def _weighed(
     program: Program,
     guide: Guide,
     params: Params,
-    x: Array,
+    x: Data,
     noise: Latents,
     negative: Latents | None,
     tilt_to_guide: bool,
@@ -143,6 +147,6 @@ def _weighed(
     z, log_q = guide.at(params, noise, x)
     terms = program.log_terms(params, z, x)
     if not tilt_to_guide:
-        held = program.log_terms(params, program.ppl.stop_gradient(z))
+        held = program.log_terms(params, program.ppl.stop_gradient(z), x, observed=False)
         terms = terms | {site.name: held[site.name] for site in program.tilts}
     return log_q, terms

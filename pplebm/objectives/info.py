@@ -8,7 +8,7 @@ from pplebm.errors import PplebmError
 from pplebm.guides.guide import Guide
 from pplebm.objectives.contrast import two_phases
 from pplebm.objectives.elbo import ElboAux
-from pplebm.ppl import Array, Latents, Params
+from pplebm.ppl import Array, Data, Latents, Params
 from pplebm.program import Program
 
 KERNELS = ("rbf", "imq")
@@ -64,7 +64,7 @@ def info(
     program: Program,
     guide: Guide,
     params: Params,
-    x: Array,
+    x: Data,
     noise: Latents,
     prior: Latents,
     alpha: float = 0.0,
@@ -107,7 +107,7 @@ def info(
     gap = (log_q - log_prior).mean()
     flat = lambda a: a.reshape(len(a), -1)
     apart = sum(divergence(ppl, flat(z[site]), flat(prior[site])) for site in sites or names)
-    log_likelihood = program.total(terms, program.observed).mean()
+    log_likelihood = program.total(terms, (*program.observed, *program.factors)).mean()
     positive = -log_likelihood + (1.0 - alpha) * gap + (alpha + weight - 1.0) * apart
-    loss, phases = two_phases(program, params, positive, terms, prior, weight=1.0 - alpha)
+    loss, phases = two_phases(program, params, positive, terms, prior, weight=1.0 - alpha, x=x)
     return loss, ElboAux(log_likelihood - gap, phases)

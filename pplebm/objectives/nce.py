@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pplebm.errors import PplebmError
-from pplebm.ppl import Array, Latents, Params
+from pplebm.ppl import Array, Data, Latents, Params
 from pplebm.program import Program
 
 
-def nce(program: Program, params: Params, positive: Latents, base: Latents) -> Array:
+def nce(program: Program, params: Params, positive: Latents, base: Latents, x: Data | None = None) -> Array:
     r"""Logistic loss whose minimum is the tilt f = log q(z) - log p₀(z): it tells positive draws from base draws.
 
     .. math:: E_{q}[\log(1 + e^{-f(z)})] + E_{p_0}[\log(1 + e^{f(z)})]
@@ -20,6 +20,7 @@ def nce(program: Program, params: Params, positive: Latents, base: Latents) -> A
     Args:
         positive: draws of the guide or of posterior chains over the data, centred.
         base: draws of the program without its tilts, centred.
+        x: data whose covariates both were drawn given, where the prior reads any.
 
     Raises:
         PplebmError: for a program without tilt.
@@ -28,11 +29,13 @@ def nce(program: Program, params: Params, positive: Latents, base: Latents) -> A
     """
     _needs_tilt(program)
     program, ppl = program.with_coordinates("centred"), program.ppl
-    f_positive, f_base = program.log_tilt(params, positive), program.log_tilt(params, base)
+    f_positive, f_base = (program.log_tilt(params, z, x) for z in (positive, base))
     return ppl.softplus(-f_positive).mean() + ppl.softplus(f_base).mean()
 
 
-def telescoped(program: Program, params: Params, positive: Latents, base: Latents, mixing: Sequence[float]) -> Array:
+def telescoped(
+    program: Program, params: Params, positive: Latents, base: Latents, mixing: Sequence[float], x: Data | None = None
+) -> Array:
     r"""The same through intermediate laws: the k-th tilt tells waymark k-1 from waymark k.
 
     .. math:: z_k = \sqrt{1 - a_k^2}\, z_q + a_k z_0, \quad 0 = a_0 < a_1 < \dots < a_K = 1, \qquad
@@ -42,7 +45,7 @@ def telescoped(program: Program, params: Params, positive: Latents, base: Latent
     declares K tilts, whose sum is the tilt of its prior.
 
     Args:
-        positive, base: as in `nce`, of the same number of rows.
+        positive, base, x: as in `nce`, of the same number of rows.
         mixing: a₁ < ... < a_K = 1, one for every tilt in program order.
 
     Raises:
@@ -63,7 +66,7 @@ def telescoped(program: Program, params: Params, positive: Latents, base: Latent
         marks.append({k: (1.0 - a**2) ** 0.5 * z + a * base[k] for k, z in positive.items()})
     loss: Any = 0.0
     for tilt, near, far in zip(program.tilts, marks, marks[1:], strict=False):
-        f_near, f_far = (program.log_terms(params, z)[tilt.name] for z in (near, far))
+        f_near, f_far = (program.log_terms(params, z, x, observed=False)[tilt.name] for z in (near, far))
         loss = loss + ppl.softplus(-f_near).mean() + ppl.softplus(f_far).mean()
     return loss
 

@@ -6,23 +6,34 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from pplebm.chains import short_run
+from pplebm.kernels.kernel import Kernel
 from pplebm.kernels.langevin import langevin
-from pplebm.ppl import Array
+from pplebm.ppl import Array, Data
 from pplebm.program import Program
 
 
 def negative_phase(
-    ppl: Any, program: Program, n_steps: int, step_size: float, tilt_penalty: float = 0.0
-) -> Callable[[Any, Mapping[str, Any], int], Array]:
-    r"""Make a function (key, parameters of the host, n) -> a scalar of value 0 and gradient :math:`n \nabla \log Z`.
+    ppl: Any,
+    program: Program,
+    n_steps: int,
+    step_size: float,
+    tilt_penalty: float = 0.0,
+    kernel: Kernel | None = None,
+) -> Callable[..., Array]:
+    r"""Make a function (key, parameters of the host, rows, weights) -> a scalar of value 0 and the gradient of log Z.
 
-    .. math:: \nabla_\theta \log Z = E_{z \sim \tilde p / Z}[\nabla_\theta \log \tilde p(z)]
+    .. math:: \sum_i w_i \nabla_\theta \log Z(c_i), \qquad
+              \nabla_\theta \log Z(c) = E_{z \sim \tilde p(z | c) / Z(c)}[\nabla_\theta \log \tilde p(z \mid c)]
 
-    Add it to a loss that is a sum over n data. Without a tilt it is 0.
+    Add it to a loss that is a sum over data i, each of which counts :math:`w_i` times. Without a tilt it is 0.
 
     Args:
-        n_steps, step_size: of the Langevin chains, n of them, in noise coordinates from N(0, I).
+        n_steps, step_size: of the Langevin chains, one per datum, in noise coordinates from N(0, I).
         tilt_penalty: λ of :math:`\lambda f^2`, added to the gradient.
+        kernel: of the chains, in the place of `langevin(ppl, step_size)`; adjusted ones included.
+
+    The function takes rows as a number, or as data with the covariates that the prior reads, and weights by site, each
+    a number or one per row; 1 for sites that are left out.
 
     Raises:
         PplebmError: for a step size that is not positive, a global latent, or parameters that are not the program's.
@@ -37,16 +48,21 @@ def negative_phase(
         (0.0, True)
     """
     program.refuse_global_latents("the negative phase")
-    kernel, centred = langevin(ppl, step_size), program.with_coordinates("centred")
+    kernel, centred = kernel or langevin(ppl, step_size), program.with_coordinates("centred")
 
-    def phase(key: Any, values: Mapping[str, Any], n: int) -> Array:
+    def phase(key: Any, values: Mapping[str, Any], rows: Data | int, weights: Mapping[str, Any] | None = None) -> Array:
         params = program.params_of(values)
         held = ppl.stop_gradient(params)
         if not program.tilts:
             return 0.0 * sum(p.sum() for p in held.values())
-        z, _ = short_run(program, key, held, kernel, n_steps, n=n)
-        terms = centred.log_terms(params, z)
-        loss = n * (program.total(terms) + tilt_penalty * program.total(terms, program.tilts) ** 2).mean()
+        data = None if isinstance(rows, int) else rows
+        wanted = rows if isinstance(rows, int) else program.given(rows)
+        z, _ = short_run(program, key, held, kernel, n_steps, n=wanted)
+        terms = centred.log_terms(params, z, data, observed=False)
+        weight = lambda site: 1.0 if weights is None else weights.get(site, 1.0)
+        loss: Any = sum((weight(name) * term).sum() for name, term in terms.items())
+        f = program.total(terms, program.tilts)
+        loss = loss + tilt_penalty * (weight(program.tilts[0].name) * f**2).sum()
         return loss - ppl.stop_gradient(loss)
 
     return phase

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from pplebm import chains
-from pplebm.data import Dataset, Source, load, names
+from pplebm.data import Dataset, Source
 from pplebm.errors import PplebmError
 from pplebm.kernels import langevin
-from pplebm.runs import Run
+from pplebm.runs import Run, data_source
+from pplebm.tree import n_rows, take_rows
 
 N_BASE = 2000  # base draws: enough for two digits of an effective sample size
 N_DRAWS = 512  # tilted prior draws, and held-out data with a posterior draw each
@@ -76,18 +78,37 @@ def gather(run: Run, data: Source | None) -> Material:
     """Draw everything a report needs, always from the same seeds."""
     why: dict[str, str] = {}
     dataset, why["held"] = _find_data(run, data)
-    base = _draws(run, run.prior_latents(N_BASE, seed=1, base=True))
+    rows = Rows(run, dataset)
+    base = _draws(run, run.prior_latents(N_BASE, seed=1, base=True, given=rows.given(N_BASE)), rows.given(N_BASE))
     tilted = bool(run.program.tilts)
+    given = rows.given(N_DRAWS)
     return Material(
         run,
         run.metrics,
         base,
-        _draws(run, run.prior_latents(N_DRAWS, seed=2)) if tilted else None,
+        _draws(run, run.prior_latents(N_DRAWS, seed=2, given=given), given) if tilted else None,
         None if dataset is None else _try(lambda: _hold(run, dataset), "held", why),
-        _try(lambda: _sample(run), "samples", why),
-        _try(lambda: _follow(run), "chain", why),
+        _try(lambda: _sample(run, rows), "samples", why),
+        _try(lambda: _follow(run, rows), "chain", why),
         why,
     )
+
+
+class Rows:
+    """Rows at whose covariates draws are made, for models that read any: held-out ones, else those the run keeps."""
+
+    def __init__(self, run: Run, dataset: Dataset | None) -> None:
+        self._run = run
+        self._data = run.program.example if dataset is None else run.program.data(dataset.held_out)
+
+    def given(self, n: int) -> Any:
+        """n rows, each as often as the others, about; None where the prior reads none."""
+        return self.wanted(n) if self._run.program.prior_reads else None
+
+    def wanted(self, n: int) -> Any:
+        """n rows."""
+        index = np.arange(n) % n_rows(self._data)
+        return take_rows(self._data, self._run.program.ppl.asarray(index))
 
 
 def is_image(shape: tuple[int, ...]) -> bool:
@@ -113,13 +134,6 @@ def reweighted(values: np.ndarray, tilt: np.ndarray) -> tuple[float, float]:
     return mean, float(((weights * (values - mean)) ** 2).sum() ** 0.5)
 
 
-def data_source(entry: dict[str, Any]) -> tuple[str | None, str | None]:
-    """Name or path of a run's data, and the folder of named sets; None for data that cannot be found again."""
-    source = entry.get("source") or {}
-    named = entry["name"] if entry["name"] in names() else None
-    return source.get("path") or named, source.get("data_dir")
-
-
 def _try(part: Any, name: str, why: dict[str, str]) -> Any:
     try:
         return part()
@@ -138,54 +152,76 @@ def _find_data(run: Run, data: Source | None) -> tuple[Dataset | None, str]:
             "as in pplebm.report.write(run, data), to see them here."
         )
     try:
-        dataset = load(source, data_dir, seed=run.manifest["seed"])
+        dataset = run.load(source, data_dir)
     except PplebmError as error:
         if data is not None:
             raise
         return None, f"The data could not be read: {error}"
-    if dataset.event_shape != run.event_shape:
-        raise PplebmError(
-            f"data have event shape {dataset.event_shape}, the run learned from {run.event_shape}; give the same data."
-        )
+    known = {path: tuple(shape) for path, shape in entry["shapes"].items()}
+    if dataset.shapes != known:
+        raise PplebmError(f"data have shapes {dataset.shapes}, the run learned from {known}; give the same data.")
     same = dataset.fingerprint == entry["fingerprint"]
     return dataset, "" if same else "These data differ from those the run learned from; held-out data may be known."
 
 
-def _draws(run: Run, z: Any) -> Draws:
-    tilt = run.program.log_tilt(run.params, z)
+def _draws(run: Run, z: Any, data: Any = None) -> Draws:
+    tilt = run.program.log_tilt(run.params, z, data)
     return Draws({k: run.program.ppl.to_numpy(v) for k, v in z.items()}, run.program.ppl.to_numpy(tilt))
 
 
 def _hold(run: Run, data: Dataset) -> Held:
     """Posterior draws of held-out data, and how well they fit."""
     rng = np.random.default_rng(0)
-    rows = rng.permutation(len(data.held_out))[:N_DRAWS]
-    user = data.scaling.to_user(data.held_out[rows])
-    x, program, ppl = run.scaling.to_model(user), run.program, run.program.ppl
-    z = run.posterior_latents(x, seed=3)
-    observed = [ppl.to_numpy(a) for a in program.observe(run.params, z).values()]
-    means = observed[0] if len(observed) == 1 and observed[0].shape == x.shape else None
+    index = rng.permutation(data.n_held_out)[:N_DRAWS]
+    program, ppl = run.program, run.program.ppl
+    data_in = program.data(take_rows(data.held_out, index))
+    z = run.posterior_latents(data_in, seed=3)
+    value = {name: ppl.to_numpy(a) for name, a in program.observed_data(data_in).items()}
+    if len(value) != 1:
+        raise PplebmError(f"The model observes {', '.join(value) or 'nothing'}; pictures and errors are of one site.")
+    (name, x), means = next(iter(value.items())), None
+    with contextlib.suppress(PplebmError):  # the observed distribution has no mean
+        means = ppl.to_numpy(program.observe(run.params, z, data=data_in)[name])
+    means = means if means is not None and means.shape == x.shape else None
     event = tuple(range(1, x.ndim))
     return Held(
-        user,
-        None if data.held_out_labels is None else np.asarray(data.held_out_labels)[rows],
-        _draws(run, z),
+        _as_table(run.site_to_user(name, x)),
+        None if data.held_out_labels is None else np.asarray(data.held_out_labels)[index],
+        _draws(run, z, data_in),
         None if means is None else ((means - x) ** 2).mean(event),
         float(((x - x.mean(0)) ** 2).mean()),
-        ppl.to_numpy(program.log_likelihood(run.params, z, ppl.asarray(x))),
-        None if means is None else run.scaling.to_user(means),
+        ppl.to_numpy(program.log_likelihood(run.params, z, data_in)),
+        None if means is None else _as_table(run.site_to_user(name, means)),
     )
 
 
-def _sample(run: Run) -> Samples:
+def shown_shape(run: Run) -> tuple[int, ...]:
+    """Of one value of the model's observed site, as the report shows it."""
+    shape = run.program.observed[0].shape if len(run.program.observed) == 1 else ()
+    return shape or (1,)
+
+
+def _as_table(a: np.ndarray) -> np.ndarray:
+    return a[:, None] if a.ndim == 1 else a
+
+
+def _sample(run: Run, rows: Rows) -> Samples:
     """Pictures without observation noise; tables with it, as their distributions are compared with the data's."""
-    image = is_image(run.event_shape)
-    n = N_GRID if image else N_DRAWS
-    tilted = run.sample_data(n, seed=4, mean=image) if run.program.tilts else None
-    return Samples(run.sample_data(n, seed=5, mean=image, base=True), tilted)
+    image, program = is_image(shown_shape(run)), run.program
+    if len(program.observed) != 1:
+        raise PplebmError("Draws of data are shown of models with one observed site.")
+    n, name = N_GRID if image else N_DRAWS, program.observed[0].name
+    data = rows.wanted(n) if program.prior_reads or program.generator_reads else None
+
+    def drawn(seed: int, base: bool) -> np.ndarray:
+        z = run.prior_latents(n, seed, base, given=data)
+        key = None if image else program.ppl.split(program.ppl.key(seed), 2)[1]
+        return _as_table(run.site_to_user(name, program.ppl.to_numpy(program.observe(run.params, z, key, data)[name])))
+
+    return Samples(drawn(5, True), drawn(4, False) if program.tilts else None)
 
 
-def _follow(run: Run) -> Chain:
+def _follow(run: Run, rows: Rows) -> Chain:
     """Run the prior chain of learning beyond its end, and look at it step by step."""
     if not run.program.tilts:
         raise PplebmError("The model has no tilt: prior draws are exact, and no chain is needed.")
@@ -197,18 +233,22 @@ def _follow(run: Run) -> Chain:
     k_start, k_run, k_base = ppl.split(ppl.key(6), 3)
     temperature, init = getattr(hyper, "temperature", 1.0), getattr(hyper, "init", "normal")
     kernel = langevin.langevin(ppl, hyper.step_size_prior, temperature)
-    state = kernel.init(chains.start(moving, k_start, params, N_CHAINS, init), moving.log_density(params))
+    given = rows.given(N_CHAINS)
+    start = chains.start(moving, k_start, params, N_CHAINS if given is None else given, init)
+    state = kernel.init(start, moving.log_density(params, given, False))
     n_steps = LENGTHEN * hyper.n_steps_prior
     every = -(-n_steps // MAX_KEPT)
-    _, kept = chains.record(moving, k_run, kernel, state, params, n_steps, every)
-    looked = [_energy_and_tilt(moving, params, z) for z in kept]
+    _, kept = chains.record(moving, k_run, kernel, state, params, n_steps, every, given)
+    looked = [_energy_and_tilt(moving, params, z, given) for z in kept]
     steps = every * np.arange(len(kept))
     last = int(np.searchsorted(steps, hyper.n_steps_prior, side="right")) - 1
     chosen = np.unique(np.linspace(0, last, 12).round().astype(int))
-    strip = [_decoded(run, moving, {k: v[:6] for k, v in kept[i].items()}) for i in chosen]
-    pictures = [a for a in strip if a is not None and is_image(run.event_shape)]
-    base = _energy_and_tilt(moving, params, moving.draw_base(k_base, N_BASE, params))
-    reliable = effective_size(base[1]) > 50 and temperature == 1.0
+    few = rows.wanted(6) if run.program.prior_reads or run.program.generator_reads else None
+    strip = [_decoded(run, moving, {k: v[:6] for k, v in kept[i].items()}, few) for i in chosen]
+    pictures = [a for a in strip if a is not None and is_image(shown_shape(run))]
+    at = rows.given(N_BASE)
+    base = _energy_and_tilt(moving, params, moving.draw_base(k_base, N_BASE if at is None else at, params), at)
+    reliable = effective_size(base[1]) > 50 and temperature == 1.0 and given is None
     return Chain(
         steps,
         np.stack([e for e, _ in looked]),
@@ -220,13 +260,16 @@ def _follow(run: Run) -> Chain:
     )
 
 
-def _energy_and_tilt(program: Any, params: Any, z: Any) -> tuple[np.ndarray, np.ndarray]:
-    terms = program.log_terms(params, z)
+def _energy_and_tilt(program: Any, params: Any, z: Any, given: Any = None) -> tuple[np.ndarray, np.ndarray]:
+    terms = program.log_terms(params, z, given, observed=False)
     return -program.ppl.to_numpy(program.total(terms)), program.ppl.to_numpy(program.total(terms, program.tilts))
 
 
-def _decoded(run: Run, moving: Any, z: Any) -> np.ndarray | None:
-    observed = [moving.ppl.to_numpy(a) for a in moving.observe(run.params, z).values()]
-    if len(observed) != 1 or observed[0].shape[1:] != run.event_shape:
+def _decoded(run: Run, moving: Any, z: Any, data: Any = None) -> np.ndarray | None:
+    if len(moving.observed) != 1:
         return None
-    return run.scaling.to_user(observed[0])
+    try:
+        (name, mean), *_ = moving.observe(run.params, z, data=data).items()
+    except PplebmError:  # the observed distribution has no mean
+        return None
+    return run.site_to_user(name, moving.ppl.to_numpy(mean))

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from pplebm.report import figures, reproduce, tables
-from pplebm.report.gathered import LENGTHEN, N_CHAINS, Draws, Material, is_image
+from pplebm.report.gathered import LENGTHEN, N_CHAINS, Draws, Material, is_image, shown_shape
 from pplebm.report.style import CSS
 
 DPI = 160  # sharp on fine screens
@@ -166,7 +166,7 @@ def _panels(m: Material) -> tuple[list[figures.Panel], list[figures.Panel]]:
 def _samples(m: Material) -> Iterator[str]:
     yield remark(m.why.get("held", ""))
     yield remark(m.why.get("samples", ""))
-    shape = m.run.event_shape
+    shape = shown_shape(m.run)
     if m.samples is None:
         return
     if not is_image(shape) and len(shape) != 1:
@@ -196,7 +196,7 @@ def _samples(m: Material) -> Iterator[str]:
 
 def _table_samples(m: Material) -> Iterator[str]:
     assert m.samples is not None
-    width = m.run.event_shape[0]
+    width = shown_shape(m.run)[0]
     names = [f"column {i + 1}" for i in range(min(width, figures.MAX_COLUMNS))]
     if width > len(names):
         yield remark(f"The first {len(names)} of {width} columns.")

@@ -11,8 +11,9 @@ from typing import Any
 from pplebm import gallery
 from pplebm.errors import PplebmError
 from pplebm.jobs import COMPILE_FROM
-from pplebm.report.gathered import Material, data_source
+from pplebm.report.gathered import Material
 from pplebm.report.tables import target_of
+from pplebm.runs import data_source
 
 
 def footer(m: Material) -> str:
@@ -69,6 +70,7 @@ def _further(run: dict[str, Any]) -> list[str]:
         "devices": (together.get("devices", 1), 1), "nodes": (together.get("nodes", 1), 1),
         "strategy": (together.get("strategy", "auto"), "auto"), "ema": (run["ema"], 0.0),
         "patience": (run["patience"], 0), "start": (run.get("start"), None),
+        "scaling": (run["data"].get("scaling_wanted"), None),
     }  # fmt: skip
     words = [word for name, (value, usual) in given.items() if value != usual for word in (f"--{name}", str(value))]
     if run["backend"] == "pyro" and chains["compiled"] != (target_of(run) >= COMPILE_FROM):

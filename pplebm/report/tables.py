@@ -51,6 +51,9 @@ def header(m: Material) -> str:
     run, entry = m.run.manifest, m.run.manifest["data"]
     shape = " × ".join(map(str, entry["event_shape"]))
     shape = f"{shape} columns" if len(entry["event_shape"]) == 1 else f"each {shape}"
+    if not entry["event_shape"]:
+        named = [f"{name} {tuple(shape)}" if shape else name for name, shape in entry["shapes"].items() if name]
+        shape = ", ".join(named) or "a number each"
     sizes = f"{entry['n_train']:,} for learning, {entry['n_held_out']:,} held out, {shape}"
     updates = f"{run['updates']:,}"
     if run["updates"] < (target := target_of(run)):

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 from numpyro.distributions.distribution import Unit
+from numpyro.primitives import Messenger
 
 from pplebm import nets
 from pplebm.backends.numpyro.arrays import asarray
@@ -49,9 +50,43 @@ def tilt(name: str, log_factor: jax.Array, bound: float | None = None) -> None:
     numpyro.sample(name, unit, obs=unit.sample(None), infer=infer)
 
 
+def likelihood_factor(name: str, log_factor: jax.Array) -> None:
+    r"""Multiply the likelihood by :math:`e^{l}`; the statement of `pplebm.likelihood_factor` for NumPyro programs.
+
+    Example:
+        >>> import numpyro, jax.numpy as jnp, numpyro.distributions as dist, pplebm
+        >>> def model(y):
+        ...     a = numpyro.sample("a", dist.Normal(0., 1.))
+        ...     with numpyro.plate("data", len(y)):
+        ...         likelihood_factor("fit", -0.5 * (y - a) ** 2)
+        >>> program = pplebm.Program(model, data=jnp.zeros(3), backend="numpyro")
+        >>> [site.name for site in program.factors]
+        ['fit']
+    """
+    unit = Unit(log_factor)
+    numpyro.sample(name, unit, obs=unit.sample(None), infer={"is_auxiliary": True, "is_likelihood": True})
+
+
 def param(name: str, init: Any) -> jax.Array:
     """Declare a free parameter with an initial value."""
     return numpyro.param(name, asarray(np.asarray(init, dtype=float)))
+
+
+class _Unscaled(Messenger):
+    def process_message(self, msg: Any) -> None:
+        if msg["type"] == "sample":
+            msg["scale"] = None
+
+
+def unscaled(model: Callable[..., Any]) -> Callable[..., Any]:
+    """The same model, whatever scales handlers set inside it."""
+
+    def plain(*args: Any, **kwargs: Any) -> Any:
+        with _Unscaled():
+            return model(*args, **kwargs)
+
+    plain.fn = model  # type: ignore[attr-defined]  # whose arguments are looked at
+    return plain
 
 
 def bind(page: Any, hyper: Any, shape: tuple[int, ...], seed: int) -> Callable[..., Any]:
@@ -68,6 +103,8 @@ def bind(page: Any, hyper: Any, shape: tuple[int, ...], seed: int) -> Callable[.
     }
 
     def model(x: jax.Array | None = None, n: int | None = None) -> Any:
+        if x is not None and jnp.issubdtype(x.dtype, jnp.floating):
+            x = x.astype(jnp.result_type(float))  # that of the page's own weights
         functions = {
             name: partial(apply, net, {k: numpyro.param(f"{name}.{k}", v) for k, v in initial[name].items()})
             for name, net in declared.items()

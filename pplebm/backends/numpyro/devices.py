@@ -14,6 +14,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from pplebm.backends.numpyro.arrays import asarray
 from pplebm.errors import PplebmError
 from pplebm.parallel import Alone, Parallel, check_counts, leave_interrupts_to_the_first
+from pplebm.tree import tree_map
 
 AXIS = "data"
 SMALL_WORK = 2 * 10**7  # multiplications: below, summing gradients over devices takes longer than computing them whole
@@ -28,7 +29,7 @@ def parallel(devices: int, nodes: int, strategy: str) -> Parallel:
     check_counts(devices, nodes)
     if strategy != "auto":
         raise PplebmError(f"strategy '{strategy}' is one of Lightning Fabric, for Pyro; NumPyro shards by itself.")
-    return Alone(asarray) if devices * nodes == 1 else Sharded(devices, nodes)
+    return Alone(lambda a: asarray(a, keep=True)) if devices * nodes == 1 else Sharded(devices, nodes)
 
 
 class Sharded:
@@ -63,9 +64,14 @@ class Sharded:
     def alone(self) -> contextlib.AbstractContextManager[Any]:
         return jax.set_mesh(_mesh_of(jax.local_devices()[:1]))
 
-    def share(self, x: Any) -> jax.Array:
-        rows, spread_out = np.asarray(asarray(x)), NamedSharding(self._mesh, PartitionSpec(AXIS))
-        return jax.make_array_from_callback(rows.shape, spread_out, lambda at: rows[at])
+    def share(self, x: Any) -> Any:
+        spread_out = NamedSharding(self._mesh, PartitionSpec(AXIS))
+
+        def shared(a: Any) -> jax.Array:
+            rows = np.asarray(asarray(a, keep=True))
+            return jax.make_array_from_callback(rows.shape, spread_out, lambda at: rows[at])
+
+        return tree_map(shared, x)
 
     def key(self, key: jax.Array) -> jax.Array:
         return self.same(key)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from numpyro.distributions.transforms import ComposeTransform
 
-_WRAPPERS = (dist.Independent, dist.ExpandedDistribution, dist.MaskedDistribution)
+_WRAPPERS = (dist.Independent, dist.ExpandedDistribution)
 
 
 class Noise(NamedTuple):
@@ -21,15 +21,22 @@ class Noise(NamedTuple):
 
 
 def unwrap(fn: Any) -> Any:
-    """The distribution inside Independent, expansions and masks."""
+    """The distribution inside Independent and expansions."""
     while isinstance(fn, _WRAPPERS):
+        fn = fn.base_dist
+    return fn
+
+
+def unmasked(fn: Any) -> Any:
+    """The distribution before masks."""
+    while isinstance(fn, dist.MaskedDistribution):
         fn = fn.base_dist
     return fn
 
 
 def noise_of(fn: Any) -> Noise | None:
     """The maps of a (multivariate) normal distribution, or of bijections of one; None for others."""
-    fn = unwrap(fn)
+    fn = unwrap(unmasked(fn))
     if isinstance(fn, dist.MultivariateNormal):
         return Noise(lambda u: fn.loc + (fn.scale_tril @ u[..., None])[..., 0], lambda value: _solved(fn, value))
     if isinstance(fn, dist.Normal):

@@ -1,4 +1,4 @@
-"""NumPyro's distributions seen from a chain: coordinates, densities, and what the structure of a program asks."""
+"""NumPyro's statements seen from a chain: coordinates, densities, and what the structure of a program asks."""
 
 from __future__ import annotations
 
@@ -7,57 +7,98 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpyro.distributions as dist
 from numpyro.distributions import biject_to, constraints
 
-from pplebm.backends.numpyro.noise import noise_of, unwrap
-from pplebm.backends.structure import Host, axis, plates_of
+from pplebm.backends.numpyro.noise import noise_of, unmasked, unwrap
+from pplebm.backends.structure import Host
 from pplebm.errors import PplebmError
 
 
-def to_value(fn: Any, u: jax.Array, coordinates: str) -> tuple[jax.Array, jax.Array]:
-    """Value of a site at coordinates u, and its log density there; see the Pyro side for the equations."""
+def to_value(msg: Any, u: jax.Array, coordinates: str) -> tuple[jax.Array, jax.Array]:
+    """Value of a latent at coordinates u, and its log density there; see the Pyro side for the equations."""
+    fn = msg["fn"]
     noise = noise_of(fn) if coordinates == "noise" else None
     if noise is not None:
         value = noise.to_value(u)
-        log_density = -0.5 * (u * u) - 0.5 * math.log(2 * math.pi)
-        return value, log_density.sum(tuple(range(-fn.event_dim, 0))) if fn.event_dim else log_density
+        standard = -0.5 * (u * u) - 0.5 * math.log(2 * math.pi)
+        standard = standard.sum(tuple(range(-fn.event_dim, 0))) if fn.event_dim else standard
+        if msg["scale"] is None and unmasked(fn) is fn:
+            return value, standard
+        return value, density(msg | {"value": value}) + standard - unmasked(fn).log_prob(value)
     if getattr(fn.support, "base_constraint", fn.support) is constraints.real:
-        return u, fn.log_prob(u)
+        return u, density(msg | {"value": u})
     bijection = biject_to(fn.support)
     value = bijection(u)
-    return value, fn.log_prob(value) + bijection.log_abs_det_jacobian(u, value)
+    return value, density(msg | {"value": value}) + bijection.log_abs_det_jacobian(u, value)
 
 
-def to_coordinates(fn: Any, value: jax.Array, coordinates: str) -> jax.Array:
-    """The inverse of `to_value`."""
-    noise = noise_of(fn) if coordinates == "noise" else None
+def density_at(msg: Any, u: jax.Array) -> jax.Array:
+    """Log density of a latent that has its value already, which coordinates u led to by the support's bijection."""
+    bijection = biject_to(msg["fn"].support)
+    return density(msg) + bijection.log_abs_det_jacobian(u, msg["value"])
+
+
+def to_coordinates(msg: Any, coordinates: str) -> jax.Array:
+    """Coordinates of a latent's value: the inverse of `to_value`."""
+    noise = noise_of(msg["fn"]) if coordinates == "noise" and not msg.get("_control_flow_done") else None
     if noise is not None:
-        return noise.from_value(value)
-    return biject_to(fn.support).inv(value)
+        return noise.from_value(msg["value"])
+    return biject_to(msg["fn"].support).inv(msg["value"])
 
 
-def datum_first(value: jax.Array, site: dict[str, Any], plate: str) -> jax.Array:
-    """Move the data axis of a site's value to the front: (B, other plates, event)."""
-    return jnp.moveaxis(value, axis(value.ndim, site, plate), 0)
+def density(msg: Any) -> jax.Array:
+    """Log density of a statement's value, as the handlers around it have it."""
+    log_density = msg["fn"].log_prob(msg["value"])
+    return log_density if msg["scale"] is None else msg["scale"] * log_density
 
 
-def datum_back(value: jax.Array, site: dict[str, Any], plate: str) -> jax.Array:
-    """The inverse of `datum_first`."""
-    return jnp.moveaxis(value, 0, axis(value.ndim, site, plate))
+def plain_density(msg: Any) -> jax.Array:
+    """The same before masks and scales."""
+    return unmasked(msg["fn"]).log_prob(msg["value"])
 
 
-def per_datum(log_density: jax.Array, site: dict[str, Any], plate: str) -> jax.Array:
-    """Sum the log density of a site over every plate but the data plate: (B,)."""
-    front = jnp.moveaxis(log_density, plates_of(site)[plate].dim, 0)
-    return front.reshape(len(front), -1).sum(1)
+def masks_of(msg: Any) -> jax.Array | None:
+    """Where a statement counts, if masks say so; (batch shape)."""
+    fn, found = msg["fn"], None
+    while hasattr(fn, "base_dist"):
+        if isinstance(fn, dist.MaskedDistribution):
+            mask = jnp.asarray(fn._mask)
+            extra = mask.ndim - len(msg["fn"].batch_shape)  # a mask of parts of an event
+            mask = mask.any(tuple(range(-extra, 0))) if extra > 0 else mask
+            mask = jnp.broadcast_to(mask, msg["fn"].batch_shape)
+            found = mask if found is None else found & mask
+        fn = fn.base_dist
+    return found
 
 
-def mean(site: dict[str, Any]) -> jax.Array:
-    """Mean of a site's distribution; the host knows none for some."""
+def improper_start(fn: Any, key: jax.Array) -> tuple[jax.Array, bool]:
+    """A draw, or where a distribution has none, a value at coordinates uniform in [-2, 2]; and whether it is that."""
     try:
-        return site["fn"].mean
+        return fn(rng_key=key, sample_shape=()), False
+    except NotImplementedError:
+        bijection = biject_to(fn.support)
+        shape = bijection.inverse_shape(fn.shape())
+        return bijection(jax.random.uniform(key, shape, minval=-2.0, maxval=2.0)), True
+
+
+def is_deterministic(site: dict[str, Any]) -> bool:
+    """Whether a statement only records a value: `numpyro.deterministic`, observed Deltas of their own value."""
+    if site["type"] == "deterministic":
+        return True
+    if not site["is_observed"]:
+        return False
+    fn = unwrap(unmasked(site["fn"]))
+    return isinstance(fn, dist.Delta) and bool(jnp.all(fn.v == site["value"]))
+
+
+def mean(msg: Any) -> jax.Array:
+    """Mean of a statement's distribution; the host knows none for some."""
+    fn = unmasked(msg["fn"])
+    try:
+        return fn.mean
     except NotImplementedError as error:
-        raise PplebmError(f"site '{site['name']}' ({type(site['fn']).__name__}) has no mean; ask for draws.") from error
+        raise PplebmError(f"site '{msg['name']}' ({type(fn).__name__}) has no mean; ask for draws.") from error
 
 
 def support_name(support: Any) -> str:
@@ -70,9 +111,10 @@ def support_name(support: Any) -> str:
 
 HOST = Host(
     name="numpyro",
-    unwrap=unwrap,
+    unwrap=lambda fn: unwrap(unmasked(fn)),
     has_noise=lambda fn: noise_of(fn) is not None,
     is_discrete=lambda fn: fn.support.is_discrete,
+    is_deterministic=is_deterministic,
     support_name=support_name,
     unconstrained=lambda fn, value: biject_to(fn.support).inv(value),
     all_finite=lambda a: bool(jnp.isfinite(a).all()),

@@ -20,10 +20,15 @@ where = torch.where
 isfinite = torch.isfinite
 
 
-def asarray(a: Any) -> torch.Tensor:
-    """Turn numbers and arrays into a tensor; floating point takes torch's default dtype."""
-    tensor = torch.as_tensor(a)
-    return tensor.to(torch.get_default_dtype()) if tensor.is_floating_point() else tensor
+def asarray(a: Any, keep: bool = False) -> torch.Tensor:
+    """Turn numbers and arrays into a tensor; floats take torch's default dtype, unless they are tensors or to be kept."""
+    if isinstance(a, torch.Tensor):
+        return a
+    array = a if isinstance(a, (int, float, list, tuple, range)) else np.asarray(a)
+    if isinstance(array, np.ndarray) and not (array.flags.writeable and all(s >= 0 for s in array.strides)):
+        array = array.copy()  # torch writes where it likes, and knows no reversed arrays
+    tensor = torch.as_tensor(array)
+    return tensor.to(torch.get_default_dtype()) if tensor.is_floating_point() and not keep else tensor
 
 
 def to_numpy(a: torch.Tensor) -> np.ndarray:

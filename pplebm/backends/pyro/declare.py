@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pyro
 import pyro.distributions as dist
 import torch
+from pyro.poutine.messenger import Messenger
 
 from pplebm import nets
 from pplebm.backends.pyro.arrays import asarray
@@ -63,6 +65,29 @@ def tilt(name: str, log_factor: torch.Tensor, bound: float | None = None) -> Non
         ) from error
 
 
+def likelihood_factor(name: str, log_factor: torch.Tensor) -> None:
+    r"""Multiply the likelihood by :math:`e^{l}`: what `pyro.factor` does, and says that it is no part of the prior.
+
+    It has no constant of its own, and is left out where data are left out: of prior draws and of log p̃(z).
+
+    Args:
+        name: a site name of its own.
+        log_factor: l, shape (B,) inside the data plate, in nats.
+
+    Example:
+        >>> import pyro, torch, pyro.distributions as dist, pplebm
+        >>> def model(time, censored):
+        ...     with pyro.plate("data", len(time)):
+        ...         log_rate = pyro.sample("log_rate", dist.Normal(0., 1.))
+        ...         pplebm.likelihood_factor("survival", (1. - censored) * log_rate - time * log_rate.exp())
+        >>> program = pplebm.Program(model, data={"time": torch.ones(3), "censored": torch.tensor([0., 1., 0.])})
+        >>> [site.name for site in program.factors], program.log_prior(program.params, {"log_rate": torch.zeros(1)})
+        (['survival'], tensor([-0.9189]))
+    """
+    unit = dist.Unit(log_factor, validate_args=False)
+    pyro.sample(name, unit, obs=unit.sample(), infer={"is_auxiliary": True, "is_likelihood": True})
+
+
 def param(name: str, init: Any) -> torch.Tensor:
     """Declare a free parameter with an initial value."""
     return pyro.param(name, lambda: asarray(np.asarray(init, dtype=float)))
@@ -83,6 +108,22 @@ class Network(torch.nn.Module):
         return apply(self.net, dict(self.named_parameters()), a)
 
 
+class _Unscaled(Messenger):
+    def _pyro_sample(self, msg: Any) -> None:
+        msg["scale"] = 1.0
+
+
+def unscaled(model: Callable[..., Any]) -> Callable[..., Any]:
+    """The same model, whatever scales handlers set inside it."""
+
+    @functools.wraps(model)
+    def plain(*args: Any, **kwargs: Any) -> Any:
+        with _Unscaled():
+            return model(*args, **kwargs)
+
+    return plain
+
+
 def bind(page: Any, hyper: Any, shape: tuple[int, ...], seed: int) -> Callable[..., Any]:
     """Make an ordinary Pyro callable `model(x=None, n=None)` of a gallery page; see `pplebm.bind`."""
     import pplebm.backends.pyro as ppl
@@ -93,6 +134,8 @@ def bind(page: Any, hyper: Any, shape: tuple[int, ...], seed: int) -> Callable[.
         modules[name] = FlowNetwork(net, seed + len(modules)) if isinstance(net, Flow) else Network(net, rng)
 
     def model(x: torch.Tensor | None = None, n: int | None = None) -> Any:
+        if x is not None and x.is_floating_point():
+            x = x.to(torch.get_default_dtype())  # that of the page's own weights
         for name, module in modules.items():
             pyro.module(name, module)
         return page.model(ppl, modules, hyper, x, n)

@@ -14,7 +14,7 @@ import torch.distributed as distributed
 from pplebm.backends.pyro.arrays import asarray, split
 from pplebm.errors import PplebmError
 from pplebm.parallel import Alone, Parallel, check_counts, leave_interrupts_to_the_first
-from pplebm.tree import tree_fill, tree_leaves
+from pplebm.tree import n_rows, take_rows, tree_fill, tree_leaves, tree_map
 
 STRATEGIES = ("auto", "ddp", "ddp_spawn")
 
@@ -32,7 +32,7 @@ def parallel(devices: int, nodes: int, strategy: str) -> Parallel:
             f"weights, so strategies that split or shard a model do not apply."
         )
     if devices * nodes == 1:
-        return Alone(asarray)
+        return Alone(lambda a: asarray(a, keep=True))
     try:
         fabric = importlib.import_module("lightning_fabric")
     except ImportError as error:
@@ -64,9 +64,10 @@ class Ranks:
     def alone(self) -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext()
 
-    def share(self, x: Any) -> torch.Tensor:
-        rows = len(x) // self.size
-        return asarray(x[self.rank * rows : (self.rank + 1) * rows])
+    def share(self, x: Any) -> Any:
+        rows = n_rows(x) // self.size
+        mine = take_rows(x, slice(self.rank * rows, (self.rank + 1) * rows))
+        return tree_map(lambda a: asarray(a, keep=True), mine)
 
     def key(self, key: int) -> int:
         return split(key, self.size)[self.rank]

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from pplebm.backends.pyro.passes import simplify
 from pplebm.errors import PplebmError, PplebmWarning
+from pplebm.tree import tree_fill, tree_leaves, tree_map
 
 Tensors = dict[str, torch.Tensor]
-Terms = Callable[[Tensors, Tensors, "torch.Tensor | None"], Tensors]
+Terms = Callable[[Tensors, Tensors, Any], Tensors]  # of weights, latents and data
 
 
-def compile_graph(eager: Terms, params: Tensors, z: Tensors, x: torch.Tensor | None) -> Terms:
+def compile_graph(eager: Terms, params: Tensors, z: Tensors, data: Any) -> Terms:
     """Graph of a function of weights, latents and data that runs the model.
 
     Where the model cannot be traced (control flow on values) the eager function is used and a warning says so.
@@ -24,19 +26,20 @@ def compile_graph(eager: Terms, params: Tensors, z: Tensors, x: torch.Tensor | N
         PplebmError: if graph and eager run disagree at other weights, latents and data.
     """
     params, z = ({n: t.detach() for n, t in tree.items()} for tree in (params, z))
-    check_deterministic(eager, params, z, x)
-    names, n_params = [*params, *z], len(params)
+    check_deterministic(eager, params, z, data)
+    names, n_params, paths = [*params, *z], len(params), [path for path, _ in tree_leaves(data)]
     outputs: list[str] = []
 
     def flat(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The same without dicts, whose unpacking would cost at every step."""
         named = list(zip(names, tensors, strict=False))
-        terms = eager(dict(named[:n_params]), dict(named[n_params:]), tensors[-1] if x is not None else None)
+        given = tree_fill(data, dict(zip(paths, tensors[len(names) :], strict=True)))
+        terms = eager(dict(named[:n_params]), dict(named[n_params:]), given)
         outputs[:] = list(terms)
         return tuple(terms.values())
 
     try:
-        graph = make_fx(flat)(*params.values(), *z.values(), *(() if x is None else (x,)))
+        graph = make_fx(flat)(*params.values(), *z.values(), *(leaf for _, leaf in tree_leaves(data)))
     except PplebmError as error:
         warnings.warn(
             f"the density could not be traced and runs eagerly, several times slower: {error}",
@@ -47,17 +50,18 @@ def compile_graph(eager: Terms, params: Tensors, z: Tensors, x: torch.Tensor | N
     simplify(graph)
     forward, param_names, z_names = graph.forward, names[:n_params], names[n_params:]
 
-    def compiled(params: Tensors, z: Tensors, x: torch.Tensor | None) -> Tensors:
-        tensors = [*(params[n] for n in param_names), *(z[n] for n in z_names), *(() if x is None else (x,))]
+    def compiled(params: Tensors, z: Tensors, data: Any) -> Tensors:
+        given = [leaf for _, leaf in tree_leaves(data)]
+        tensors = [*(params[n] for n in param_names), *(z[n] for n in z_names), *given]
         return dict(zip(outputs, forward(*tensors), strict=True))
 
-    _check_agreement(eager, compiled, params, z, x)
+    _check_agreement(eager, compiled, params, z, data)
     return compiled
 
 
-def check_deterministic(eager: Terms, params: Tensors, z: Tensors, x: torch.Tensor | None) -> None:
+def check_deterministic(eager: Terms, params: Tensors, z: Tensors, data: Any) -> None:
     with torch.no_grad():
-        first, second = eager(params, z, x), eager(params, z, x)
+        first, second = eager(params, z, data), eager(params, z, data)
     for name in first:
         if not torch.equal(first[name].nan_to_num(), second[name].nan_to_num()):
             raise PplebmError(
@@ -73,12 +77,17 @@ def elsewhere(tree: Tensors, size: float) -> Tensors:
     return {n: t + size * noise[n] for n, t in tree.items()}
 
 
-def _check_agreement(eager: Terms, graph: Terms, params: Tensors, z: Tensors, x: torch.Tensor | None) -> None:
+def rolled(data: Any) -> Any:
+    """The same data, every row in the place of the next one."""
+    return tree_map(lambda a: a.roll(1, 0), data)
+
+
+def _check_agreement(eager: Terms, graph: Terms, params: Tensors, z: Tensors, data: Any) -> None:
     """Compare at inputs that differ from those the graph was traced at."""
     params, z = elsewhere(params, 0.01), elsewhere(z, 1.0)
-    x = None if x is None else x.roll(1, 0)
+    data = rolled(data)
     with torch.no_grad():
-        expected, got = eager(params, z, x), graph(params, z, x)
+        expected, got = eager(params, z, data), graph(params, z, data)
     for name, value in expected.items():
         tolerance = 1e-3 if value.dtype == torch.float32 else 1e-8
         difference = (got[name].nan_to_num() - value.nan_to_num()).abs()

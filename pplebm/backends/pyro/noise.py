@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 from pyro.contrib.zuko import ZukoToPyro
+from pyro.distributions import MaskedDistribution
 from torch.distributions import ComposeTransform, Independent, MultivariateNormal, Normal, TransformedDistribution
 
 
@@ -24,9 +25,14 @@ def unwrap(fn: Any) -> Any:
     return fn
 
 
+def unmasked(fn: Any) -> Any:
+    """The distribution before `.mask(...)`."""
+    return fn.base_dist if isinstance(fn, MaskedDistribution) else fn
+
+
 def noise_of(fn: Any) -> Noise | None:
     """The maps of a (multivariate) normal distribution, or of bijections of one; None for others."""
-    fn = unwrap(fn)
+    fn = unwrap(unmasked(fn))
     if isinstance(fn, MultivariateNormal):
         return Noise(
             lambda u: fn.loc + (fn.scale_tril @ u.unsqueeze(-1)).squeeze(-1),

@@ -11,7 +11,7 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from pplebm.backends.pyro import convolutions
-from pplebm.backends.pyro.graphs import Tensors, Terms, check_deterministic, elsewhere
+from pplebm.backends.pyro.graphs import Tensors, Terms, check_deterministic, elsewhere, rolled
 from pplebm.backends.pyro.passes import hoist, simplify
 from pplebm.backends.structure import weighed
 from pplebm.errors import PplebmError, PplebmWarning
@@ -36,7 +36,7 @@ class Step:
         terms: log density of every site, by running the program.
         tilts: names of the tilts among them.
         kernel: a `pplebm.kernels.kernel.Kernel`.
-        params, x, state, key: an example of what the step will be given; only shapes matter.
+        params, data, state, key: an example of what the step will be given; only shapes matter.
         how: `compiled` and `precision` are used here.
     """
 
@@ -46,17 +46,17 @@ class Step:
         tilts: frozenset[str],
         kernel: Any,
         params: Tensors,
-        x: torch.Tensor | None,
+        data: Any,
         state: Any,
         key: int,
         how: How,
     ) -> None:
         self._terms, self._tilts, self._kernel, self._how = terms, tilts, kernel, how
-        self._inputs = (params, x, state, kernel.noise(key, state.z))
+        self._inputs = (params, data, state, kernel.noise(key, state.z))
         self._paths = [path for path, _ in tree_leaves(self._inputs)]
         self._outputs: tuple[Any, Any] = (state, None)
         with self._precision(), torch.no_grad():
-            check_deterministic(terms, params, state.z, x)
+            check_deterministic(terms, params, state.z, data)
         self.before: Graph = _unchanged
         self.graph: Graph = self._traced()
         self.n_state = len(leaves(state))
@@ -70,11 +70,11 @@ class Step:
 
     def _plain(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The step by running the program, which is what the graph is traced from and checked against."""
-        params, x, state, noise = tree_fill(self._inputs, dict(zip(self._paths, tensors, strict=True)))
+        params, data, state, noise = tree_fill(self._inputs, dict(zip(self._paths, tensors, strict=True)))
 
         def log_density(z: Tensors, tilt_strength: Any = None) -> torch.Tensor:
             with self._precision():
-                return weighed(self._terms(params, z, x), self._tilts, tilt_strength)
+                return weighed(self._terms(params, z, data), self._tilts, tilt_strength)
 
         self._outputs = self._kernel.move(noise, state, log_density)
         return tuple(contiguous(self._outputs))  # the next step takes them as they are
@@ -86,6 +86,8 @@ class Step:
                 graph = make_fx(self._plain)(*examples)
         except PplebmError as error:
             _warn(f"a step could not be traced and runs by the program itself, several times slower: {error}")
+            with torch.no_grad():
+                self._plain(*examples)  # shows the structure of what it returns
             return self._plain
         simplify(graph, differentiable=False)
         convolutions.speed_up(graph)
@@ -109,10 +111,10 @@ class Step:
 
     def _check(self, graph: Graph) -> None:
         """Compare with a plain run at inputs that differ from those the graph was traced at."""
-        params, x, state, noise = self._inputs
+        params, data, state, noise = self._inputs
         places = {path: leaf for path, leaf in tree_leaves(state) if "z" in path.split("/")}  # also of a state within
         moved = tree_fill(state, dict(tree_leaves(state)) | elsewhere(places, 1.0))
-        inputs = (elsewhere(params, 0.01), None if x is None else x.roll(1, 0), moved, noise)
+        inputs = (elsewhere(params, 0.01), rolled(data), moved, noise)
         with torch.no_grad():
             expected = self._plain(*leaves(inputs))
             got = graph(*self.before(*contiguous(inputs[:2])), *contiguous(inputs[2:]))
@@ -154,11 +156,11 @@ def compile_graph(graph: torch.fx.GraphModule, inputs: list[Any]) -> Graph:
     return torch._inductor.compile(graph, inputs, options={"size_asserts": False})
 
 
-def run_steps(step: Step, kernel: Any, state: Any, keys: Any, params: Tensors, x: torch.Tensor | None) -> Any:
+def run_steps(step: Step, kernel: Any, state: Any, keys: Any, params: Tensors, data: Any) -> Any:
     """Last state, and infos stacked by step. The loop handles flat lists only, to cost little beside small nets."""
     at, rows = contiguous(state), []
     with torch.no_grad():
-        fixed = step.before(*contiguous((params, x)))
+        fixed = step.before(*contiguous((params, data)))
         for key in keys:
             out = step.graph(*fixed, *at, *contiguous(kernel.noise(key, state.z)))
             at = list(out[: step.n_state])

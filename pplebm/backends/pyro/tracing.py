@@ -8,17 +8,18 @@ from typing import Any
 
 import pyro
 import torch
+from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
-from torch.distributions import constraints
 from torch.overrides import TorchFunctionMode
 
 from pplebm.backends.pyro.flows import KnownFlows
-from pplebm.backends.pyro.noise import noise_of, unwrap
-from pplebm.backends.structure import Host, axis, plates_of
+from pplebm.backends.pyro.sites import improper_start
+from pplebm.backends.traced import shapes_of
+from pplebm.data import columns
 from pplebm.errors import PplebmError
 
 _REQUIRES_GRAD = torch.Tensor.requires_grad.__get__  # type: ignore[attr-defined]
-_CALL_HINT = "pplebm calls the model with one argument, a batch of data of shape (B, ...)."
+_CALL_HINT = "pplebm calls the model with data: an array alone, a mapping by keyword, a tuple by position; rows first."
 
 
 class Substitute(TorchFunctionMode):
@@ -63,69 +64,33 @@ def seeded(key: int) -> Iterator[None]:
         yield
 
 
-def call(model: Any, x: torch.Tensor) -> Any:
+def call(model: Any, data: Any) -> Any:
     """Run the user's model; what goes wrong in it is told as theirs, with the batch it was given."""
     try:
         with KnownFlows():
-            return model(x)
+            return columns.call(model, data)
     except PplebmError:
         raise
     except Exception as error:
         what = f"{type(error).__name__}: {error}".replace("\n", " ")
-        raise PplebmError(f"the model failed on a batch of shape {tuple(x.shape)}: {what} ({_CALL_HINT})") from error
+        raise PplebmError(f"the model failed on {shapes_of(data)}: {what} ({_CALL_HINT})") from error
+
+
+class Starts(Messenger):
+    """Gives latents whose distribution has no draws a value, and marks them."""
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["value"] is None and not msg["is_observed"] and type(msg["fn"]).__name__ != "_Subsample":
+            draw = lambda: msg["fn"](*msg["args"], **msg["kwargs"])
+            msg["value"], msg["is_improper"] = improper_start(msg["fn"], draw)
+            msg["done"] = True
 
 
 def split_trace(trace: Any) -> tuple[list[dict[str, Any]], dict[str, int]]:
-    """Sample statements in program order, without deterministic ones, and the full sizes of subsampled plates."""
+    """Sample statements in program order, and the full sizes of subsampled plates."""
     samples = {name: site for name, site in trace.nodes.items() if site["type"] == "sample"}
     full_sizes = {name: site["fn"].size for name, site in samples.items() if site_is_subsample(site)}
-    kept = [
-        site for name, site in samples.items() if name not in full_sizes and not site["infer"].get("_deterministic")
-    ]
-    return kept, full_sizes
-
-
-def support_name(support: Any) -> str:
-    """Short name of a support, as torch calls it."""
-    for name in ("real", "positive", "nonnegative", "unit_interval", "simplex", "real_vector", "boolean"):
-        if support is getattr(constraints, name):
-            return name
-    return str(support).strip("()").lower()
-
-
-HOST = Host(
-    name="pyro",
-    unwrap=unwrap,
-    has_noise=lambda fn: noise_of(fn) is not None,
-    is_discrete=lambda fn: fn.support.is_discrete,
-    support_name=support_name,
-    unconstrained=lambda fn, value: torch.distributions.biject_to(fn.support).inv(value),
-    all_finite=lambda a: bool(torch.isfinite(a).all()),
-)
-
-
-def datum_first(value: torch.Tensor, site: dict[str, Any], plate: str) -> torch.Tensor:
-    """Move the data axis of a site's value to the front: (B, other plates, event)."""
-    return value.movedim(axis(value.dim(), site, plate), 0)
-
-
-def datum_back(value: torch.Tensor, site: dict[str, Any], plate: str) -> torch.Tensor:
-    """The inverse of `datum_first`."""
-    return value.movedim(0, axis(value.dim(), site, plate))
-
-
-def per_datum(log_density: torch.Tensor, site: dict[str, Any], plate: str) -> torch.Tensor:
-    """Sum the log density of a site over every plate but the data plate: (B,)."""
-    front = log_density.movedim(plates_of(site)[plate].dim, 0)
-    return front.flatten(1).sum(1) if front.dim() > 1 else front
-
-
-def mean(site: dict[str, Any]) -> torch.Tensor:
-    """Mean of a site's distribution; the host knows none for some."""
-    try:
-        return site["fn"].mean
-    except NotImplementedError as error:
-        raise PplebmError(f"site '{site['name']}' ({type(site['fn']).__name__}) has no mean; ask for draws.") from error
+    return [site for name, site in samples.items() if name not in full_sizes], full_sizes
 
 
 def parameters_of(trace: Any) -> dict[str, torch.Tensor]:

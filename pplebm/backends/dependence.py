@@ -1,0 +1,316 @@
+"""Which data the sites of a program read: followed through its operations, and by changing rows; never guessed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pplebm.backends.structure import refuse_bare_factor
+from pplebm.data.columns import names_of, signature_of
+from pplebm.errors import PplebmError
+from pplebm.ppl import Array, Data, Latents, Params, Reads
+from pplebm.tree import n_rows, take_rows, tree_fill, tree_leaves
+
+if TYPE_CHECKING:
+    from pplebm.backends.traced import Traced
+
+MANY = 64  # numbers of a datum beyond which an array of mixed use counts as observed whole
+Parts = dict[str, np.ndarray]  # path of an array -> which numbers of a datum
+Found = dict[str, np.ndarray]
+
+
+def find_reads(traced: Traced, sites: dict[str, Any], data: Data, others: list[Data], key: Any) -> None:
+    """Set `traced.reads` and `traced.row_axes`.
+
+    Args:
+        traced: its structure, kinds and axes are known.
+        sites: statements of a first run on the data.
+        data: the rows of that run.
+        others: rows from elsewhere, as many each.
+
+    Raises:
+        PplebmError: for a tilt or a latent that reads an observed value, a bare factor that reads no data, and rows
+            that interact.
+    """
+    _Finder(traced, sites, data, others, key).find()
+
+
+class _Finder:
+    def __init__(self, traced: Traced, sites: dict[str, Any], data: Data, others: list[Data], key: Any) -> None:
+        from pplebm.backends.traced import At  # the one who asks
+
+        self.At, self.traced, self.data, self.others, self.key = At, traced, data, others, key
+        self.leaves = dict(tree_leaves(data))
+        self.names = names_of(data, signature_of(traced.model))
+        self.params = _elsewhere(traced, traced.params)
+        self.z = self._latents(sites)
+        self.fixed = {s.name: sites[s.name]["value"] for s in traced.structure.observed if s.name not in traced.looped}
+
+    def _latents(self, sites: dict[str, Any]) -> Latents:
+        found = {}
+        for site in self.traced.structure.latents:
+            u = self.traced.to_coordinates(sites[site.name], "centred")
+            axis = self.traced.coordinate_axes.get(site.name)
+            found[site.name] = u if axis is None else self.traced.moved_axis(u, axis, 0)
+        return found
+
+    def find(self) -> None:
+        traced, s = self.traced, self.traced.structure
+        traced.row_axes = self._row_axes()
+        self._check_rows()
+        parts = self._observed_parts()
+        reads = self._reads(self._probe, self._all_parts())
+        prior = [site.name for site in (*s.latents, *s.tilts)]
+        for name in (*prior, *(o.name for o in s.observed)):
+            reads[name] = self._covariates_of(name, reads[name], parts, name in prior)
+        for factor in s.factors:
+            if factor.distribution == "factor" and not reads[factor.name]:
+                raise refuse_bare_factor(factor.name, traced.ppl_name)
+        fed = self._fed()
+        self._refuse_fed(fed)
+        generator = {o.name for o in s.observed if reads[o.name]}
+        covariates = [n for path, name in self.names.items() for n in self._unobserved(path, name, parts)]
+        fed_sites = {o.name for o in s.observed if fed.get(o.name)} | (traced.looped & {o.name for o in s.observed})
+        traced.reads = Reads(
+            prior=frozenset(name for name in prior if reads[name]),
+            generator=frozenset(generator),
+            deterministic=frozenset(d.name for d in s.deterministic if reads[d.name] or fed.get(d.name)),
+            fed=frozenset(fed_sites),
+            fed_latents=frozenset(site.name for site in s.latents if fed.get(site.name)),
+            covariates=tuple(covariates),
+            names={path: self.names[path] for path in self.leaves},
+            parts={path: bool(mask.all()) for path, mask in parts.items()},
+            whole=self._whole,
+        )
+
+    # --- runs
+
+    def _probe(self, data: Data, fixed: Mapping[str, Array] | None = None) -> dict[str, Array]:
+        """Everything that could read data, the values of observed sites held."""
+        at = self.At(self.z, fixed=self.fixed if fixed is None else fixed, plain=True)
+        visit = self.traced.run(self.params, data, at)
+        values = {d.name: visit.sites[d.name]["value"] for d in self.traced.structure.deterministic}
+        return visit.terms | values
+
+    def _values(self, data: Data) -> dict[str, Array]:
+        """What observed sites get."""
+        visit = self.traced.run(self.params, data, self.At(self.z))
+        return {site.name: visit.sites[site.name]["value"] for site in self.traced.structure.observed}
+
+    def _numpy(self, found: dict[str, Array]) -> Found:
+        return {name: self.traced.numpy(a) for name, a in found.items()}
+
+    def _changed(self, function: Callable[[Data], dict[str, Array]], parts: Parts) -> set[str]:
+        """Results that change when these numbers are exchanged; all of them if the model then fails."""
+        before, found = self._numpy(function(self.data)), set[str]()
+        for data in self._exchanged(parts):
+            try:
+                after = self._numpy(function(data))
+            except PplebmError:
+                return set(before)
+            found |= {name for name in before if _differ(before[name], after[name])}
+        return found
+
+    def _exchanged(self, parts: Parts) -> Iterator[Data]:
+        """The data with these numbers taken from other rows; where all rows agree, with other numbers."""
+        n = n_rows(self.data)
+        mine = {path: self.traced.numpy(self.leaves[path]) for path in parts}
+        rolled = [take_rows(self.data, self.traced.index([(i + 1) % n for i in range(n)]))] if n > 1 else []
+        options = [dict(tree_leaves(other)) for other in (*rolled, *self.others)]
+        fresh = {path: a.copy() for path, a in mine.items()}
+        moved = {path: np.zeros(a.shape[1:], bool) for path, a in mine.items()}
+        for option in options:
+            new = {}
+            for path, mask in parts.items():
+                other = self.traced.numpy(option[path])
+                moved[path] |= (other != mine[path]).any(0)
+                new[path] = np.where(mask, other, mine[path])
+            yield self._filled(new)
+        if any((mask & ~moved[path]).any() for path, mask in parts.items()):
+            for path, mask in parts.items():
+                fresh[path] = np.where(mask & ~moved[path], _other_numbers(mine[path]), mine[path])
+            yield self._filled(fresh)
+
+    def _filled(self, new: Parts) -> Data:
+        arrays = {path: self.traced.like(new[path], self.leaves[path]) for path in new}
+        return tree_fill(self.data, self.leaves | arrays)
+
+    def _all_parts(self) -> Parts:
+        return {path: np.ones(tuple(a.shape[1:]), bool) for path, a in self.leaves.items()}
+
+    # --- what is read
+
+    def _reads(self, function: Callable[[Data], dict[str, Array]], parts: Parts) -> dict[str, set[str]]:
+        """By result, paths of the arrays it may depend on: through operations, else by exchanging rows."""
+        followed = self.traced.dependencies(function, self.data)
+        if followed is not None:
+            return followed
+        by_path = {path: self._changed(function, {path: mask}) for path, mask in parts.items()}
+        return {name: {p for p, changed in by_path.items() if name in changed} for name in function(self.data)}
+
+    def _observed_parts(self) -> Parts:
+        """By array, which of its numbers observed sites get as their values."""
+        found: Parts = {}
+        self._whole: dict[str, str] = {}  # observed site -> the array it is, number by number
+        values = self._numpy(self._values(self.data)) if self.traced.structure.observed else {}
+        reads = self._reads(self._values, self._all_parts()) if values else {}
+        for site, value in values.items():
+            for path in reads[site]:
+                leaf = self.traced.numpy(self.leaves[path])
+                if value.size == leaf.size and _equal(self._rows_first(site, value), leaf):
+                    self._whole[site] = path
+                    mask = np.ones(leaf.shape[1:], bool)
+                else:
+                    mask = self._numbers_of(site, path, leaf.shape[1:])
+                found[path] = found.get(path, np.zeros(leaf.shape[1:], bool)) | mask
+        return found
+
+    def _rows_first(self, site: str, value: np.ndarray) -> np.ndarray:
+        axis = self.traced.coordinate_axes.get(site)
+        return value if axis is None or value.ndim <= axis else np.moveaxis(value, axis, 0)
+
+    def _numbers_of(self, site: str, path: str, shape: tuple[int, ...]) -> np.ndarray:
+        mask = np.ones(shape, bool)
+        if mask.size == 1 or mask.size > MANY:
+            return mask
+        for index in np.ndindex(shape):
+            one = np.zeros(shape, bool)
+            one[index] = True
+            mask[index] = site in self._changed(self._values, {path: one})
+        return mask
+
+    def _covariates_of(self, site: str, paths: set[str], parts: Parts, is_prior: bool) -> set[str]:
+        """Of the arrays that a site reads, those of which it reads more than observed numbers, if these at all."""
+        kept = set()
+        for path in paths:
+            mask = parts.get(path)
+            if mask is not None and mask.any():
+                reads_observed = site in self._changed(self._probe, {path: mask})
+                if reads_observed and is_prior:
+                    raise self._refusal(site, self.names[path])
+                if mask.all() and not reads_observed:
+                    continue  # its shape alone, or times zero
+            kept.add(path)
+        return kept
+
+    def _refusal(self, site: str, of: str) -> PplebmError:
+        s = self.traced.structure
+        what = "tilt" if site in {t.name for t in s.tilts} else "latent"
+        return PplebmError(
+            f"{what} '{site}' reads the observed value of '{of}', so it would be a likelihood and no prior; write "
+            f"likelihood_factor('{site}', ...) or an observed sample statement, or give what it reads as a covariate "
+            f"of its own."
+        )
+
+    def _fed(self) -> dict[str, set[str]]:
+        """By site, the observed sites whose values it depends on, itself left out."""
+        found: dict[str, set[str]] = {}
+        before = self._numpy(self._probe(self.data))
+        for name, value in self.fixed.items():
+            a = self.traced.numpy(value)
+            other = self.traced.like(np.roll(a, 1, 0) if a.ndim and len(a) > 1 else a, value)
+            if not _differ(a, self.traced.numpy(other)):
+                other = self.traced.like(_other_numbers(a), value)
+            after = self._numpy(self._probe(self.data, self.fixed | {name: other}))
+            for site in before:
+                if site != name and _differ(before[site], after[site]):
+                    found.setdefault(site, set()).add(name)
+        return found
+
+    def _refuse_fed(self, fed: dict[str, set[str]]) -> None:
+        s = self.traced.structure
+        for site in (*s.tilts, *(s.latents if s.tilts else ())):
+            if fed.get(site.name):
+                raise self._refusal(site.name, sorted(fed[site.name])[0])
+
+    def _unobserved(self, path: str, name: str, parts: Parts) -> list[str]:
+        """What of an array is a covariate, as a person calls it."""
+        mask = parts.get(path)
+        if mask is None:
+            return [name]
+        if mask.all():
+            return []
+        return [f"{name}[{','.join(map(str, index))}]" for index in np.argwhere(~mask).tolist()]
+
+    # --- rows
+
+    def _subset(self) -> list[int]:
+        """Rows 1, 2, ...: not the first ones, so that arrays which a model takes by position are found out."""
+        n = n_rows(self.data)
+        return list(range(1, n // 2 + 1))
+
+    def _row_axes(self) -> dict[str, int | None]:
+        """Of deterministic sites, the axis that has as many entries as there are data."""
+        s, n = self.traced.structure, n_rows(self.data)
+        if s.is_joint or not s.deterministic:
+            return {}
+        whole = self.traced.run(self.params, self.data, self.At(self.z)).sites
+        if n < 2:
+            return {d.name: 0 if whole[d.name]["value"].ndim else None for d in s.deterministic}
+        few = self._at_subset().sites
+        found: dict[str, int | None] = {}
+        for d in s.deterministic:
+            pairs = zip(whole[d.name]["value"].shape, few[d.name]["value"].shape, strict=True)
+            axes = [i for i, (a, b) in enumerate(pairs) if a != b]
+            found[d.name] = axes[0] if len(axes) == 1 else None
+        return found
+
+    def _at_subset(self) -> Any:
+        index = self.traced.index(self._subset())
+        z = {name: a[index] for name, a in self.z.items()}
+        return self.traced.run(self.params, take_rows(self.data, index), self.At(z))
+
+    def _check_rows(self) -> None:
+        """A datum's densities must not change when other data are absent."""
+        if self.traced.structure.is_joint or n_rows(self.data) < 2:
+            return
+        rows = self._subset()
+        whole = self._numpy(self.traced.run(self.params, self.data, self.At(self.z)).terms)
+        few = self._numpy(self._at_subset().terms)
+        for name, value in whole.items():
+            if not _differ(value[rows], few[name], loose=True):
+                continue
+            again = self._numpy(self.traced.run(self.params, self.data, self.At(self.z)).terms)
+            if _differ(value, again[name]):
+                raise PplebmError(
+                    f"site '{name}' has a random log density (dropout in training mode?): two runs of the model at the "
+                    f"same latents disagree; make the networks deterministic, for instance with .eval()."
+                )
+            raise PplebmError(
+                f"the log density of site '{name}' at a datum changes when other data are absent: rows interact (batch "
+                f"normalisation in training mode, attention over the batch, a batch mean), or the model takes an array "
+                f"by position; put networks into .eval() mode, and give per-datum arrays as data."
+            )
+
+
+def _elsewhere(traced: Traced, params: Params) -> Params:
+    """Parameters near the given ones, at which nothing is 0 by its start alone."""
+    rng, found = np.random.default_rng(0), {}
+    for name, p in params.items():
+        a = traced.numpy(p)
+        found[name] = traced.like(a + 0.1 * rng.normal(size=a.shape), p)
+    return found
+
+
+def _other_numbers(a: np.ndarray) -> np.ndarray:
+    if a.dtype == bool:
+        return ~a
+    return a + 1 if a.dtype.kind in "iu" else a + 0.37 * (1.0 + np.abs(a))
+
+
+def _equal(a: np.ndarray, b: np.ndarray) -> bool:
+    return bool(np.array_equal(a.ravel().astype(float), b.ravel().astype(float), equal_nan=True))
+
+
+def _differ(a: np.ndarray, b: np.ndarray, loose: bool = False) -> bool:
+    """Whether two results differ: at all, or by more than sums in another order do."""
+    a, b = np.asarray(a), np.asarray(b)
+    if a.shape != b.shape:
+        return True
+    if not loose:
+        return not np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
+    size = 1e-9 if a.dtype == np.float64 else 2e-4
+    with np.errstate(invalid="ignore"):
+        return bool((np.abs(np.nan_to_num(a) - np.nan_to_num(b)) > size * (1.0 + np.abs(np.nan_to_num(a)))).any())

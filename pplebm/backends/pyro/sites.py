@@ -1,0 +1,134 @@
+"""Pyro's statements seen from a chain: coordinates, densities, and what the structure of a program asks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from pyro.distributions import Delta
+from pyro.distributions.util import scale_and_mask
+from torch.distributions import biject_to, constraints
+
+from pplebm.backends.pyro.noise import noise_of, unmasked, unwrap
+from pplebm.backends.structure import Host
+from pplebm.errors import PplebmError
+
+
+def to_value(msg: Any, u: torch.Tensor, coordinates: str) -> tuple[torch.Tensor, torch.Tensor]:
+    r"""Value of a latent at coordinates u, and its log density there.
+
+    .. math:: s\,m \log p(z(u)) + \log|\partial z/\partial u|
+
+    with s, m the scale and the mask of handlers around the statement: they belong to the density, never to the change
+    of variables. "centred": z is the support's own bijection of u. "noise": :math:`z = \mu + \sigma u` for
+    (multivariate) normal sites, and bijections of it for bijections of these; unscaled, their density in u is N(0, I).
+    The centred map for all others.
+    """
+    fn, is_plain = msg["fn"], _is_plain(msg)
+    noise = noise_of(fn) if coordinates == "noise" else None
+    if noise is not None:
+        value = noise.to_value(u)
+        standard = -0.5 * (u * u) - 0.5 * math.log(2 * math.pi)
+        standard = standard.sum(tuple(range(-fn.event_dim, 0))) if fn.event_dim else standard
+        if is_plain:
+            return value, standard
+        return value, _weighed(msg, fn.log_prob(value)) + standard - unmasked(fn).log_prob(value)
+    if is_real(fn):
+        return u, _weighed(msg, fn.log_prob(u))
+    bijection = biject_to(fn.support)
+    value = bijection(u)
+    return value, _weighed(msg, fn.log_prob(value)) + bijection.log_abs_det_jacobian(u, value)
+
+
+def to_coordinates(msg: Any, coordinates: str) -> torch.Tensor:
+    """Coordinates of a latent's value: the inverse of `to_value`."""
+    noise = noise_of(msg["fn"]) if coordinates == "noise" else None
+    if noise is not None:
+        return noise.from_value(msg["value"])
+    return biject_to(msg["fn"].support).inv(msg["value"])
+
+
+def density(msg: Any) -> torch.Tensor:
+    """Log density of a statement's value, as the handlers around it have it."""
+    return _weighed(msg, msg["fn"].log_prob(msg["value"]))
+
+
+def plain_density(msg: Any) -> torch.Tensor:
+    """The same before masks and scales."""
+    return unmasked(msg["fn"]).log_prob(msg["value"])
+
+
+def is_real(fn: Any) -> bool:
+    """Whether coordinates and values of a distribution are the same."""
+    return getattr(fn.support, "base_constraint", fn.support) is constraints.real
+
+
+def _is_plain(msg: Any) -> bool:
+    scale = msg["scale"]
+    return msg["mask"] is None and isinstance(scale, (int, float)) and scale == 1.0 and unmasked(msg["fn"]) is msg["fn"]
+
+
+def _weighed(msg: Any, log_density: torch.Tensor) -> torch.Tensor:
+    return scale_and_mask(log_density, msg["scale"], msg["mask"])
+
+
+def masks_of(msg: Any) -> torch.Tensor | None:
+    """Where a statement counts, if masks say so; (batch shape)."""
+    found = [mask for mask in (msg["mask"], getattr(msg["fn"], "_mask", None)) if mask is not None]
+    if not found:
+        return None
+    masks = [torch.as_tensor(mask).expand(msg["fn"].batch_shape) for mask in found]
+    return masks[0] if len(masks) == 1 else masks[0] & masks[1]
+
+
+def improper_start(fn: Any, sample: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, bool]:
+    """A draw, or where a distribution has none, a value at coordinates uniform in [-2, 2]; and whether it is that."""
+    try:
+        return sample(), False
+    except NotImplementedError:
+        bijection = biject_to(fn.support)
+        shape = bijection.inverse_shape(fn.shape())
+        return bijection(4.0 * torch.rand(shape) - 2.0), True
+
+
+def is_deterministic(site: dict[str, Any]) -> bool:
+    """Whether a statement only records a value: `pyro.deterministic`, what a reparametrisation leaves, observed Deltas."""
+    if not site["is_observed"]:
+        return False
+    fn = unwrap(unmasked(site["fn"]))
+    if (site["infer"] or {}).get("_deterministic"):
+        return True
+    return isinstance(fn, Delta) and (
+        site["value"] is fn.v or torch.equal(fn.v.expand_as(site["value"]), site["value"])
+    )
+
+
+def mean(msg: Any) -> torch.Tensor:
+    """Mean of a statement's distribution; the host knows none for some."""
+    fn = unmasked(msg["fn"])
+    try:
+        return fn.mean
+    except NotImplementedError as error:
+        raise PplebmError(f"site '{msg['name']}' ({type(fn).__name__}) has no mean; ask for draws.") from error
+
+
+def support_name(support: Any) -> str:
+    """Short name of a support, as torch calls it."""
+    for name in ("real", "positive", "nonnegative", "unit_interval", "simplex", "real_vector", "boolean"):
+        if support is getattr(constraints, name):
+            return name
+    return str(support).strip("()").lower()
+
+
+HOST = Host(
+    name="pyro",
+    unwrap=lambda fn: unwrap(unmasked(fn)),
+    has_noise=lambda fn: noise_of(fn) is not None,
+    is_discrete=lambda fn: fn.support.is_discrete,
+    is_deterministic=is_deterministic,
+    support_name=support_name,
+    unconstrained=lambda fn, value: biject_to(fn.support).inv(value),
+    all_finite=lambda a: bool(torch.isfinite(a).all()),
+)

@@ -1,0 +1,374 @@
+"""A program as unnormalised densities, one number per datum: the half that is the same for every host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pplebm.backends import dependence
+from pplebm.backends.structure import FEW, coordinate_axis, plates_of, row_axis
+from pplebm.errors import PplebmError
+from pplebm.ppl import Array, Data, How, Latents, Params, Reads, Structure
+from pplebm.tree import n_rows, take_rows, tree_leaves
+
+N_MEAN = 1000  # draws in the mean of an observed site that another one feeds
+
+
+class At(NamedTuple):
+    """How a model is to be run."""
+
+    z: Latents | None = None  # coordinates of the latents; None: they are drawn by the host
+    coordinates: str = "centred"
+    observed: bool = True  # score observed sites and factors of the likelihood
+    by_datum: bool = False  # score observed sites by datum in joint programs too
+    generate: bool = False  # observed statements draw from their own distribution, in order
+    fixed: Mapping[str, Array] = {}  # values of observed sites, whatever the data are
+    plain: bool = False  # observed sites are scored before masks and scales
+    values: Mapping[str, Array] | None = None  # of latents, where a site has its rows; in the place of coordinates
+    start: bool = False  # latents without draws of their own are started somewhere instead of refused
+
+
+class Visit:
+    """One run of a model: sets the values of latents as it passes, and notes densities and values by site.
+
+    `enter` and `leave` are called by the host's handler before and after a statement, which is a dict with the same
+    fields in both hosts.
+    """
+
+    def __init__(self, traced: Traced, at: At) -> None:
+        self.traced, self.at = traced, at
+        self.terms: dict[str, Array] = {}
+        self.sites: dict[str, Any] = {}  # statements, their values included
+        self._log_density: dict[str, Array] = {}
+
+    def enter(self, msg: Any) -> None:
+        """Give a statement its value."""
+        traced, at, name = self.traced, self.at, msg["name"]
+        kind = traced.kinds.get(name)
+        if kind == "latent" and at.z is not None:
+            u = traced.placed(at.z[name], traced.coordinate_axes.get(name))
+            if name in traced.looped:  # its value was set inside the loop
+                self._log_density[name] = traced.density_at(msg, u)
+            else:
+                msg["value"], self._log_density[name] = traced.to_value(msg, u, at.coordinates)
+                msg["done"] = True
+        elif kind == "latent" and at.values is not None:
+            msg["value"], msg["done"] = at.values[name], True
+        elif kind == "latent" and name in traced.improper and not at.start:
+            raise PplebmError(
+                f"latent '{name}' has an improper distribution, {traced.site(name).distribution}, which cannot be "
+                f"drawn from; give it a proper prior, or sample posteriors only."
+            )
+        elif kind == "observed" and name in at.fixed:
+            msg["value"], msg["done"] = at.fixed[name], True
+        elif kind == "observed" and name not in traced.looped and (at.generate or msg["value"] is None):
+            traced.unobserve(msg)  # a value that the data lack is drawn as well; it must not be scored
+
+    def leave(self, msg: Any) -> None:
+        """Note what a statement did."""
+        traced, at, name = self.traced, self.at, msg["name"]
+        kind = traced.kinds.get(name)
+        if kind is None:
+            return
+        self.sites[name] = dict(msg)
+        if kind == "deterministic" or (kind in ("observed", "factor") and not at.observed):
+            return
+        if kind == "latent":
+            if at.z is None:
+                return
+            log_density = self._log_density[name]
+        elif kind == "observed" and not (msg["is_observed"] or at.generate or name in at.fixed):
+            raise PplebmError(f"the data lack the value of observed site '{name}', whose density is asked for.")
+        elif kind == "observed" and at.plain:
+            log_density = traced.plain_density(msg)
+        else:
+            log_density = traced.density(msg)
+        self.terms[name] = self._summed(log_density, msg, kind)
+
+    def _summed(self, log_density: Array, msg: Any, kind: str) -> Array:
+        """Over all plates but the data's; in a joint program over that one as well, unless points are wanted."""
+        plate = self.traced.structure.plate
+        by_datum = not self.traced.structure.is_joint or (self.at.by_datum and kind == "observed")
+        if not by_datum or plate not in plates_of(msg):
+            return log_density.sum()
+        front = self.traced.moved_axis(log_density, plates_of(msg)[plate].dim, 0)
+        return front.reshape(len(front), -1).sum(1) if front.ndim > 1 else front
+
+
+class Traced:
+    """What `pplebm.Program` asks of a model; see `pplebm.ppl.Traced` for the contract of each method.
+
+    A host adds how its models are run (`run`, `forward`), how its distributions are seen (`to_value`, `density`, ...),
+    how functions are mapped over chains (`by_chain`) and compiled (`graph`, `chain`), and where its parameters are.
+    """
+
+    ppl_name: str
+    model: Callable[..., Any]
+    first_key: Any
+    structure: Structure
+    reads: Reads
+    params: Params
+    example: Data
+    tilt_params: frozenset[str] = frozenset()
+    prior_params: frozenset[str] = frozenset()
+    reached_params: frozenset[str] = frozenset()
+    unregistered: list[tuple[int, ...]] = []
+
+    # --- of the host
+
+    def run(self, params: Params, data: Data, at: At, key: Any = None) -> Visit:
+        """Run the model at latents of data, or of one chain of a joint program."""
+        raise NotImplementedError
+
+    def by_chain(self, function: Callable[..., Any], *trees: Any) -> Any:
+        """Apply to all rows: at once where rows are data, else chain by chain."""
+        raise NotImplementedError
+
+    def graph(self, kind: Any, eager: Callable[..., Any], params: Params, z: Latents, data: Data) -> dict[str, Array]:
+        """Evaluate `eager(params, z, data)`, fast from the second time on."""
+        raise NotImplementedError
+
+    def dependencies(self, function: Callable[[Data], dict[str, Array]], data: Data) -> dict[str, set[str]] | None:
+        """By result, paths of the data that the operations which made it took in; None if they cannot be followed."""
+        raise NotImplementedError
+
+    def chain(
+        self, kernel: Any, state: Any, keys: Any, params: Params, data: Data, how: How, observed: bool
+    ) -> tuple[Any, Any]:
+        """Steps of a kernel."""
+        raise NotImplementedError
+
+    def to_value(self, msg: Any, u: Array, coordinates: str) -> tuple[Array, Array]: ...
+    def to_coordinates(self, msg: Any, coordinates: str) -> Array: ...
+    def density_at(self, msg: Any, u: Array) -> Array: ...
+    def density(self, msg: Any) -> Array: ...
+    def plain_density(self, msg: Any) -> Array: ...
+    def mean(self, msg: Any) -> Array: ...
+    def unobserve(self, msg: Any) -> None: ...
+    def moved_axis(self, a: Array, source: int, target: int) -> Array: ...
+    def stacked(self, arrays: list[Array]) -> Array: ...
+    def splits(self, key: Any, n: int) -> Any: ...
+    def index(self, rows: Any) -> Array: ...
+    def off_gradient(self) -> Any: ...
+    def numpy(self, a: Array) -> np.ndarray: ...
+    def like(self, a: np.ndarray, of: Array) -> Array: ...
+    def inside(self, msg: Any) -> Array: ...
+    def masks_of(self, msg: Any) -> Array | None: ...
+
+    # --- what was found
+
+    def find(self, sites: dict[str, Any], data: Data, others: list[Data], key: Any) -> None:
+        """Note kinds and axes of the sites of a first run, and which data they read."""
+        s = self.structure
+        groups = {"latent": s.latents, "observed": s.observed, "tilt": s.tilts, "factor": s.factors}
+        self.kinds = {site.name: kind for kind, group in groups.items() for site in group}
+        self.kinds |= {site.name: "deterministic" for site in s.deterministic}
+        local = [site.name for site in (*s.latents, *s.observed) if site.is_local]
+        self.coordinate_axes = {} if s.is_joint else {n: coordinate_axis(sites[n], s.plate) for n in local}
+        self.looped = frozenset(n for n in self.kinds if sites[n].get("_control_flow_done"))
+        self.improper = frozenset(n for n in self.kinds if sites[n].get("is_improper"))
+        self.dtypes = {site.name: self.numpy(sites[site.name]["value"]).dtype for site in s.latents}
+        self.row_axes: dict[str, int | None] = {}
+        dependence.find_reads(self, sites, data, others, key)
+
+    def site(self, name: str) -> Any:
+        """The latent of that name."""
+        return next(site for site in self.structure.latents if site.name == name)
+
+    def placed(self, a: Array, axis: int | None) -> Array:
+        """Rows first, (B, ...), to where a site has them; nothing to do in a joint program."""
+        return a if axis is None or self.structure.is_joint else self.moved_axis(a, 0, axis)
+
+    def first(self, msg: Any, value: Array) -> Array:
+        """A site's value with rows first."""
+        plate = self.structure.plate
+        if self.structure.is_joint:
+            return value
+        if self.kinds.get(msg["name"]) == "deterministic":
+            axis = self.row_axes[msg["name"]]
+            return value if axis is None else self.moved_axis(value, axis, 0)
+        return self.moved_axis(value, row_axis(value.ndim, msg, plate), 0)
+
+    def rows(self, n: int) -> Data:
+        """n rows for runs that read none of them; the whole data of a joint program."""
+        if self.structure.is_joint:
+            return self.example
+        size = n_rows(self.example)
+        return self.example if n == size else take_rows(self.example, self.index([i % size for i in range(n)]))
+
+    # --- densities
+
+    def terms(self, params: Params, z: Latents, data: Data, coordinates: str, observed: bool) -> dict[str, Array]:
+        """Log density of every site, (B,) each."""
+        return self.graph(("terms", coordinates, observed), self.eager(coordinates, observed), params, z, data)
+
+    def eager(self, coordinates: str, observed: bool) -> Callable[[Params, Latents, Data], dict[str, Array]]:
+        """The same by running the program."""
+
+        def eager(params: Params, z: Latents, data: Data) -> dict[str, Array]:
+            return self.by_chain(lambda z: self.run(params, data, At(z, coordinates, observed)).terms, z)
+
+        return eager
+
+    def pointwise(self, params: Params, z: Latents, data: Data, coordinates: str) -> dict[str, Array]:
+        """Log density of every observed site by datum."""
+        names = [site.name for site in self.structure.observed]
+
+        def eager(params: Params, z: Latents, data: Data) -> dict[str, Array]:
+            terms = self.by_chain(lambda z: self.run(params, data, At(z, coordinates, by_datum=True)).terms, z)
+            return {name: terms[name] for name in names}
+
+        with self.off_gradient():
+            return self.graph(("pointwise", coordinates), eager, params, z, data)
+
+    # --- latents: draws, values, coordinates
+
+    def draw(self, key: Any, n: int, params: Params, data: Data, coordinates: str, start: bool = False) -> Latents:
+        """Ancestral draws that ignore the tilts; n of a joint program, one per row of the data otherwise."""
+        at = At(generate=bool(self.reads.fed_latents), start=start)
+
+        def drawn(key: Any) -> Latents:
+            visit = self.run(params, data, at, key)
+            return self.moved(visit, coordinates)
+
+        with self.off_gradient():
+            if not self.structure.is_joint:
+                return drawn(key)
+            return self.draw_chains(drawn, self.splits(key, n))
+
+    def draw_chains(self, drawn: Callable[[Any], Latents], keys: Any) -> Latents:
+        """One draw per key."""
+        runs = [drawn(key) for key in keys]
+        return {name: self.stacked([run[name] for run in runs]) for name in runs[0]}
+
+    def moved(self, visit: Visit, coordinates: str) -> Latents:
+        """Coordinates of the latents that a run passed, rows first."""
+        found = {}
+        for site in self.structure.latents:
+            msg = visit.sites[site.name]
+            u = self.to_coordinates(msg, coordinates)
+            axis = self.coordinate_axes.get(site.name)
+            found[site.name] = u if axis is None else self.moved_axis(u, axis, 0)
+        return found
+
+    def move(self, params: Params, z: Latents, data: Data, coordinates: str, target: str) -> Latents:
+        """The same latents in other coordinates."""
+
+        def eager(params: Params, z: Latents, data: Data) -> Latents:
+            return self.by_chain(lambda z: self.moved(self.run(params, data, At(z, coordinates)), target), z)
+
+        return self.graph(("move", coordinates, target), eager, params, z, data)
+
+    def values(self, params: Params, z: Latents, data: Data, coordinates: str) -> dict[str, Array]:
+        """Values of the latents and of the deterministic sites, rows first."""
+        wanted = [s.name for s in (*self.structure.latents, *self.structure.deterministic)]
+
+        def values(z: Latents) -> dict[str, Array]:
+            sites = self.run(params, data, At(z, coordinates)).sites
+            return {name: self.first(sites[name], sites[name]["value"]) for name in wanted if self.has_rows(name)}
+
+        with self.off_gradient():
+            return self.by_chain(values, z)
+
+    def has_rows(self, name: str) -> bool:
+        """Whether a site has a value for every datum: a deterministic one outside the data plate may have none."""
+        return self.structure.is_joint or self.row_axes.get(name, 0) is not None
+
+    def coordinates_of(self, params: Params, values: dict[str, Array], data: Data, coordinates: str) -> Latents:
+        """Coordinates of given site values: the inverse of `values`."""
+        axes = {s.name: self.coordinate_axes.get(s.name) for s in self.structure.latents}
+
+        def inverse(values: dict[str, Array]) -> Latents:
+            placed = {name: self.placed(values[name], axis) for name, axis in axes.items()}
+            return self.moved(self.run(params, data, At(values=placed)), coordinates)
+
+        return self.by_chain(inverse, {name: values[name] for name in axes})
+
+    # --- observations
+
+    def observe(self, params: Params, z: Latents, data: Data, coordinates: str, key: Any) -> dict[str, Array]:
+        """Draws of the observed sites given the latents, or means without a key."""
+        if not self.structure.observed:
+            raise PplebmError(
+                f"the program has no observed site; condition one with {self.ppl_name}.sample(..., obs=x)."
+            )
+        with self.off_gradient():
+            if key is not None:
+                return self._generated(params, z, data, coordinates, key, lambda msg: msg["value"])
+            fed = self.reads.fed
+            with_means = lambda key: self._generated(params, z, data, coordinates, key, self.mean)
+            found = with_means(self.first_key)
+            if fed:  # the mean over what feeds them
+                keys = self.splits(self.first_key, N_MEAN)
+                many = [{name: with_means(k)[name] for name in fed} for k in keys]
+                found |= {name: sum(m[name] for m in many) / N_MEAN for name in fed}
+            return found
+
+    def _generated(
+        self, params: Params, z: Latents, data: Data, coordinates: str, key: Any, of: Callable[[Any], Array]
+    ) -> dict[str, Array]:
+        names = [site.name for site in self.structure.observed]
+
+        def one(z: Latents, key: Any) -> dict[str, Array]:
+            sites = self.run(params, data, At(z, coordinates, generate=True), key).sites
+            return {name: self.first(sites[name], of(sites[name])) for name in names}
+
+        return self.with_keys(one, z, key)
+
+    def with_keys(self, function: Callable[..., Any], z: Latents, key: Any) -> Any:
+        """Apply a function of latents and a key, with randomness of its own in every chain of a joint program."""
+        raise NotImplementedError
+
+    def observed_data(self, params: Params, z: Latents, data: Data) -> dict[str, Array]:
+        """Values of the observed sites when the program is called with data, rows first."""
+        sites = self.run(params, data, At(z)).sites
+        return {s.name: self.first(sites[s.name], sites[s.name]["value"]) for s in self.structure.observed}
+
+    def faults(self, params: Params, z: Latents, data: Data) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """By observed site, rows with values that are NaN, and rows with values outside the support, where they count."""
+        with self.off_gradient():
+            sites, found = self.run(params, data, At(z)).sites, {}
+            for site in self.structure.observed:
+                msg = sites[site.name]
+                value, inside, mask = self.numpy(msg["value"]), self.numpy(self.inside(msg)), self.masks_of(msg)
+                n_event = msg["fn"].event_dim
+                counts = (
+                    np.ones(inside.shape, bool) if mask is None else np.broadcast_to(self.numpy(mask), inside.shape)
+                )
+                is_nan = np.isnan(value) if value.dtype.kind == "f" else np.zeros(value.shape, bool)
+                is_nan = is_nan.reshape(*is_nan.shape[: is_nan.ndim - n_event], -1).any(-1)
+                pair = (np.broadcast_to(is_nan, inside.shape) & counts, ~inside & counts)
+                found[site.name] = tuple(self._by_row(msg, a) for a in pair)
+        return found
+
+    def _by_row(self, msg: Any, a: np.ndarray) -> np.ndarray:
+        plate = self.structure.plate
+        if plate in plates_of(msg):
+            a = np.moveaxis(a, plates_of(msg)[plate].dim, 0)
+        return a.reshape(len(a), -1).any(1) if a.ndim else a.reshape(1)
+
+
+def shapes_of(data: Data) -> str:
+    """Shapes of data in words.
+
+    >>> import numpy as np
+    >>> shapes_of(np.zeros((5, 2))), shapes_of({"dose": np.zeros(5)})
+    ('a batch of shape (5, 2)', "a batch of shapes {'dose': (5,)}")
+    """
+    shapes = {path: tuple(leaf.shape) for path, leaf in tree_leaves(data)}
+    return f"a batch of shape {shapes['']}" if list(shapes) == [""] else f"a batch of shapes {shapes}"
+
+
+def few_rows(data: Data) -> Data:
+    """The first rows, on which a program is traced."""
+    return take_rows(data, slice(0, FEW))
+
+
+def other_rows(data: Data) -> list[Data]:
+    """As many rows as the first ones, from elsewhere in the data: two choices, fewer in small data."""
+    n = n_rows(data)
+    few = min(FEW, n)
+    starts = sorted({n // 2, n - few} - {0}) if n > few else []
+    return [take_rows(data, slice(at, at + few)) for at in starts if at + few <= n]
