@@ -75,10 +75,9 @@ def init(ppl: Any, key: Any, program: Any, x: Any, hyper: Hyper, n_data: int | N
     """Start from the program's own parameters, chains from the base."""
     program.refuse_global_latents("persistent_mle")
     k_data, k_pool = ppl.split(key)
-    params, moving = program.params, program.with_coordinates("noise")
-    chains = persistent.buffer(moving, k_data, params, n_data or n_rows(x), "normal")
-    n_pool = n_data or n_rows(x) if program.prior_reads else hyper.pool  # a prior of its own for every datum
-    pool = persistent.buffer(moving, k_pool, params, n_pool, "normal")
+    params, moving, n = program.params, program.with_coordinates("noise"), n_data or n_rows(x)
+    chains = persistent.buffer(moving, k_data, params, n, "normal")
+    pool = persistent.buffer(moving, k_pool, params, n if program.prior_reads else hyper.pool, "normal")
     return State(params, begun(ppl, params, hyper), 0, chains, pool)
 
 
@@ -97,21 +96,18 @@ def step(ppl: Any, key: Any, state: State, program: Any, x: Any, hyper: Hyper, r
     """One update on a batch x, data `rows` of all, by default the first ones."""
     k_positive, k_pick, k_renew, k_negative = ppl.split(key, 4)
     rows = ppl.asarray(range(n_rows(x))) if rows is None else rows
-    params, back = state.params, program.with_coordinates("centred")
+    params, back, moving = state.params, program.with_coordinates("centred"), program.with_coordinates("noise")
     kernel = langevin(ppl, hyper.step_size_posterior, max_drift=hyper.max_drift)
     positive, trouble = short_run(
         program, k_positive, params, kernel, hyper.n_steps_posterior, x=x, init=persistent.take_rows(state.chains, rows)
     )
     chains = persistent.put_rows(ppl, state.chains, rows, ppl.stop_gradient(back.move(params, positive, "noise", x)))
-    pool, negative, divergent = state.pool, None, 0.0 * trouble.divergent
+    pool, n, negative, divergent = state.pool, program.given(x), None, 0.0 * trouble.divergent
     if program.tilts:
-        moving, given = program.with_coordinates("noise"), x if program.prior_reads else None
         some = rows if program.prior_reads else persistent.shared_rows(program, k_pick, pool, n_rows(x))
-        start = persistent.rejuvenate(moving, k_renew, params, persistent.take_rows(pool, some), hyper.renewed, given)
+        start = persistent.rejuvenate(moving, k_renew, params, persistent.take_rows(pool, some), hyper.renewed, n)
         kernel = langevin(ppl, hyper.step_size_prior)
-        negative, told = short_run(
-            program, k_negative, params, kernel, hyper.n_steps_prior, n=program.given(x), init=start
-        )
+        negative, told = short_run(program, k_negative, params, kernel, hyper.n_steps_prior, n=n, init=start)
         pool = persistent.put_rows(ppl, pool, some, ppl.stop_gradient(back.move(params, negative, "noise", x)))
         divergent = told.divergent
     loss = lambda params: contrast(program, params, x, positive, negative, hyper.tilt_penalty)

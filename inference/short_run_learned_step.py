@@ -81,8 +81,7 @@ def _sizes(ppl: Any, program: Any, params: Any) -> dict[str, Any]:
 
 def posterior(ppl: Any, key: Any, program: Any, params: Any, x: Any, hyper: Hyper) -> tuple[Any, Any]:
     """Positive phase: latents given x, one for each row, in centred coordinates."""
-    k_start, k_run = ppl.split(key)
-    moving = program.with_coordinates("noise")
+    moving, (k_start, k_run) = program.with_coordinates("noise"), ppl.split(key)
     z = start(moving, k_start, params, n_rows(x), "normal")
     found, density = _sizes(ppl, program, params), moving.log_density(params, x)
     end = ppl.stop_gradient(unrolled(ppl, k_run, density, z, hyper.n_steps_posterior, found))
@@ -97,11 +96,10 @@ def prior(ppl: Any, key: Any, program: Any, params: Any, n: Any, hyper: Hyper) -
 def step(ppl: Any, key: Any, state: State, program: Any, x: Any, hyper: Hyper) -> tuple[State, Info]:
     """One update on a batch x."""
     k_positive, k_negative, k_start, k_sizes = ppl.split(key, 4)
-    positive, _ = posterior(ppl, k_positive, program, state.params, x, hyper)
-    negative, divergent = None, 0.0 * zeros(positive).sum()
+    positive, divergent = posterior(ppl, k_positive, program, state.params, x, hyper)
+    negative = None
     if program.tilts:
-        negative, told = prior(ppl, k_negative, program, state.params, program.given(x), hyper)
-        divergent = told.divergent
+        negative, (divergent, _) = prior(ppl, k_negative, program, state.params, program.given(x), hyper)
     moving, few = program.with_coordinates("noise"), take_rows(x, slice(0, hyper.n_learned))
     many = take_rows(few, ppl.asarray([i for i in range(n_rows(few)) for _ in range(program.width)]))
     z = start(moving, k_start, state.params, n_rows(few), "normal")

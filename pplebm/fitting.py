@@ -74,8 +74,8 @@ def fit(
         resume: go on from the last checkpoint in `out`; equals an uninterrupted run bit for bit.
         progress: show a progress bar; by default only in a terminal.
         scaling: "none", which is the default for a model of your own; "unit", to [-1, 1]; "standard", to mean 0 and
-            standard deviation 1; "auto", "unit" for images and "standard" for tables. Pages of the gallery say what they
-            expect. Only real numbers that an observed site takes whole are ever scaled.
+            standard deviation 1; "auto", "unit" for images and "standard" for tables. Pages of the gallery say what
+            they expect. Only real numbers that an observed site takes whole are ever scaled.
 
     Returns:
         The run. A callable's own modules hold the learned weights afterwards.

@@ -101,7 +101,7 @@ def new_job(folder: Path, wish: Wish, together: dict[str, Any], group: Parallel)
         "seed": seed,
         "backend": backend,
         "model": _page_entry(folder, "model", model_page, getattr(model, "__name__", "model"), shown)
-        | {"scaling": getattr(model_page, "SCALING", None)},
+        | {"scaling": getattr(model_page, "SCALING", None), "is_own": is_own(model_page)},
         "inference": _page_entry(folder, "inference", page, "", hyper._asdict()),
         "data": _data_entry(data, wish),
         "chains": {"compiled": compiled, "precision": wish.precision},

@@ -59,12 +59,12 @@ def shared_rows(program: Program, key: Any, buffer: Buffer, n: int) -> Array:
 
 
 def rejuvenate(
-    program: Program, key: Any, params: Params, z: Latents, share: float, given: Data | None = None
+    program: Program, key: Any, params: Params, z: Latents, share: float, given: Data | int | None = None
 ) -> Latents:
     """Draw a share of the rows anew from the base, so that no region is kept by habit alone.
 
     Args:
-        given: data of these rows, where the prior reads covariates.
+        given: `program.given` of the data of these rows; needed where the prior reads covariates.
         share: in [0, 1], of the rows on average; Du and Mordatch (NeurIPS 2019) take 0.05.
 
     Raises:

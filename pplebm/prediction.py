@@ -69,8 +69,8 @@ def _check_rows(draws: Draws, n: int) -> None:
     there = n_rows(program.example if draws.data is None else draws.data)
     if local and n != there:
         raise PplebmError(
-            f"latent '{local[0]}' belongs to the {there} rows that were sampled, and the new data have {n}; give as many "
-            f"rows, or draw latents of new rows from the prior: sample_prior(program, given=data)."
+            f"latent '{local[0]}' belongs to the {there} rows that were sampled, and the new data have {n}; give as "
+            f"many rows, or draw latents of new rows from the prior: sample_prior(program, given=data)."
         )
 
 

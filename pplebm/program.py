@@ -285,12 +285,11 @@ class Program:
         found = tuple(names.values()) if names else args
         return self.data(found[: len(self.example)] if isinstance(self.example, tuple) else found[0])
 
-    def unscaled(self) -> Program:
-        """The same program without the scales of handlers: the prior whose constant a scaled bound counts so often."""
-        return Program(
-            self.ppl.unscaled(self._model), data=self.example, coordinates=self.coordinates, plate=self._plate or
-            self.plate or None, seed=self.seed, backend=self.ppl.name,
-        )  # fmt: skip
+    def rewritten(self, change: Callable[[Any], Any]) -> Program:
+        """The program of a changed model on the same rows."""
+        plate = self._plate or self.plate or None
+        model, how = change(self._model), {"coordinates": self.coordinates, "plate": plate, "seed": self.seed}
+        return Program(model, data=self.example, backend=self.ppl.name, **how)
 
     def check_data(self, data: Data, params: Params | None = None) -> None:
         """Raise if an observed site gets NaN, or a value outside its support, where it is not masked.

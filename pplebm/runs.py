@@ -98,7 +98,7 @@ class Run:
 
     @property
     def log_jacobian(self) -> float:
-        r"""What log densities of a datum, such as `anomaly_score` with the opposite sign, gain in the user's units, nats.
+        r"""What log densities of a datum, such as minus `anomaly_score`, gain in the user's units, nats.
 
         .. math:: \log p(x_{user}) = \log p(x_{model}) + \log |\partial x_{model} / \partial x_{user}|
         """
@@ -282,8 +282,8 @@ def data_source(entry: dict[str, Any]) -> tuple[str | None, str | None]:
 
 
 def is_own_model(manifest: dict[str, Any]) -> bool:
-    """Whether a run is of a model that sees data as given: a callable, or a file that is no page of the gallery's kind."""
-    return not manifest["model"]["hyper"]
+    """Whether a run is of a model that sees data as given: a callable, or a plain file."""
+    return bool(manifest["model"]["is_own"])
 
 
 def in_model_units(program: Program, manifest: dict[str, Any], x: Any) -> Any:

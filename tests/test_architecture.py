@@ -23,7 +23,6 @@ LAYERS = {
     "examine": 4,
     "folder": 4,
     "gallery": 4,
-    "data": 4,
     "fitting": 4,
     "holding": 4,
     "jobs": 4,
@@ -46,6 +45,7 @@ LAYERS = {
     "prediction": 2,
     "sampling": 2,
     "program": 1,
+    "data": 0,
     "encoders": 0,
     "flows": 0,
     "nets": 0,  # layers as data, which the backends build

@@ -91,7 +91,7 @@ BROKEN = {  # name -> program, finding, words of its sentence
     "nothing observed": (nothing_observed, "sites", "Without an observed site"),
     "raises": (raising, "runs", "RuntimeError"),
     "global latent": (global_latent, "global latents", "'mean'"),
-    "dropout": (lambda x: generator(x, lambda z: tilt("f", torch.dropout(z, 0.5, True).sum(-1))), "density", "dropout"),
+    "dropout": (lambda x: generator(x, lambda z: tilt("f", torch.dropout(z, 0.5, True).sum(-1))), "sites", "dropout"),
     "nan density": (lambda x: generator(x, lambda z: tilt("f", z[..., 0].log())), "sites", "'f' is not finite"),
     "other shape": (other_shape, "data shape", "(3, 1)"),
     "idle parameter": (idle_parameter, "parameters", "idle"),

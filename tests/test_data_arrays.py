@@ -59,7 +59,7 @@ def test_a_bad_object_is_one_sentence(case):
 
 def test_values_that_leave_float32_are_reported():
     x = np.array([[[0, 0], [0, 1e300]]])
-    fault(["1 of 4 values", "float32", "index (0, 1, 1)"], data.load_for, NONE, (2, 2), x)
+    fault(["1 of 4 values", "float32", "index (0, 1, 1)"], data.load_for, data.Scaling("range", 0.0, 1.0), (2, 2), x)
 
 
 @pytest.mark.parametrize(

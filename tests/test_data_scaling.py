@@ -56,7 +56,7 @@ def test_known_scalings():
     np.testing.assert_array_equal(
         BYTES, np.rint(data.load(BYTES).scaling.to_user(data.load(BYTES).scaling.to_model(BYTES)))
     )
-    assert NONE.to_model(TABLE).tolist() == TABLE.astype(np.float32).tolist()
+    assert NONE.to_model(TABLE) is TABLE
     fault(["(4, 2)", "3 columns", "last axis"], table.scaling.to_model, np.zeros((4, 2)))
     fault(["()", "3 columns"], table.scaling.to_user, 1.0)
 

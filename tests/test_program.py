@@ -12,6 +12,7 @@ from pyro.nn import PyroModule, PyroParam
 from scipy import stats
 
 import pplebm
+from pplebm.backends.traced import At
 from pplebm.errors import PplebmError
 
 
@@ -166,15 +167,15 @@ def test_two_programs_with_equal_parameter_names_do_not_meet():
 def test_masked_data_do_not_count(float64):
     mask = torch.tensor([True, False, True, True, False, True])
 
-    def model(x):
+    def model(x, seen):
         with pyro.plate("data", len(x)):
             z = pyro.sample("z", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
-            with pyro.poutine.mask(mask=mask[: len(x)]):
+            with pyro.poutine.mask(mask=seen):
                 pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
 
-    program = pplebm.Program(model, data=X.double())
+    program = pplebm.Program(model, data={"x": X.double(), "seen": mask})
     z = {"z": torch.ones(6, 2)}
-    got = program.log_likelihood({}, z, X.double())
+    got = program.log_likelihood({}, z, {"x": X.double(), "seen": mask})
     assert (got[~mask] == 0).all() and (got[mask] != 0).all()
 
 
@@ -187,7 +188,7 @@ def test_simplified_graph_has_the_values_and_gradients_of_an_eager_run(coordinat
     z = program.draw_base(1, 7)
 
     def eager(tree):
-        return sum(traced.run(tree["params"], tree["z"], x, coordinates).terms.values())
+        return sum(traced.run(tree["params"], x, At(tree["z"], coordinates)).terms.values())
 
     def graph(tree):
         return program.log_joint(tree["params"], tree["z"], x)

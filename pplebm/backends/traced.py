@@ -327,7 +327,7 @@ class Traced:
         return {s.name: self.first(sites[s.name], sites[s.name]["value"]) for s in self.structure.observed}
 
     def faults(self, params: Params, z: Latents, data: Data) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """By observed site, rows with values that are NaN, and rows with values outside the support, where they count."""
+        """By observed site, rows with values that are NaN, and rows with values off the support, where they count."""
         with self.off_gradient():
             sites, found = self.run(params, data, At(z)).sites, {}
             for site in self.structure.observed:

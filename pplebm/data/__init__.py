@@ -60,6 +60,8 @@ def load(
     >>> table.scaling.kind, table.train.shape, bool(abs(table.train.mean()) < 1e-6)
     ('standard', (80, 3), True)
     """
+    if isinstance(source, Dataset):
+        return source
     if scaling not in SCALINGS:
         raise PplebmError(f"scaling '{scaling}' is not known; choose one of {', '.join(SCALINGS)}")
     _check_count("seed", seed, 0)

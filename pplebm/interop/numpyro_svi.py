@@ -11,8 +11,9 @@ from numpyro import handlers
 from numpyro.infer import Trace_ELBO
 
 import pplebm.backends.numpyro as ppl
+from pplebm.backends.numpyro.declare import unscaled
 from pplebm.backends.numpyro.sites import masks_of
-from pplebm.backends.structure import by_row
+from pplebm.backends.structure import by_row, plates_of
 from pplebm.kernels.kernel import Kernel
 from pplebm.objectives.negative import negative_phase
 from pplebm.program import Program
@@ -68,7 +69,7 @@ class TiltedELBO(Trace_ELBO):
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
-        self._program = program.unscaled()
+        self._program = program.rewritten(unscaled)  # whose constant a scaled bound counts so often
         self._negative = negative_phase(ppl, self._program, n_steps, step_size, tilt_penalty, kernel)
 
     def loss_with_mutable_state(
@@ -93,7 +94,9 @@ class TiltedELBO(Trace_ELBO):
             handlers.substitute(model, data=jax.lax.stop_gradient(param_map))(*args, **kwargs)
         found = {}
         for site in (*self._program.latents, *self._program.tilts):
-            msg = trace[site.name]
+            msg = trace.get(site.name)
+            if msg is None or self._program.plate not in plates_of(msg):
+                continue  # another model, whose parameters are refused
             weight = jnp.ones(msg["fn"].batch_shape) * (1.0 if msg["scale"] is None else msg["scale"])
             mask = masks_of(msg)
             weight = weight if mask is None else jnp.where(mask, weight, 0.0)

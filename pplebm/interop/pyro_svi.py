@@ -12,9 +12,10 @@ from pyro.distributions.util import scale_and_mask
 from pyro.infer import Trace_ELBO
 
 import pplebm.backends.pyro as ppl
+from pplebm.backends.pyro.declare import unscaled
 from pplebm.backends.pyro.sites import masks_of
 from pplebm.backends.pyro.tracing import seeded
-from pplebm.backends.structure import by_row
+from pplebm.backends.structure import by_row, plates_of
 from pplebm.kernels.kernel import Kernel
 from pplebm.objectives.negative import negative_phase
 from pplebm.program import Program
@@ -70,7 +71,7 @@ class TiltedELBO(Trace_ELBO):
         **settings: Any,
     ) -> None:
         super().__init__(**settings)
-        self._program = program.unscaled()
+        self._program = program.rewritten(unscaled)  # whose constant a scaled bound counts so often
         self._negative = negative_phase(ppl, self._program, n_steps, step_size, tilt_penalty, kernel)
 
     def loss_and_grads(self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any) -> float:
@@ -99,7 +100,9 @@ class TiltedELBO(Trace_ELBO):
         sites = [*self._program.latents, *self._program.tilts]
         found = {}
         for site in sites:
-            msg = trace.nodes[site.name]
+            msg = trace.nodes.get(site.name)
+            if msg is None or self._program.plate not in plates_of(msg):
+                continue  # another model, whose parameters are refused
             weight = scale_and_mask(torch.ones(msg["fn"].batch_shape), msg["scale"], msg["mask"])
             mask = masks_of(msg)
             weight = weight if mask is None else torch.where(mask, weight, 0.0)

@@ -33,7 +33,6 @@ from pplebm.backends.numpyro.declare import param as param
 from pplebm.backends.numpyro.declare import plate as plate
 from pplebm.backends.numpyro.declare import sample as sample
 from pplebm.backends.numpyro.declare import tilt as tilt
-from pplebm.backends.numpyro.declare import unscaled as unscaled
 from pplebm.backends.numpyro.devices import average as average
 from pplebm.backends.numpyro.devices import parallel as parallel
 from pplebm.backends.numpyro.traced import trace as trace

@@ -32,7 +32,6 @@ from pplebm.backends.pyro.declare import param as param
 from pplebm.backends.pyro.declare import plate as plate
 from pplebm.backends.pyro.declare import sample as sample
 from pplebm.backends.pyro.declare import tilt as tilt
-from pplebm.backends.pyro.declare import unscaled as unscaled
 from pplebm.backends.pyro.devices import average as average
 from pplebm.backends.pyro.devices import parallel as parallel
 from pplebm.backends.pyro.traced import trace as trace

@@ -21,7 +21,7 @@ isfinite = torch.isfinite
 
 
 def asarray(a: Any, keep: bool = False) -> torch.Tensor:
-    """Turn numbers and arrays into a tensor; floats take torch's default dtype, unless they are tensors or to be kept."""
+    """Turn numbers and arrays into a tensor; floats take torch's default dtype, tensors keep theirs."""
     if isinstance(a, torch.Tensor):
         return a
     array = a if isinstance(a, (int, float, list, tuple, range)) else np.asarray(a)

@@ -8,8 +8,8 @@ from torch.fx import Graph, GraphModule, Node
 _ATEN = torch.ops.aten
 _SHAPES_ONLY = tuple(
     getattr(_ATEN, name).default
-    for name in ("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "new_zeros", "new_ones",
-                 "new_full", "new_empty")
+    for name in ("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "new_zeros",
+                 "new_ones", "new_full", "new_empty")
 )  # fmt: skip
 _RESHAPING = (_ATEN.expand.default, _ATEN.permute.default, _ATEN.view.default)
 

@@ -94,7 +94,7 @@ def improper_start(fn: Any, sample: Callable[[], torch.Tensor]) -> tuple[torch.T
 
 
 def is_deterministic(site: dict[str, Any]) -> bool:
-    """Whether a statement only records a value: `pyro.deterministic`, what a reparametrisation leaves, observed Deltas."""
+    """Whether a statement records a value: `pyro.deterministic`, what reparametrisations leave, observed Deltas."""
     if not site["is_observed"]:
         return False
     fn = unwrap(unmasked(site["fn"]))
