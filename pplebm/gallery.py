@@ -9,11 +9,12 @@ import importlib.util
 import inspect
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+from pplebm.data.columns import Signature, signature_of
 from pplebm.errors import PplebmError
 from pplebm.hyper import override
 from pplebm.program import load_backend
@@ -116,11 +117,25 @@ def is_gallery_model(model: Any) -> bool:
         return False
 
 
+def data_arguments(page: ModuleType) -> Signature:
+    """What a model page is called with besides `ppl, net, hyper`: names of data; of a plain file its own arguments."""
+    found = signature_of(page.model)
+    if not is_gallery_model(page.model):
+        return found
+    names = found.names[3:]
+    return Signature(names, found.required & set(names), found.takes_any)
+
+
+def takes_columns(page: ModuleType) -> bool:
+    """Whether a gallery page names its data, `model(ppl, net, hyper, y=None, dose=None)`, and not `x, n` alone."""
+    return is_gallery_model(page.model) and data_arguments(page).names not in (("x", "n"), ("x",))
+
+
 def bind(
     page: str | Path | ModuleType,
     backend_name: str = "pyro",
     *,
-    shape: tuple[int, ...] = (4,),
+    shape: Any = (4,),
     seed: int = 0,
     **hyper: Any,
 ) -> Callable[..., Any]:
@@ -129,7 +144,7 @@ def bind(
     Args:
         page: name, path or module of a model page.
         backend_name: "pyro" or "numpyro".
-        shape: shape of one datum.
+        shape: shape of one datum; of a page that names its data, shapes by name.
         seed: of the initial weights, drawn by NumPy, so that every backend starts equal.
         hyper: changes to the page's Hyper.
 
@@ -153,13 +168,13 @@ def bind(
             raise PplebmError(f"'{page_name(module)}' is a plain program and has no hyperparameters to set.")
         return module.model
     values = override(module.Hyper(), hyper, f"page '{page_name(module)}'")
-    model = ppl.bind(module, values, tuple(shape), seed)
+    model = ppl.bind(module, values, shape if isinstance(shape, Mapping) else tuple(shape), seed)
     model.backend = backend_name  # type: ignore[attr-defined]
     return model
 
 
 def bind_guide(
-    page: ModuleType, backend_name: str, shape: tuple[int, ...], seed: int, hyper: dict[str, Any]
+    page: ModuleType, backend_name: str, shape: Any, seed: int, hyper: dict[str, Any]
 ) -> Callable[..., Any] | None:
     """A page's own `guide`, as an ordinary callable of a batch; None if it has none.
 
@@ -172,9 +187,7 @@ def bind_guide(
     if not hasattr(page, "guide_nets"):
         raise PplebmError(f"'{page_name(page)}' declares a guide and lacks `guide_nets(hyper, shape)`, its networks.")
     values = override(page.Hyper(), hyper, f"page '{page_name(page)}'")
-    declared = SimpleNamespace(
-        __name__="guide", nets=page.guide_nets, model=lambda ppl, net, hyper, x, n: guide(ppl, net, hyper, x)
-    )
+    declared = SimpleNamespace(__name__="guide", nets=page.guide_nets, model=guide)
     bound: Callable[..., Any] = load_backend(backend_name).bind(declared, values, shape, seed)
     return bound
 

@@ -82,8 +82,9 @@ def new_job(folder: Path, wish: Wish, together: dict[str, Any], group: Parallel)
         wish.guide,
     )
     if model_page is not None:
-        bound = gallery.bind(model_page, backend, shape=data.event_shape, seed=seed, **shares["model"])
-        guide = guide or gallery.bind_guide(model_page, backend, data.event_shape, seed, shares["model"])
+        shape = data.shapes if gallery.takes_columns(model_page) else data.event_shape
+        bound = gallery.bind(model_page, backend, shape=shape, seed=seed, **shares["model"])
+        guide = guide or gallery.bind_guide(model_page, backend, shape, seed, shares["model"])
     program, data = program_on(bound, data, kind, is_own(model_page), seed, backend)
     program = with_guide(program, guide)
     hyper, note = one_batch(hyper, data.n_train)
@@ -127,8 +128,8 @@ def kind_of_scaling(wanted: str | None, page: ModuleType | None) -> str:
 
 
 def is_own(page: ModuleType | None) -> bool:
-    """Whether a model is the user's own program, a callable (None) or a plain file, which sees its data as given."""
-    return page is None or not gallery.is_gallery_model(page.model)
+    """Whether a model sees its data as given: a callable (None), a plain file, or a page that names its data."""
+    return page is None or not gallery.is_gallery_model(page.model) or gallery.takes_columns(page)
 
 
 def dataset_of(wish: Any, page: ModuleType | None) -> Dataset:
@@ -136,8 +137,8 @@ def dataset_of(wish: Any, page: ModuleType | None) -> Dataset:
     kind = kind_of_scaling(wish.scaling, page)
     if not is_own(page):
         return load_data(wish.data, wish.data_dir, seed=wish.seed, scaling=kind)
-    model = wish.model if page is None else page.model
-    return load_as_given(wish.data, signature_of(model), wish.data_dir, seed=wish.seed)
+    signature = signature_of(wish.model) if page is None else gallery.data_arguments(page)
+    return load_as_given(wish.data, signature, wish.data_dir, seed=wish.seed)
 
 
 def program_on(bound: Any, data: Dataset, kind: str, own: bool, seed: int, backend: str) -> tuple[Program, Dataset]:

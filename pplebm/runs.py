@@ -370,12 +370,15 @@ def rebuild(
             f"'{folder}' was fitted with{'out' * (guide is not None)} a guide of its own; open it with "
             f"open_run(path{', ..., guide=...' * (guide is None)})."
         )
-    seed, shape = manifest["seed"], tuple(manifest["data"]["event_shape"])
+    seed = manifest["seed"]
+    shape: Any = tuple(manifest["data"]["event_shape"])
     if model is None:
         if manifest["model"]["page"] is None:
             raise PplebmError(f"'{folder}' was fitted on a callable; open it with open_run(path, model=...).")
         model_page = gallery.load_copy(folder / manifest["model"]["page"]["file"], manifest["model"]["home"], seed)
         hyper = manifest["model"]["hyper"]
+        if gallery.takes_columns(model_page):
+            shape = {path: tuple(one) for path, one in manifest["data"]["shapes"].items()}
         model = gallery.bind(model_page, manifest["backend"], shape=shape, seed=seed, **hyper)
         guide = guide or gallery.bind_guide(model_page, manifest["backend"], shape, seed, hyper)
     page = gallery.load_copy(folder / manifest["inference"]["page"]["file"], manifest["inference"]["home"], seed)

@@ -257,7 +257,7 @@ class Traced:
         """The same latents in other coordinates."""
 
         def eager(params: Params, z: Latents, data: Data) -> Latents:
-            return self.by_chain(lambda z: self.moved(self.run(params, data, At(z, coordinates)), target), z)
+            return self.by_chain(lambda z: self.moved(self.run(params, data, At(z, coordinates, observed=False)), target), z)
 
         return self.graph(("move", coordinates, target), eager, params, z, data)
 
@@ -266,7 +266,7 @@ class Traced:
         wanted = [s.name for s in (*self.structure.latents, *self.structure.deterministic)]
 
         def values(z: Latents) -> dict[str, Array]:
-            sites = self.run(params, data, At(z, coordinates)).sites
+            sites = self.run(params, data, At(z, coordinates, observed=False)).sites
             return {name: self.first(sites[name], sites[name]["value"]) for name in wanted if self.has_rows(name)}
 
         with self.off_gradient():
@@ -282,7 +282,7 @@ class Traced:
 
         def inverse(values: dict[str, Array]) -> Latents:
             placed = {name: self.placed(values[name], axis) for name, axis in axes.items()}
-            return self.moved(self.run(params, data, At(values=placed)), coordinates)
+            return self.moved(self.run(params, data, At(values=placed, observed=False)), coordinates)
 
         return self.by_chain(inverse, {name: values[name] for name in axes})
 

@@ -73,7 +73,8 @@ def check(
     dataset, kind = dataset_of(wish, page), kind_of_scaling(scaling, page)
     bound = model if callable(model) else None
     if page is not None:
-        bound = _bind(items, page, backend, dataset.event_shape, seed, shares["model"])
+        shape = dataset.shapes if gallery.takes_columns(page) else dataset.event_shape
+        bound = _bind(items, page, backend, shape, seed, shares["model"])
     start = models.Start(bound, dataset, kind, is_own(page), seed, backend)
     models.check(items, start, algorithm, settings)
     return Report(f"{subject} on {dataset.name} by {gallery.page_name(algorithm)}", tuple(items.findings))
@@ -117,9 +118,7 @@ def _shares(page: ModuleType | None, algorithm: ModuleType, changes: dict[str, A
     return shares
 
 
-def _bind(
-    items: Checklist, page: ModuleType, backend: str, shape: tuple[int, ...], seed: int, hyper: dict[str, Any]
-) -> Any:
+def _bind(items: Checklist, page: ModuleType, backend: str, shape: Any, seed: int, hyper: dict[str, Any]) -> Any:
     """The page as a callable of a batch, its networks made."""
     bound: list[Callable[..., Any]] = []
 
@@ -128,6 +127,6 @@ def _bind(
         return True, f"made for data of shape {shape}"
 
     if not gallery.is_gallery_model(page.model):
-        return gallery.bind(page, backend, shape=shape, seed=seed)
+        return gallery.bind(page, backend, seed=seed)
     items.look("networks", networks, essential=True)
     return bound[0] if bound else None

@@ -52,6 +52,12 @@ def signature_of(model: Callable[..., Any]) -> Signature:
     )
 
 
+def arguments_of(model: Callable[..., Any]) -> inspect.Signature:
+    """The arguments of a page's model after `ppl, net, hyper`, those of the callable that is made of it."""
+    found = inspect.signature(model)
+    return found.replace(parameters=list(found.parameters.values())[3:])
+
+
 def call(model: Callable[..., Any], data: Any) -> Any:
     """Call a model with data: an array alone, a mapping by keyword, a tuple by position.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -17,8 +17,10 @@ from pplebm import nets
 from pplebm.backends.numpyro.arrays import asarray
 from pplebm.backends.numpyro.flows import built
 from pplebm.backends.numpyro.layers import apply
+from pplebm.data.columns import arguments_of
 from pplebm.errors import PplebmError
 from pplebm.flows import Flow
+from pplebm.tree import tree_map
 
 sample = numpyro.sample
 plate = numpyro.plate
@@ -89,8 +91,13 @@ def unscaled(model: Callable[..., Any]) -> Callable[..., Any]:
     return plain
 
 
-def bind(page: Any, hyper: Any, shape: tuple[int, ...], seed: int) -> Callable[..., Any]:
-    """Make an ordinary NumPyro callable `model(x=None, n=None)` of a gallery page; see `pplebm.bind`."""
+def _in_default_precision(a: Any) -> Any:
+    is_float = hasattr(a, "dtype") and jnp.issubdtype(a.dtype, jnp.floating)
+    return a.astype(jnp.result_type(float)) if is_float else a
+
+
+def bind(page: Any, hyper: Any, shape: Any, seed: int) -> Callable[..., Any]:
+    """Make an ordinary NumPyro callable of the data of a gallery page; see `pplebm.bind`."""
     import pplebm.backends.numpyro as ppl
 
     rng = np.random.default_rng(seed)
@@ -102,15 +109,16 @@ def bind(page: Any, hyper: Any, shape: tuple[int, ...], seed: int) -> Callable[.
         for name, layers in ((name, nets.initial_weights(net, rng)) for name, net in declared.items())
     }
 
-    def model(x: jax.Array | None = None, n: int | None = None) -> Any:
-        if x is not None and jnp.issubdtype(x.dtype, jnp.floating):
-            x = x.astype(jnp.result_type(float))  # that of the page's own weights
+    def model(*data: Any, **named: Any) -> Any:
         functions = {
             name: partial(apply, net, {k: numpyro.param(f"{name}.{k}", v) for k, v in initial[name].items()})
             for name, net in declared.items()
         } | {name: flow() for name, flow in flows.items()}
-        return page.model(ppl, functions, hyper, x, n)
+        data, named = tree_map(_in_default_precision, (data, named))  # that of the page's own weights
+        return page.model(ppl, functions, hyper, *data, **named)
 
+    model.__signature__ = arguments_of(page.model)  # type: ignore[attr-defined]
     model.__name__ = f"{page.__name__.rsplit('.', 1)[-1]}_model"
-    model.example = jnp.zeros((2, *shape))  # type: ignore[attr-defined]
+    if not isinstance(shape, Mapping):
+        model.example = jnp.zeros((2, *shape))  # type: ignore[attr-defined]
     return model

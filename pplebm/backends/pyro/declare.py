@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,10 @@ from pplebm import nets
 from pplebm.backends.pyro.arrays import asarray
 from pplebm.backends.pyro.flows import FlowNetwork
 from pplebm.backends.pyro.layers import apply
+from pplebm.data.columns import arguments_of
 from pplebm.errors import PplebmError
 from pplebm.flows import Flow
+from pplebm.tree import tree_map
 
 sample = pyro.sample
 plate = pyro.plate
@@ -124,8 +126,13 @@ def unscaled(model: Callable[..., Any]) -> Callable[..., Any]:
     return plain
 
 
-def bind(page: Any, hyper: Any, shape: tuple[int, ...], seed: int) -> Callable[..., Any]:
-    """Make an ordinary Pyro callable `model(x=None, n=None)` of a gallery page; see `pplebm.bind`."""
+def _in_default_precision(a: Any) -> Any:
+    is_float = isinstance(a, torch.Tensor) and a.is_floating_point()
+    return a.to(torch.get_default_dtype()) if is_float else a
+
+
+def bind(page: Any, hyper: Any, shape: Any, seed: int) -> Callable[..., Any]:
+    """Make an ordinary Pyro callable of the data of a gallery page; see `pplebm.bind`."""
     import pplebm.backends.pyro as ppl
 
     rng = np.random.default_rng(seed)
@@ -133,13 +140,14 @@ def bind(page: Any, hyper: Any, shape: tuple[int, ...], seed: int) -> Callable[.
     for name, net in page.nets(hyper, shape).items():
         modules[name] = FlowNetwork(net, seed + len(modules)) if isinstance(net, Flow) else Network(net, rng)
 
-    def model(x: torch.Tensor | None = None, n: int | None = None) -> Any:
-        if x is not None and x.is_floating_point():
-            x = x.to(torch.get_default_dtype())  # that of the page's own weights
+    def model(*data: Any, **named: Any) -> Any:
         for name, module in modules.items():
             pyro.module(name, module)
-        return page.model(ppl, modules, hyper, x, n)
+        data, named = tree_map(_in_default_precision, (data, named))  # that of the page's own weights
+        return page.model(ppl, modules, hyper, *data, **named)
 
+    model.__signature__ = arguments_of(page.model)  # type: ignore[attr-defined]
     model.__name__ = f"{page.__name__.rsplit('.', 1)[-1]}_model"
-    model.example = torch.zeros(2, *shape)  # type: ignore[attr-defined]
+    if not isinstance(shape, Mapping):
+        model.example = torch.zeros(2, *shape)  # type: ignore[attr-defined]
     return model
