@@ -99,15 +99,21 @@ def test_links_between_files_lead_somewhere(document):
     assert not broken
 
 
-def test_the_first_example_of_the_readme_runs(monkeypatch, tmp_path):
-    """As printed, but for a few updates only and in a folder of its own."""
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:batch_size")
+def test_every_python_block_of_the_readme_runs(monkeypatch, tmp_path):
+    """As printed and in order, in one namespace, but for a few updates only and in a folder of its own."""
     import pplebm
 
-    fit = pplebm.fit
+    fit, runs = pplebm.fit, iter(range(100))
     short = {"n_steps_posterior": 2, "n_steps_prior": 2}
-    monkeypatch.setattr(
-        pplebm, "fit", lambda model, data: fit(model, data, out=tmp_path / "run", steps=2, hyper=short), raising=False
-    )
+    quick = lambda *args, **more: fit(*args, out=tmp_path / str(next(runs)), steps=2, hyper=short, **more)
+    monkeypatch.setattr(pplebm, "fit", quick, raising=False)
     names: dict = {}
-    exec(python_blocks("README.md")[0], names)
+    for block in python_blocks("README.md"):
+        exec(block, names)
     assert names["run"].sample_data(3).shape == (3, 8, 8)
+    assert names["pictures"].sample_data(3).shape == (3, 8, 8)
+    predicted = names["pplebm"].predictive(names["posterior"])["x"]
+    assert predicted.shape == (4, 200, 5, 3)
+    assert not [line for line in (ROOT / "README.md").read_text().splitlines() if re.match(r"    (from|import) ", line)]

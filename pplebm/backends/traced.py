@@ -257,7 +257,8 @@ class Traced:
         """The same latents in other coordinates."""
 
         def eager(params: Params, z: Latents, data: Data) -> Latents:
-            return self.by_chain(lambda z: self.moved(self.run(params, data, At(z, coordinates, observed=False)), target), z)
+            run = lambda z: self.run(params, data, At(z, coordinates, observed=False))
+            return self.by_chain(lambda z: self.moved(run(z), target), z)
 
         return self.graph(("move", coordinates, target), eager, params, z, data)
 

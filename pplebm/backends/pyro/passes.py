@@ -6,11 +6,6 @@ import torch
 from torch.fx import Graph, GraphModule, Node
 
 _ATEN = torch.ops.aten
-_SHAPES_ONLY = tuple(
-    getattr(_ATEN, name).default
-    for name in ("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like", "new_zeros",
-                 "new_ones", "new_full", "new_empty")
-)  # fmt: skip
 _RESHAPING = (_ATEN.expand.default, _ATEN.permute.default, _ATEN.view.default)
 
 
@@ -77,17 +72,3 @@ def hoist(graph: GraphModule, n_fixed: int) -> tuple[GraphModule, GraphModule]:
     for part in (before, rest):
         part.eliminate_dead_code()
     return GraphModule(graph, before), GraphModule(graph, rest)
-
-
-def reached(graph: GraphModule, inputs: list[str]) -> list[set[str]]:
-    """By output, names of the inputs whose values it was made of; shapes alone do not count."""
-    names, found = iter(inputs), dict[Node, frozenset[str]]()
-    for node in graph.graph.nodes:
-        if node.op == "placeholder":
-            found[node] = frozenset({next(names)})
-        elif node.op == "output":
-            return [set(found[out]) if isinstance(out, Node) else set() for out in node.args[0]]
-        else:
-            parents = () if node.target in _SHAPES_ONLY else node.all_input_nodes
-            found[node] = frozenset().union(*(found[parent] for parent in parents))
-    return []

@@ -12,12 +12,11 @@ import pyro
 import torch
 from pyro import poutine
 from pyro.poutine.messenger import Messenger
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from pplebm.backends.pyro import sites, tracing
 from pplebm.backends.pyro.arrays import split
+from pplebm.backends.pyro.following import NotFollowed, made_of
 from pplebm.backends.pyro.graphs import compile_graph
-from pplebm.backends.pyro.passes import reached
 from pplebm.backends.pyro.steps import Step, leaves, run_steps
 from pplebm.backends.structure import all_there, first_or_whole, structure_of
 from pplebm.backends.traced import At, Traced, Visit, few_rows, other_rows
@@ -194,18 +193,10 @@ class TracedProgram(Traced):
 
     def dependencies(self, function: Callable[[Any], Tensors], data: Any) -> dict[str, set[str]] | None:
         """By result, paths of the data that it was made of; None where the model cannot be traced."""
-        paths, names = [path for path, _ in tree_leaves(data)], list[str]()
-
-        def flat(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-            found = function(tree_fill(data, dict(zip(paths, tensors, strict=True))))
-            names[:] = list(found)
-            return tuple(found.values())
-
         try:
-            graph = make_fx(flat)(*(leaf for _, leaf in tree_leaves(data)))
-        except Exception:  # control flow on values: many types
+            return made_of(lambda leaves: function(tree_fill(data, leaves)), dict(tree_leaves(data)))
+        except NotFollowed:
             return None
-        return dict(zip(names, reached(graph, paths), strict=True))
 
     # --- arrays
 

@@ -13,6 +13,7 @@ from pyro.poutine.util import site_is_subsample
 from torch.overrides import TorchFunctionMode
 
 from pplebm.backends.pyro.flows import KnownFlows
+from pplebm.backends.pyro.following import NotFollowed
 from pplebm.backends.pyro.sites import improper_start
 from pplebm.backends.traced import shapes_of
 from pplebm.data import columns
@@ -69,7 +70,7 @@ def call(model: Any, data: Any) -> Any:
     try:
         with KnownFlows():
             return columns.call(model, data)
-    except PplebmError:
+    except (PplebmError, NotFollowed):
         raise
     except Exception as error:
         what = f"{type(error).__name__}: {error}".replace("\n", " ")
