@@ -165,11 +165,11 @@ def _named(
     program, found = draws.program, Variables()
     sites = {site.name: site for site in (*program.latents, *program.observed)}
     for name, a in arrays.items():
-        site, plates = sites.get(name), ()
+        site, plates = sites.get(name), tuple[str, ...]()
         if site is not None and not pointwise:
             plates = tuple(p for p in site.plates if p)
             plates = plates if len(plates) == len(site.plates) else ()
-        first = ("chain", "draw")
+        first: tuple[str, ...] = ("chain", "draw")
         is_whole = program.is_joint and site is not None and bool(plates)  # the data plate is among the others then
         if axis is not None and a.ndim > 2 and not is_whole:
             first = (*first, axis)

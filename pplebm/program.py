@@ -288,8 +288,14 @@ class Program:
     def rewritten(self, change: Callable[[Any], Any]) -> Program:
         """The program of a changed model on the same rows."""
         plate = self._plate or self.plate or None
-        model, how = change(self._model), {"coordinates": self.coordinates, "plate": plate, "seed": self.seed}
-        return Program(model, data=self.example, backend=self.ppl.name, **how)
+        return Program(
+            change(self._model),
+            self.example,
+            coordinates=self.coordinates,
+            plate=plate,
+            seed=self.seed,
+            backend=self.ppl.name,
+        )
 
     def check_data(self, data: Data, params: Params | None = None) -> None:
         """Raise if an observed site gets NaN, or a value outside its support, where it is not masked.

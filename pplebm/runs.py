@@ -30,7 +30,7 @@ from pplebm.phases import Phases
 from pplebm.ppl import Latents
 from pplebm.program import Program
 from pplebm.sampling import sample
-from pplebm.tree import n_rows, take_rows, tree_fill, tree_leaves, tree_map
+from pplebm.tree import n_rows, take_rows, tree_leaves, tree_map
 
 CHUNK = 512  # data per pass, so that memory does not grow with the data
 
@@ -91,10 +91,7 @@ class Run:
 
     def to_user(self, data: Any) -> Any:
         """Data in model units, as arrays of NumPy, in the user's units."""
-        if isinstance(self.scaling, Scaling):
-            return self.scaling.to_user(data)
-        leaves = {path: self.scaling.of(path).to_user(a) for path, a in tree_leaves(data)}
-        return tree_fill(data, leaves)
+        return self.scaling.to_user(data)
 
     @property
     def log_jacobian(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import numpy as np
 from pplebm.backends import dependence
 from pplebm.backends.structure import FEW, coordinate_axis, plates_of, row_axis
 from pplebm.errors import PplebmError
-from pplebm.ppl import Array, Data, How, Latents, Params, Reads, Structure
+from pplebm.ppl import Array, Data, Latents, Params, Reads, Structure
 from pplebm.tree import n_rows, take_rows, tree_leaves
 
 N_MEAN = 1000  # draws in the mean of an observed site that another one feeds
@@ -97,7 +98,7 @@ class Visit:
         return front.reshape(len(front), -1).sum(1) if front.ndim > 1 else front
 
 
-class Traced:
+class Traced(ABC):
     """What `pplebm.Program` asks of a model; see `pplebm.ppl.Traced` for the contract of each method.
 
     A host adds how its models are run (`run`, `forward`), how its distributions are seen (`to_value`, `density`, ...),
@@ -115,47 +116,93 @@ class Traced:
     prior_params: frozenset[str] = frozenset()
     reached_params: frozenset[str] = frozenset()
     unregistered: list[tuple[int, ...]] = []
+    supports: dict[str, Any] = {}  # of latents
 
     # --- of the host
 
+    @abstractmethod
     def run(self, params: Params, data: Data, at: At, key: Any = None) -> Visit:
         """Run the model at latents of data, or of one chain of a joint program."""
-        raise NotImplementedError
 
+    @abstractmethod
     def by_chain(self, function: Callable[..., Any], *trees: Any) -> Any:
         """Apply to all rows: at once where rows are data, else chain by chain."""
-        raise NotImplementedError
 
+    @abstractmethod
+    def with_keys(self, function: Callable[..., Any], z: Latents, key: Any) -> Any:
+        """Apply a function of latents and a key, with randomness of its own in every chain of a joint program."""
+
+    @abstractmethod
     def graph(self, kind: Any, eager: Callable[..., Any], params: Params, z: Latents, data: Data) -> dict[str, Array]:
         """Evaluate `eager(params, z, data)`, fast from the second time on."""
-        raise NotImplementedError
 
+    @abstractmethod
     def dependencies(self, function: Callable[[Data], dict[str, Array]], data: Data) -> dict[str, set[str]] | None:
         """By result, paths of the data that the operations which made it took in; None if they cannot be followed."""
-        raise NotImplementedError
 
-    def chain(
-        self, kernel: Any, state: Any, keys: Any, params: Params, data: Data, how: How, observed: bool
-    ) -> tuple[Any, Any]:
-        """Steps of a kernel."""
-        raise NotImplementedError
+    @abstractmethod
+    def to_value(self, msg: Any, u: Array, coordinates: str) -> tuple[Array, Array]:
+        """Value of a latent at coordinates, and its log density there."""
 
-    def to_value(self, msg: Any, u: Array, coordinates: str) -> tuple[Array, Array]: ...
-    def to_coordinates(self, msg: Any, coordinates: str) -> Array: ...
-    def density_at(self, msg: Any, u: Array) -> Array: ...
-    def density(self, msg: Any) -> Array: ...
-    def plain_density(self, msg: Any) -> Array: ...
-    def mean(self, msg: Any) -> Array: ...
-    def unobserve(self, msg: Any) -> None: ...
-    def moved_axis(self, a: Array, source: int, target: int) -> Array: ...
-    def stacked(self, arrays: list[Array]) -> Array: ...
-    def splits(self, key: Any, n: int) -> Any: ...
-    def index(self, rows: Any) -> Array: ...
-    def off_gradient(self) -> Any: ...
-    def numpy(self, a: Array) -> np.ndarray: ...
-    def like(self, a: np.ndarray, of: Array) -> Array: ...
-    def inside(self, msg: Any) -> Array: ...
-    def masks_of(self, msg: Any) -> Array | None: ...
+    @abstractmethod
+    def to_coordinates(self, msg: Any, coordinates: str) -> Array:
+        """The inverse: coordinates of a latent's value."""
+
+    @abstractmethod
+    def density_at(self, msg: Any, u: Array) -> Array:
+        """Log density of a latent that has its value already, which coordinates u led to."""
+
+    @abstractmethod
+    def density(self, msg: Any) -> Array:
+        """Log density of a statement's value, scales and masks included."""
+
+    @abstractmethod
+    def plain_density(self, msg: Any) -> Array:
+        """The same without them."""
+
+    @abstractmethod
+    def mean(self, msg: Any) -> Array:
+        """Mean of a statement's distribution."""
+
+    @abstractmethod
+    def inside(self, msg: Any) -> Array:
+        """Whether values lie in their support."""
+
+    @abstractmethod
+    def masks_of(self, msg: Any) -> Array | None:
+        """Where a statement counts, if masks say so."""
+
+    @abstractmethod
+    def unobserve(self, msg: Any) -> None:
+        """Let an observed statement draw."""
+
+    @abstractmethod
+    def moved_axis(self, a: Array, source: int, target: int) -> Array:
+        """An axis moved to another place."""
+
+    @abstractmethod
+    def stacked(self, arrays: list[Array]) -> Array:
+        """Arrays along a new first axis."""
+
+    @abstractmethod
+    def splits(self, key: Any, n: int) -> Any:
+        """n keys of one."""
+
+    @abstractmethod
+    def index(self, rows: Any) -> Array:
+        """Numbers of rows."""
+
+    @abstractmethod
+    def off_gradient(self) -> Any:
+        """A context without derivatives."""
+
+    @abstractmethod
+    def numpy(self, a: Array) -> np.ndarray:
+        """As an array of NumPy."""
+
+    @abstractmethod
+    def like(self, a: np.ndarray, of: Array) -> Array:
+        """Back, with the dtype of another one."""
 
     # --- what was found
 
@@ -227,7 +274,7 @@ class Traced:
 
     def draw(self, key: Any, n: int, params: Params, data: Data, coordinates: str, start: bool = False) -> Latents:
         """Ancestral draws that ignore the tilts; n of a joint program, one per row of the data otherwise."""
-        at = At(generate=bool(self.reads.fed_latents), start=start)
+        at = At(observed=False, generate=bool(self.reads.fed_latents), start=start)
 
         def drawn(key: Any) -> Latents:
             visit = self.run(params, data, at, key)
@@ -318,19 +365,15 @@ class Traced:
 
         return self.with_keys(one, z, key)
 
-    def with_keys(self, function: Callable[..., Any], z: Latents, key: Any) -> Any:
-        """Apply a function of latents and a key, with randomness of its own in every chain of a joint program."""
-        raise NotImplementedError
-
     def observed_data(self, params: Params, z: Latents, data: Data) -> dict[str, Array]:
         """Values of the observed sites when the program is called with data, rows first."""
         sites = self.run(params, data, At(z)).sites
         return {s.name: self.first(sites[s.name], sites[s.name]["value"]) for s in self.structure.observed}
 
-    def faults(self, params: Params, z: Latents, data: Data) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    def faults(self, params: Params, z: Latents, data: Data) -> dict[str, Any]:
         """By observed site, rows with values that are NaN, and rows with values off the support, where they count."""
         with self.off_gradient():
-            sites, found = self.run(params, data, At(z)).sites, {}
+            sites, found = self.run(params, data, At(z)).sites, dict[str, Any]()
             for site in self.structure.observed:
                 msg = sites[site.name]
                 value, inside, mask = self.numpy(msg["value"]), self.numpy(self.inside(msg)), self.masks_of(msg)
@@ -348,7 +391,7 @@ class Traced:
         plate = self.structure.plate
         if plate in plates_of(msg):
             a = np.moveaxis(a, plates_of(msg)[plate].dim, 0)
-        return a.reshape(len(a), -1).any(1) if a.ndim else a.reshape(1)
+        return np.asarray(a.reshape(len(a), -1).any(1) if a.ndim else a.reshape(1))
 
 
 def shapes_of(data: Data) -> str:

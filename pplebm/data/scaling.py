@@ -124,6 +124,11 @@ class Scalings(NamedTuple):
         leaves = {p: self.parts[p].to_model(a) if p in self.parts else np.asarray(a) for p, a in tree_leaves(data)}
         return tree_fill(data, leaves)
 
+    def to_user(self, data: Any) -> Any:
+        """Model values to user values, array by array."""
+        leaves = {p: self.parts[p].to_user(a) if p in self.parts else np.asarray(a) for p, a in tree_leaves(data)}
+        return tree_fill(data, leaves)
+
     def of(self, path: str | None) -> Scaling:
         """That of one array; none for others."""
         return self.parts.get(path or "", Scaling("none", 0.0, 1.0))

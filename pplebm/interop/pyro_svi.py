@@ -96,11 +96,11 @@ class TiltedELBO(Trace_ELBO):
     def _weights(self, model: Callable[..., Any], args: Any, kwargs: Any) -> dict[str, torch.Tensor]:
         """How often each datum of a site of the prior counts: scales, subsampling and masks of this very call."""
         with torch.no_grad(), seeded(0):
-            trace = poutine.trace(model).get_trace(*args, **kwargs)
+            nodes: Any = poutine.trace(model).get_trace(*args, **kwargs).nodes
         sites = [*self._program.latents, *self._program.tilts]
         found = {}
         for site in sites:
-            msg = trace.nodes.get(site.name)
+            msg = nodes.get(site.name)
             if msg is None or self._program.plate not in plates_of(msg):
                 continue  # another model, whose parameters are refused
             weight = scale_and_mask(torch.ones(msg["fn"].batch_shape), msg["scale"], msg["mask"])

@@ -81,7 +81,6 @@ class TracedProgram(Traced):
     mean = staticmethod(sites.mean)
     masks_of = staticmethod(sites.masks_of)
     off_gradient = staticmethod(contextlib.nullcontext)
-    splits = staticmethod(jax.random.split)
 
     def __init__(self, model: Callable[..., Any], data: Any, others: list[Any], plate: str | None, seed: int) -> None:
         self.model, self.example, self.first_key = model, data, jax.random.key(0)
@@ -243,6 +242,9 @@ class TracedProgram(Traced):
             return None
 
     # --- arrays
+
+    def splits(self, key: jax.Array, n: int) -> Any:
+        return jax.random.split(key, n)
 
     def moved_axis(self, a: jax.Array, source: int, target: int) -> jax.Array:
         return jnp.moveaxis(a, source, target)

@@ -87,7 +87,8 @@ def likelihood_factor(name: str, log_factor: torch.Tensor) -> None:
         (['survival'], tensor([-0.9189]))
     """
     unit = dist.Unit(log_factor, validate_args=False)
-    pyro.sample(name, unit, obs=unit.sample(), infer={"is_auxiliary": True, "is_likelihood": True})
+    infer: Any = {"is_auxiliary": True, "is_likelihood": True}
+    pyro.sample(name, unit, obs=unit.sample(), infer=infer)
 
 
 def param(name: str, init: Any) -> torch.Tensor:

@@ -42,6 +42,11 @@ def to_value(msg: Any, u: torch.Tensor, coordinates: str) -> tuple[torch.Tensor,
     return value, _weighed(msg, fn.log_prob(value)) + bijection.log_abs_det_jacobian(u, value)
 
 
+def density_at(msg: Any, u: torch.Tensor) -> torch.Tensor:
+    """Log density of a latent that has its value already, which coordinates u led to by the support's bijection."""
+    return density(msg) + biject_to(msg["fn"].support).log_abs_det_jacobian(u, msg["value"])
+
+
 def to_coordinates(msg: Any, coordinates: str) -> torch.Tensor:
     """Coordinates of a latent's value: the inverse of `to_value`."""
     noise = noise_of(msg["fn"]) if coordinates == "noise" else None

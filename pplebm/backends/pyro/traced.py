@@ -46,6 +46,7 @@ class TracedProgram(Traced):
 
     ppl_name, first_key = "pyro", 0
     to_value = staticmethod(sites.to_value)
+    density_at = staticmethod(sites.density_at)
     to_coordinates = staticmethod(sites.to_coordinates)
     density = staticmethod(sites.density)
     plain_density = staticmethod(sites.plain_density)
