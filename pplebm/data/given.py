@@ -50,16 +50,21 @@ def load_as_given(
         >>> {name: (a.dtype.kind, len(a)) for name, a in found.train.items()}
         {'dose': ('f', 8), 'y': ('i', 8)}
     """
-    name, tree, held_out, columns = _read(source, data_dir, signature)
+    if isinstance(source, Dataset):
+        return source  # in model units already
+    name, tree, held_out, columns, labels = _read(source, data_dir, signature)
     tree, found = read(tree, signature, levels)
     tree = tree_map(_as_numpy, tree)
     if held_out is None:
         if n_rows(tree) < 2:
             raise PplebmError(f"{name}: there is one row; learning needs two or more, some of them held out.")
-        keep, hold = split_rows(n_rows(tree), held_out_fraction, seed)
+        keep, hold = split_rows(n_rows(tree), held_out_fraction, seed, labels)
         tree, held_out = take_rows(tree, keep), take_rows(tree, hold)
+        y, y_held_out = (None, None) if labels is None else (labels[keep], labels[hold])
+    else:
+        y, y_held_out = labels, None
     scaling = NONE if hasattr(tree, "shape") else Scalings({})
-    return _dataset(Dataset(name, tree, held_out, None, None, scaling, (), "", found, columns))
+    return _dataset(Dataset(name, tree, held_out, y, y_held_out, scaling, (), "", found, columns))
 
 
 def read_rows(
@@ -69,35 +74,35 @@ def read_rows(
     levels: Levels | None = None,
 ) -> Any:
     """All rows of a source, or its held-out part where it has one, as a model with this signature takes them."""
-    _, tree, held_out, _ = _read(source, data_dir, signature)
+    _, tree, held_out, *_ = _read(source, data_dir, signature)
     return tree_map(_as_numpy, read(tree if held_out is None else held_out, signature, levels)[0])
 
 
-def split_rows(n: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def split_rows(n: int, fraction: float, seed: int, labels: Any = None) -> tuple[np.ndarray, np.ndarray]:
     """Rows kept and held out; of fewer than four one is held out."""
     if n >= 4:
-        return split(n, float(fraction), seed, None)
+        return split(n, float(fraction), seed, labels)
     order = np.random.default_rng(seed).permutation(n)
     return np.sort(order[1:]), order[:1]
 
 
-def _read(source: Any, data_dir: Any, signature: Signature) -> tuple[str, Any, Any, tuple[str, ...] | None]:
-    """Name, all or training rows, held-out rows if the source has them, and names of a table's columns."""
+def _read(source: Any, data_dir: Any, signature: Signature) -> tuple[str, Any, Any, tuple[str, ...] | None, Any]:
+    """Name, all or training rows, held-out rows if the source has them, names of a table's columns, and labels."""
     if isinstance(source, Dataset):
-        return source.name, source.scaling.to_user(source.train), source.scaling.to_user(source.held_out), None
+        return source.name, source.scaling.to_user(source.train), source.scaling.to_user(source.held_out), None, None
     if isinstance(source, str) and source in READERS:
         raw = READERS[source](Path("data" if data_dir is None else data_dir).expanduser().absolute())
-        return raw.name, raw.x, raw.held_out, None
+        return raw.name, raw.x, raw.held_out, None, raw.y
     if not isinstance(source, (str, os.PathLike)):
         names = tuple(map(str, source.columns)) if is_frame(source) else None
-        return "array" if hasattr(source, "shape") and names is None else "table", source, None, names
+        return "array" if hasattr(source, "shape") and names is None else "table", source, None, names, None
     path = check_exists(source)
     if path.name.lower().endswith((".csv", ".csv.gz")) and (table := read_table(path, signature.names)) is not None:
-        return path.name, table, None, None
+        return path.name, table, None, None, None
     if path.name.lower().endswith(".npz") and (mapping := table_of_npz(path, signature.names)) is not None:
-        return path.name, mapping, None, None
+        return path.name, mapping, None, None, None
     raw = read_file(path)
-    return path.name, raw.x, raw.held_out, raw.columns
+    return path.name, raw.x, raw.held_out, raw.columns, raw.y
 
 
 def _as_numpy(a: Any) -> np.ndarray:
