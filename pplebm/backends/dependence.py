@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -89,15 +90,23 @@ class _Finder:
 
     def _probe(self, data: Data, fixed: Mapping[str, Array] | None = None) -> dict[str, Array]:
         """Everything that could read data, the values of observed sites held."""
-        at = self.At(self.z, fixed=self.fixed if fixed is None else fixed, plain=True)
-        visit = self.traced.run(self.params, data, at)
+        looped = any(site.name in self.traced.looped for site in self.traced.structure.observed)
+        held = self.fixed if fixed is None else fixed
+        at = self.At(self.z, fixed=held, plain=True, generate=looped)  # values inside a loop cannot be held: they draw
+        visit = self._run(data, at, self.traced.first_key if looped else None)
         values = {d.name: visit.sites[d.name]["value"] for d in self.traced.structure.deterministic}
         return visit.terms | values
 
     def _values(self, data: Data) -> dict[str, Array]:
         """What observed sites get."""
-        visit = self.traced.run(self.params, data, self.At(self.z))
+        visit = self._run(data, self.At(self.z))
         return {site.name: visit.sites[site.name]["value"] for site in self.traced.structure.observed}
+
+    def _run(self, data: Data, at: Any, key: Any = None) -> Any:
+        """A run on exchanged data, which may leave supports: hosts warn of that."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return self.traced.run(self.params, data, at, key)
 
     def _numpy(self, found: dict[str, Array]) -> Found:
         return {name: self.traced.numpy(a) for name, a in found.items()}
@@ -162,6 +171,8 @@ class _Finder:
                 if value.size == leaf.size and _equal(self._rows_first(site, value), leaf):
                     self._whole[site] = path
                     mask = np.ones(leaf.shape[1:], bool)
+                elif leaf.dtype == bool and value.dtype != bool:
+                    continue  # it says which values are taken, and is none of them
                 else:
                     mask = self._numbers_of(site, path, leaf.shape[1:])
                 found[path] = found.get(path, np.zeros(leaf.shape[1:], bool)) | mask

@@ -28,9 +28,13 @@ def unwrap(fn: Any) -> Any:
 
 
 def unmasked(fn: Any) -> Any:
-    """The distribution before masks."""
-    while isinstance(fn, dist.MaskedDistribution):
-        fn = fn.base_dist
+    """The distribution before masks, itself where there are none."""
+    if isinstance(fn, dist.MaskedDistribution):
+        return unmasked(fn.base_dist)
+    if isinstance(fn, _WRAPPERS) and (inner := unmasked(fn.base_dist)) is not fn.base_dist:
+        if isinstance(fn, dist.Independent):
+            return inner.to_event(fn.reinterpreted_batch_ndims)
+        return inner.expand(fn.batch_shape)
     return fn
 
 

@@ -21,15 +21,20 @@ class NotFollowed(Exception):
     """A value left torch, as a Python number: what is made of it cannot be known."""
 
 
+def _memory(a: torch.Tensor) -> int:
+    """Where a tensor's numbers are: the same for all views of them."""
+    return a.untyped_storage()._cdata
+
+
 class _Following(TorchDispatchMode):
     def __init__(self, inputs: dict[str, torch.Tensor]) -> None:
         super().__init__()
-        self.made_of = {id(a): frozenset({name}) for name, a in inputs.items()}
-        self._alive: list[Any] = list(inputs.values())  # so that no address is used twice
+        self.made_of = {_memory(a): frozenset({name}) for name, a in inputs.items()}
+        self._alive: list[Any] = list(inputs.values())  # so that no memory is used twice
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = [a for a in tree_leaves((args, kwargs or {})) if isinstance(a, torch.Tensor)]
-        sources = frozenset().union(*(self.made_of.get(id(a), frozenset()) for a in given))
+        sources = frozenset().union(*(self.made_of.get(_memory(a), frozenset()) for a in given))
         if sources and func is _ATEN._local_scalar_dense.default:
             raise NotFollowed
         out = func(*args, **(kwargs or {}))
@@ -37,7 +42,7 @@ class _Following(TorchDispatchMode):
             changed = [a for a in tree_leaves(out) if isinstance(a, torch.Tensor)]
             changed += [given[0]] if func._schema.is_mutable and given else []
             for a in changed:
-                self.made_of[id(a)] = self.made_of.get(id(a), frozenset()) | sources
+                self.made_of[_memory(a)] = self.made_of.get(_memory(a), frozenset()) | sources
                 self._alive.append(a)
         return out
 
@@ -58,4 +63,4 @@ def made_of(
     copies = {name: a.detach().clone() for name, a in inputs.items()}
     with torch.no_grad(), _Following(copies) as mode:
         found = function(copies)
-    return {name: set(mode.made_of.get(id(a), frozenset())) for name, a in found.items()}
+    return {name: set(mode.made_of.get(_memory(a), frozenset())) for name, a in found.items()}

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from pplebm.backends.pyro.passes import simplify
+from pplebm.backends.pyro.passes import simplify, writes
 from pplebm.errors import PplebmError, PplebmWarning
 from pplebm.tree import tree_fill, tree_leaves, tree_map
 
@@ -47,7 +47,8 @@ def compile_graph(eager: Terms, params: Tensors, z: Tensors, data: Any) -> Terms
             stacklevel=2,
         )
         return eager
-    simplify(graph)
+    if not writes(graph):
+        simplify(graph)
     forward, param_names, z_names = graph.forward, names[:n_params], names[n_params:]
 
     def compiled(params: Tensors, z: Tensors, data: Any) -> Tensors:

@@ -26,8 +26,12 @@ def unwrap(fn: Any) -> Any:
 
 
 def unmasked(fn: Any) -> Any:
-    """The distribution before `.mask(...)`."""
-    return fn.base_dist if isinstance(fn, MaskedDistribution) else fn
+    """The distribution before `.mask(...)`, itself where there are none."""
+    if isinstance(fn, MaskedDistribution):
+        return unmasked(fn.base_dist)
+    if isinstance(fn, Independent) and (inner := unmasked(fn.base_dist)) is not fn.base_dist:
+        return inner.to_event(fn.reinterpreted_batch_ndims)
+    return fn
 
 
 def noise_of(fn: Any) -> Noise | None:

@@ -9,6 +9,12 @@ _ATEN = torch.ops.aten
 _RESHAPING = (_ATEN.expand.default, _ATEN.permute.default, _ATEN.view.default)
 
 
+def writes(graph: GraphModule) -> bool:
+    """Whether an operation writes into memory that others read: such a graph must be left as it is."""
+    schemas = (getattr(node.target, "_schema", None) for node in graph.graph.nodes)
+    return any(schema is not None and schema.is_mutable for schema in schemas)
+
+
 def simplify(graph: GraphModule, differentiable: bool = True) -> None:
     """Compute once what depends on no input, and drop what changes nothing: reshapings and, if allowed, detachings."""
     constants: dict[Node, torch.Tensor] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from typing import Any
@@ -81,11 +82,17 @@ def _weighed(msg: Any, log_density: torch.Tensor) -> torch.Tensor:
 
 def masks_of(msg: Any) -> torch.Tensor | None:
     """Where a statement counts, if masks say so; (batch shape)."""
-    found = [mask for mask in (msg["mask"], getattr(msg["fn"], "_mask", None)) if mask is not None]
-    if not found:
-        return None
-    masks = [torch.as_tensor(mask).expand(msg["fn"].batch_shape) for mask in found]
-    return masks[0] if len(masks) == 1 else masks[0] & masks[1]
+    shape, found = msg["fn"].batch_shape, [] if msg["mask"] is None else [torch.as_tensor(msg["mask"])]
+    fn = msg["fn"]
+    while hasattr(fn, "base_dist"):
+        if (mask := getattr(fn, "_mask", None)) is not None:
+            found.append(torch.as_tensor(mask))
+        fn = fn.base_dist
+    parts = [m.flatten(len(shape)).any(-1) if m.dim() > len(shape) else m for m in found]  # of parts of an event
+    whole = None
+    for part in parts:
+        whole = part.expand(shape) if whole is None else whole & part
+    return whole
 
 
 def improper_start(fn: Any, sample: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, bool]:
@@ -96,6 +103,17 @@ def improper_start(fn: Any, sample: Callable[[], torch.Tensor]) -> tuple[torch.T
         bijection = biject_to(fn.support)
         shape = bijection.inverse_shape(fn.shape())
         return bijection(4.0 * torch.rand(shape) - 2.0), True
+
+
+def unvalidated(fn: Any) -> Any:
+    """The distribution without checks of its values: one that was made outside the model may still have them."""
+    if not getattr(fn, "_validate_args", False):
+        return fn
+    quiet = copy.copy(fn)
+    quiet._validate_args = False
+    if hasattr(fn, "base_dist"):
+        quiet.base_dist = unvalidated(fn.base_dist)
+    return quiet
 
 
 def is_deterministic(site: dict[str, Any]) -> bool:

@@ -12,7 +12,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from pplebm.backends.pyro import convolutions
 from pplebm.backends.pyro.graphs import Tensors, Terms, check_deterministic, elsewhere, rolled
-from pplebm.backends.pyro.passes import hoist, simplify
+from pplebm.backends.pyro.passes import hoist, simplify, writes
 from pplebm.backends.structure import weighed
 from pplebm.errors import PplebmError, PplebmWarning
 from pplebm.ppl import How
@@ -89,6 +89,9 @@ class Step:
             with torch.no_grad():
                 self._plain(*examples)  # shows the structure of what it returns
             return self._plain
+        if writes(graph):
+            self._check(graph.forward)
+            return graph.forward
         simplify(graph, differentiable=False)
         convolutions.speed_up(graph)
         n_fixed = len(leaves(self._inputs[:2]))

@@ -35,6 +35,7 @@ class Handler(Messenger):
         self.visit = visit
 
     def _pyro_sample(self, msg: Any) -> None:
+        msg["fn"] = sites.unvalidated(msg["fn"])
         self.visit.enter(msg)
 
     def _pyro_post_sample(self, msg: Any) -> None:
@@ -92,7 +93,8 @@ class TracedProgram(Traced):
             return
         two = {name: torch.stack([a, a]) for name, a in z.items()}
         try:
-            with torch.no_grad():
+            with torch.no_grad(), warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # torch on what it vectorises slowly
                 self.eager("centred", True)(self.params, two, self.example)
         except PplebmError as error:
             self._loops = True
