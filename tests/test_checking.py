@@ -73,8 +73,8 @@ def nothing_observed(x):
 
 def other_shape(x):
     with pyro.plate("data", len(x)):
-        z = pyro.sample("z", dist.Normal(0.0, 1.0).expand([3, 1]).to_event(2))
-        pyro.sample("x", dist.Normal(z, pyro.param("s", torch.tensor(1.0))).to_event(2), obs=x[..., None])
+        z = pyro.sample("z", dist.Normal(0.0, 1.0).expand([1]).to_event(1))
+        pyro.sample("x", dist.Normal(z, pyro.param("s", torch.tensor(1.0))).to_event(1), obs=x)  # one number for three
 
 
 BROKEN = {  # name -> program, finding, words of its sentence
@@ -93,7 +93,7 @@ BROKEN = {  # name -> program, finding, words of its sentence
     "global latent": (global_latent, "global latents", "'mean'"),
     "dropout": (lambda x: generator(x, lambda z: tilt("f", torch.dropout(z, 0.5, True).sum(-1))), "sites", "dropout"),
     "nan density": (lambda x: generator(x, lambda z: tilt("f", z[..., 0].log())), "sites", "'f' is not finite"),
-    "other shape": (other_shape, "data shape", "(3, 1)"),
+    "other shape": (other_shape, "data shape", "(1,) and its data (3,)"),
     "idle parameter": (idle_parameter, "parameters", "idle"),
     "unregistered": (lambda x: generator(x, lambda z: tilt("f", NET(z)[..., 0])), "parameters", "pyro.module"),
     "nan tilt": (lambda x: generator(x, lambda z: tilt("f", (4.5 - z[..., 0]).log())), "tilt", "times as wide"),
@@ -161,6 +161,9 @@ def test_stability_limit_is_the_closed_form():
 @pytest.mark.parametrize("page", pplebm.models_available())
 def test_every_model_page_passes(page):
     data = X if page == "conjugate_tilt" else np.random.default_rng(1).uniform(size=(40, 4, 4))
+    if page == "random_effects":
+        rng = np.random.default_rng(1)
+        data = {"y": rng.normal(size=(40, 3)), "x": rng.normal(size=(40, 3, 2)), "observed": rng.random((40, 3)) < 0.8}
     report = check(page, data, hyper=QUICK)
     assert report.ok, f"\n{report}"
 

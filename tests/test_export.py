@@ -125,7 +125,7 @@ def test_a_joint_program_has_pointwise_likelihoods(backend):
     assert got.dims == ("chain", "draw", "data") and got.shape == (2, 20, 4)
     expected = -0.5 * ((x - draws["z"]) / 0.5) ** 2 - np.log(0.5 * np.sqrt(2 * np.pi))
     np.testing.assert_allclose(got.values, expected, rtol=1e-4, atol=1e-4)
-    assert group(tree, "posterior")["z"].dims == ("chain", "draw", "z_dim_0")
+    assert group(tree, "posterior")["z"].dims == ("chain", "draw", "data")
     assert predictive(draws)["x"].shape == (2, 20, 4)
 
 

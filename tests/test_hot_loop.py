@@ -14,7 +14,7 @@ from pplebm.backends.pyro import steps
 from pplebm.errors import PplebmError, PplebmWarning
 from pplebm.kernels.langevin import langevin
 
-MODELS = (*pplebm.models_available(), "_template")
+MODELS = (*(m for m in pplebm.models_available() if m != "random_effects"), "_template")
 N = 6
 
 

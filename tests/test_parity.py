@@ -15,7 +15,10 @@ from pplebm.tree import tree_leaves
 jax = pytest.importorskip("jax")
 import jax.numpy as jnp  # noqa: E402
 
-MODELS, ALGORITHMS = (*pplebm.models_available(), "_template"), (*pplebm.inference_available(), "_template")
+MODELS, ALGORITHMS = (
+    (*(m for m in pplebm.models_available() if m != "random_effects"), "_template"),
+    (*pplebm.inference_available(), "_template"),
+)
 SMALL = {"batch_size": 6, "n_steps_posterior": 3, "n_steps_prior": 3, "n_steps": 3, "updates": 2, "first_stage": 0.5}
 
 
