@@ -11,6 +11,7 @@ import torch
 import pplebm
 from pplebm import chains
 from pplebm.backends.pyro import steps
+from pplebm.backends.traced import At
 from pplebm.errors import PplebmError, PplebmWarning
 from pplebm.kernels.langevin import langevin
 
@@ -27,8 +28,11 @@ def build(name="joint_ebm", seed=0, **hyper):
 def by_the_program(program, kernel, state, keys, params, x):
     """The chain by running the model itself at every step."""
 
+    traced = program._traced
+
     def log_density(z):
-        return sum(program._traced.run(params, z, x, program.coordinates).terms.values())
+        at = At(z, program.coordinates, observed=x is not None)
+        return sum(traced.run(params, traced.rows(len(z["z1"])) if x is None else x, at).terms.values())
 
     for key in keys:
         state, info = kernel(key, state, log_density)
