@@ -109,7 +109,7 @@ def test_a_table_with_its_data_and_without(tmp_path):
     assert len(without.images) == len(shown.images)
     assert "Mean tilt of posterior draws" not in without.words
 
-    with pytest.raises(pplebm.PplebmError, match="event shape"):
+    with pytest.raises(pplebm.PplebmError, match="data have shapes"):
         report.write(run, table(4))
 
 

@@ -23,10 +23,10 @@ isfinite = torch.isfinite
 def asarray(a: Any, keep: bool = False) -> torch.Tensor:
     """Turn numbers and arrays into a tensor; floats take torch's default dtype, tensors keep theirs."""
     if isinstance(a, torch.Tensor):
-        return a
+        return a.contiguous() if keep else a
     array = a if isinstance(a, (int, float, list, tuple, range)) else np.asarray(a)
-    if isinstance(array, np.ndarray) and not (array.flags.writeable and all(s >= 0 for s in array.strides)):
-        array = array.copy()  # torch writes where it likes, and knows no reversed arrays
+    if isinstance(array, np.ndarray) and not (array.flags.writeable and array.flags.c_contiguous):
+        array = array.copy(order="C")  # torch writes where it likes, and graphs are made for one layout
     tensor = torch.as_tensor(array)
     return tensor.to(torch.get_default_dtype()) if tensor.is_floating_point() and not keep else tensor
 
