@@ -230,7 +230,7 @@ def all_there(wanted: Iterable[str], found: Mapping[str, Any]) -> list[str]:
     return list(wanted)
 
 
-def by_row(a: Any, site: SiteDict, plate: str, ppl: Any) -> Any:
+def by_row(a: Any, site: SiteDict, plate: str) -> Any:
     """Numbers of a site's batch shape as one per row of the data.
 
     Raises:

@@ -50,13 +50,13 @@ def sample(
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     np.save(target, x) if target.suffix == ".npy" else np.savez(target, x=x)
-    click.echo(f"{target}: {n} draws of shape {x.shape[1:]}" + ("" if target.suffix == ".npy" else ", key 'x'"))
+    click.echo(f"{target}: {len(x)} draws of shape {x.shape[1:]}" + ("" if target.suffix == ".npy" else ", key 'x'"))
     if opened.event_shape and (picture := grid(opened.scaling.to_model(x)[:GRID])):
         from matplotlib.image import imsave
 
         path = target.with_suffix(".png")
         imsave(path, picture[0], cmap="gray", vmin=0.0, vmax=1.0)
-        click.echo(str(path) + (f": the first {GRID}" if n > GRID else ""))
+        click.echo(str(path) + (f": the first {GRID}" if len(x) > GRID else ""))
 
 
 def grid(x: np.ndarray, zoom: int = 4) -> tuple[np.ndarray] | None:

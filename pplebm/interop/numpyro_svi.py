@@ -100,5 +100,5 @@ class TiltedELBO(Trace_ELBO):
             weight = jnp.ones(msg["fn"].batch_shape) * (1.0 if msg["scale"] is None else msg["scale"])
             mask = masks_of(msg)
             weight = weight if mask is None else jnp.where(mask, weight, 0.0)
-            found[site.name] = by_row(weight, msg, self._program.plate, ppl)
+            found[site.name] = by_row(weight, msg, self._program.plate)
         return found

@@ -106,5 +106,5 @@ class TiltedELBO(Trace_ELBO):
             weight = scale_and_mask(torch.ones(msg["fn"].batch_shape), msg["scale"], msg["mask"])
             mask = masks_of(msg)
             weight = weight if mask is None else torch.where(mask, weight, 0.0)
-            found[site.name] = by_row(weight, msg, self._program.plate, ppl)
+            found[site.name] = by_row(weight, msg, self._program.plate)
         return found
