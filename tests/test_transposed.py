@@ -17,6 +17,7 @@ from pplebm import chains
 from pplebm.backends.numpyro import transposed
 from pplebm.backends.pyro import convolutions
 from pplebm.backends.pyro.passes import hoist
+from pplebm.backends.traced import At
 from pplebm.kernels.langevin import langevin
 
 CASES = [
@@ -123,7 +124,7 @@ def test_a_chain_through_a_convolutional_decoder_is_the_programs_own(compiled):
     got, _ = program.chain(kernel, state, keys, program.params, x)
 
     def log_density(z):
-        return sum(program._traced.run(program.params, z, x, program.coordinates).terms.values())
+        return sum(program._traced.run(program.params, x, At(z, program.coordinates)).terms.values())
 
     for key in keys:
         state, _ = kernel(key, state, log_density)

@@ -210,9 +210,12 @@ class TracedProgram(Traced):
             self._checked.add(key)
             with jax.ensure_compile_time_eval():  # numbers may be known while something else is being traced
                 _check_agreement(jitted, eager, params, z, data)
-        work = n_rows(z) * sum(p.size for p in params.values())
-        z, data = gather((z, data), work)
         return jitted(params, z, data)
+
+    def terms(self, params: Arrays, z: Arrays, data: Any, coordinates: str, observed: bool) -> Arrays:
+        """Log density of every site, (B,) each; what a gradient in the parameters is taken of."""
+        z, data = gather((z, data), work=n_rows(z) * sum(p.size for p in params.values()))
+        return super().terms(params, z, data, coordinates, observed)
 
     def chain(
         self, kernel: Any, state: Any, keys: jax.Array, params: Arrays, data: Any, how: How, observed: bool
