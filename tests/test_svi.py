@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+import zoo
 from numpyro import infer as ninfer
 from pyro import infer
 
@@ -125,3 +128,44 @@ def test_another_model_than_the_program_is_refused():
     other = lambda x: pyro.sample("z", dist.Normal(torch.zeros(len(x)), 1.0).to_event(1))
     with pytest.raises(PplebmError, match="slope are not among those given"):
         infer.SVI(other, other, pyro.optim.Adam({}), loss=loss).step(torch.as_tensor(X))
+
+
+def ragged(ppl, x, counts):
+    """Two latents a datum, of which a mask counts some; the tilt has a constant that no single weight would give."""
+    with ppl.plate("data", len(x), dim=-2):
+        with ppl.plate("time", 2, dim=-1), ppl.mask(counts):
+            z = ppl.sample("z", ppl.dist.Normal(0.0, 1.0))
+        slope = ppl.param("slope", 0.1)
+        ppl.tilt("f", slope * z.sum(-1, keepdims=True))
+        ppl.sample("x", ppl.dist.Normal(z.sum(-1, keepdims=True), 1.0), obs=x)
+
+
+def ragged_guide(ppl, x, counts):
+    with ppl.plate("data", len(x), dim=-2), ppl.plate("time", 2, dim=-1), ppl.mask(counts):
+        ppl.sample("z", ppl.dist.Normal(0.0, 1.0))
+
+
+@pytest.mark.parametrize("differs", [False, True])
+@pytest.mark.parametrize("backend", ["pyro", "numpyro"])
+def test_weights_that_differ_within_a_datum_are_refused(backend, differs, float64):
+    """Also inside a compiled update, where they are known only as it runs."""
+    x, counts = X[:4, None], np.array([[True, not differs], [False, False], [True, True], [True, True]])
+    pyro.clear_param_store()
+    ppl = zoo.host(backend)
+    data = ppl.array(x.astype(float)), ppl.array(counts)
+    model, guide = functools.partial(ragged, ppl), functools.partial(ragged_guide, ppl)
+    whole = data[0], data[1] | True
+    program = pplebm.Program(model, data=whole, backend=backend)
+
+    def update():
+        if backend == "pyro":
+            loss = pyro_svi.TiltedELBO(program, n_steps=2)
+            return infer.SVI(model, guide, pyro.optim.Adam({}), loss=loss).step(*data)
+        svi = ninfer.SVI(model, guide, numpyro.optim.Adam(0.1), loss=numpyro_svi.TiltedELBO(program, n_steps=2))
+        return float(jax.jit(svi.update)(svi.init(jax.random.key(0), *data), *data)[1])
+
+    if differs:
+        with pytest.raises((PplebmError, jax.errors.JaxRuntimeError), match="differ within a datum of site 'z'"):
+            update()
+    else:
+        assert np.isfinite(update())

@@ -230,23 +230,17 @@ def all_there(wanted: Iterable[str], found: Mapping[str, Any]) -> list[str]:
     return list(wanted)
 
 
-def by_row(a: Any, site: SiteDict, plate: str) -> Any:
-    """Numbers of a site's batch shape as one per row of the data.
-
-    Raises:
-        PplebmError: if a row has several that differ.
-    """
-    at = plates_of(site)[plate].dim
-    front = a.swapaxes(0, at)
+def by_row(a: Any, site: SiteDict, plate: str) -> tuple[Any, Any]:
+    """Numbers of a site's batch shape as one per row of the data, and whether every row had a single one."""
+    front = a.swapaxes(0, plates_of(site)[plate].dim)
     rows = front.reshape(len(front), -1)
-    first = rows[:, 0]
-    try:
-        same = bool((rows == first[:, None]).all())
-    except Exception:  # a number that is not known while the host compiles
-        same = True
-    if not same:
+    return rows[:, 0], (rows == rows[:, :1]).all()
+
+
+def check_by_row(is_single: Any, site: str, plate: str) -> None:
+    """Refuse weights that differ within a row of the data."""
+    if not is_single:
         raise PplebmError(
-            f"scales or masks differ within a datum of site '{site['name']}'; scale or mask whole data, one number per "
-            f"row of plate '{plate}'."
+            f"scales or masks differ within a datum of site '{site}'; scale or mask whole data, one number per row of "
+            f"plate '{plate}'."
         )
-    return first

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ from numpyro.infer import Trace_ELBO
 import pplebm.backends.numpyro as ppl
 from pplebm.backends.numpyro.declare import unscaled
 from pplebm.backends.numpyro.sites import masks_of
-from pplebm.backends.structure import by_row, plates_of
+from pplebm.backends.structure import by_row, check_by_row, plates_of
 from pplebm.kernels.kernel import Kernel
 from pplebm.objectives.negative import negative_phase
 from pplebm.program import Program
@@ -100,5 +101,7 @@ class TiltedELBO(Trace_ELBO):
             weight = jnp.ones(msg["fn"].batch_shape) * (1.0 if msg["scale"] is None else msg["scale"])
             mask = masks_of(msg)
             weight = weight if mask is None else jnp.where(mask, weight, 0.0)
-            found[site.name] = by_row(weight, msg, self._program.plate)
+            found[site.name], is_single = by_row(weight, msg, self._program.plate)
+            refuse = functools.partial(check_by_row, site=site.name, plate=self._program.plate)
+            jax.debug.callback(refuse, is_single)  # inside a compiled update it is known only as that runs
         return found

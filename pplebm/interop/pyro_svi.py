@@ -15,7 +15,7 @@ import pplebm.backends.pyro as ppl
 from pplebm.backends.pyro.declare import unscaled
 from pplebm.backends.pyro.sites import masks_of
 from pplebm.backends.pyro.tracing import seeded
-from pplebm.backends.structure import by_row, plates_of
+from pplebm.backends.structure import by_row, check_by_row, plates_of
 from pplebm.kernels.kernel import Kernel
 from pplebm.objectives.negative import negative_phase
 from pplebm.program import Program
@@ -106,5 +106,6 @@ class TiltedELBO(Trace_ELBO):
             weight = scale_and_mask(torch.ones(msg["fn"].batch_shape), msg["scale"], msg["mask"])
             mask = masks_of(msg)
             weight = weight if mask is None else torch.where(mask, weight, 0.0)
-            found[site.name] = by_row(weight, msg, self._program.plate)
+            found[site.name], is_single = by_row(weight, msg, self._program.plate)
+            check_by_row(is_single, site.name, self._program.plate)
         return found
