@@ -99,7 +99,7 @@ def _of_posterior(draws: Draws, n: int | None, key: int) -> dict[str, Variables]
     }
     if program.observed:
         groups["log_likelihood"] = _named(draws, log_likelihood(draws, n), plate, spaced(draws, n), pointwise=True)
-        groups["posterior_predictive"] = _named(draws, predictive(draws, n, key), plate, spaced(draws, n))
+        groups["posterior_predictive"] = _named(draws, _predicted(draws, n, key), plate, spaced(draws, n))
         given = {name: program.ppl.to_numpy(a) for name, a in program.observed_data(draws.data).items()}
         dims = {name: groups["posterior_predictive"][name][0][2:] for name in given}
         groups["observed_data"] = {name: (dims[name], a, None) for name, a in given.items()}
@@ -116,8 +116,14 @@ def _of_prior(draws: Draws, n: int | None, key: int) -> dict[str, Variables]:
     }
     if program.observed and (draws.data is not None or not program.generator_reads):
         plate = program.plate if program.is_joint else axis
-        groups["prior_predictive"] = _named(draws, predictive(draws, n, key), plate, spaced(draws, n))
+        groups["prior_predictive"] = _named(draws, _predicted(draws, n, key), plate, spaced(draws, n))
     return groups
+
+
+def _predicted(draws: Draws, n: int | None, key: int) -> dict[str, np.ndarray]:
+    """Data of the observed sites; deterministic ones stand in the group of the latents."""
+    found = predictive(draws, n, key)
+    return {site.name: found[site.name] for site in draws.program.observed}
 
 
 def _covariates(draws: Draws) -> Variables:

@@ -55,7 +55,8 @@ class Reads(NamedTuple):
 
     prior: frozenset[str]  # latents and tilts that read covariates
     generator: frozenset[str]  # observed sites whose distribution reads data
-    deterministic: frozenset[str]  # deterministic sites that read data, or the value of an observed site
+    deterministic: frozenset[str]  # deterministic sites that read data
+    derived: dict[str, frozenset[str]]  # deterministic site -> observed sites whose values it depends on
     fed: frozenset[str]  # observed sites whose distribution depends on the value of another one
     fed_latents: frozenset[str]  # latents that do
     covariates: tuple[str, ...]  # names of the data that no observed site gets as its value
@@ -103,7 +104,7 @@ class Traced(Protocol):
         """Ancestral draws that ignore the tilts: one per row of the data, or n of a joint program."""
 
     def values(self, params: Params, z: Latents, data: Data, coordinates: str) -> dict[str, Array]:
-        """Values of the latent sites in their own supports, and of the deterministic sites."""
+        """Values of the latent sites in their own supports, and of the deterministic sites that the data tell."""
 
     def coordinates_of(self, params: Params, values: dict[str, Array], data: Data, coordinates: str) -> Latents:
         """The inverse of `values`."""
@@ -111,8 +112,10 @@ class Traced(Protocol):
     def pointwise(self, params: Params, z: Latents, data: Data, coordinates: str) -> dict[str, Array]:
         """Log density of every observed site by datum: (B,), or (B, data) in a joint program."""
 
-    def observe(self, params: Params, z: Latents, data: Data, coordinates: str, key: Any | None) -> dict[str, Array]:
-        """Means of the observed sites given the latents, or draws when a key is given."""
+    def observe(
+        self, params: Params, z: Latents, data: Data, coordinates: str, key: Any | None, fixed: list[str]
+    ) -> dict[str, Array]:
+        """Means of the observed sites given the latents, or draws with a key; with these deterministic sites."""
 
     def observed_data(self, params: Params, z: Latents, data: Data) -> dict[str, Array]:
         """Values of the observed sites when the program is called with data, at any latents of one run."""

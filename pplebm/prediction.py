@@ -14,7 +14,7 @@ from pplebm.tree import n_rows
 def predictive(
     draws: Draws, n: int | None = None, key: int = 0, mean: bool = False, data: Any = None
 ) -> dict[str, np.ndarray]:
-    r"""Data of the observed sites given draws: posterior predictive of a posterior, prior predictive of a prior.
+    r"""Data of the observed sites, and deterministic sites, given draws: posterior predictive, or prior predictive.
 
     .. math:: \tilde x \sim p(x \mid z, c), \qquad z \sim p(z \mid x) \text{ or } z \sim \tilde p(z) / Z
 
@@ -31,8 +31,8 @@ def predictive(
             as many as the draws have.
 
     Returns:
-        By observed site (chains, n, data, *event); for a prior without data of a program without global latents,
-        (chains, n, *event), one datum per draw.
+        By observed and deterministic site (chains, n, data, *event); for a prior without data of a program without
+        global latents, (chains, n, *event), one datum per draw.
 
     Raises:
         PplebmError: for rows that the latents do not belong to, or covariates that are missing.
@@ -52,7 +52,7 @@ def predictive(
     def observe(params: Any, z: Any, *more: Any) -> dict[str, Any]:
         """The data, if any, come before the key, if any."""
         given = more[0] if x is not None else None
-        return program.observe(params, z, None if mean else more[-1], given)
+        return program.generate(params, z, None if mean else more[-1], given)
 
     name = "mean of data" if mean else "data"
     return draws.by_row(name, observe, thinned(draws, n), x, None if mean else program.ppl.key(key))

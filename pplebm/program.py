@@ -542,9 +542,21 @@ class Program:
             data: with the covariates of these rows, where an observed site or the prior reads any; what is observed in
                 them is not looked at, unless the model itself reads it.
         """
+        return self._observed(params, z, key, data, [])
+
+    def generate(
+        self, params: Params, z: Latents, key: Any | None = None, data: Data | None = None
+    ) -> dict[str, Array]:
+        """What `observe` gives, and the deterministic sites of the same run; those that read data need them."""
+        unknown = frozenset() if data is not None else self.reads.deterministic
+        return self._observed(params, z, key, data, [d.name for d in self.deterministic if d.name not in unknown])
+
+    def _observed(
+        self, params: Params, z: Latents, key: Any | None, data: Data | None, fixed: list[str]
+    ) -> dict[str, Array]:
         self._check_latents(z, data)
-        data = self._rows(data, z, "simulate", self.generator_reads or self._needs_data)[1]
-        return self._traced.observe(self._own(params), z, data, self.coordinates, key)
+        rows = self._rows(data, z, "simulate", self.generator_reads or self._needs_data)[1]
+        return self._traced.observe(self._own(params), z, rows, self.coordinates, key, fixed)
 
     @property
     def _needs_data(self) -> bool:
@@ -571,12 +583,13 @@ class Program:
     def values(self, params: Params, z: Latents, data: Data | None = None) -> dict[str, Array]:
         """Values of the latent sites in their own supports, and of the deterministic sites.
 
-        Without data, deterministic sites that read any are left out.
+        Deterministic sites are left out where they depend on data, or observed values, that are not given.
         """
         self._check_latents(z, data)
         rows = self._rows(data, z, "the values of latents", self._needs_data)[1]
         found = self._traced.values(self._own(params), z, rows, self.coordinates)
-        return found if data is not None else {k: v for k, v in found.items() if k not in self.reads.deterministic}
+        unknown = self.reads.deterministic | {name for name, of in self.reads.derived.items() if of}
+        return found if data is not None else {k: v for k, v in found.items() if k not in unknown}
 
     def coordinates_of(self, params: Params, values: dict[str, Array], data: Data | None = None) -> Latents:
         """Coordinates of given site values: the inverse of `values`."""

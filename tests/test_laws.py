@@ -13,6 +13,7 @@ import pplebm
 from pplebm.errors import PplebmError
 from pplebm.kernels.langevin import langevin
 from pplebm.objectives.contrast import contrast
+from pplebm.tree import take_rows
 
 jax = pytest.importorskip("jax")
 
@@ -343,6 +344,7 @@ KEPT = {
     "imputed": lambda d, data: {"y": np.where(data["seen"], data["y"], d["y_unobserved"])},
     "kept_values": lambda d, data: {"level": data["c"] + d["z"].sum(-1), "twice": 2.0 * d["z"]},
     "reparametrised_and_tilted": lambda d, data: {"theta": 2.0 + 0.5 * d["theta_decentered"]},
+    "kept_residuals": lambda d, data: {"mean": data["c"] + d["z"], "residual": data["y"] - data["c"] - d["z"]},
 }
 
 
@@ -355,3 +357,36 @@ def test_values_that_are_kept_come_with_the_draws(case: Case, quick):
     assert set(expected) == set(case.entry.deterministic)
     for site, values in expected.items():
         close(draws[site], values)
+    found = pplebm.predictive(draws)
+    drawn = {"y": found[case.program.observed[0].name]}
+    data = case.entry.data | drawn if isinstance(case.entry.data, dict) else drawn
+    for site, values in KEPT[case.entry.name](draws, data).items():
+        close(found[site], values)
+
+
+@each(named("kept_residuals"))
+def test_values_kept_of_data_that_lack_what_they_need(case: Case, quick):
+    """A residual is nobody's before its observation is there; its mean over observations is 0."""
+    given = {"c": case.entry.data["c"]}
+    prior = pplebm.sample_prior(case.program, given=given, n_chains=2, n_draws=3, n_warmup=0, progress=False)
+    assert set(prior.values) == {"z", "mean"}
+    close(prior["mean"], given["c"] + prior["z"])
+    z = {"z": case.program.ppl.asarray(prior["z"][0, 0], keep=True)}
+    assert set(case.program.values(case.program.params, z)) == {"z"}
+    found = pplebm.predictive(prior, mean=True)
+    close(found["mean"], found["y"])
+    assert np.abs(found["residual"]).max() < 5 * 0.5 / np.sqrt(1000)
+    drawn = pplebm.predictive(prior, key=1)
+    close(drawn["residual"], drawn["y"] - drawn["mean"])
+
+
+@pytest.mark.parametrize("n", [1, 2])
+@each(named("kept_values", "kept_residuals"))
+def test_few_rows_keep_their_values_by_row(case: Case, quick, n):
+    data = take_rows(case.entry.data, slice(0, n))
+    program = pplebm.Program(case.model, data=data, backend=case.name)
+    rows = program.data(data)
+    z = program.draw_base(program.ppl.key(0), rows)
+    values = {k: program.ppl.to_numpy(a) for k, a in program.values(program.params, z, rows).items()}
+    for site, expected in KEPT[case.entry.name](values, data).items():
+        close(values[site], expected)

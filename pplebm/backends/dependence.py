@@ -73,11 +73,13 @@ class _Finder:
         self._refuse_fed(fed)
         generator = {o.name for o in s.observed if reads[o.name]}
         covariates = [n for path, name in self.names.items() for n in self._unobserved(path, name, parts)]
-        fed_sites = {o.name for o in s.observed if fed.get(o.name)} | (traced.looped & {o.name for o in s.observed})
+        looped = traced.looped & {o.name for o in s.observed}  # what they feed is not found out, so it may be all
+        fed_sites = {o.name for o in s.observed if fed.get(o.name)} | looped
         traced.reads = Reads(
             prior=frozenset(name for name in prior if reads[name]),
             generator=frozenset(generator),
-            deterministic=frozenset(d.name for d in s.deterministic if reads[d.name] or fed.get(d.name)),
+            deterministic=frozenset(d.name for d in s.deterministic if reads[d.name]),
+            derived={d.name: frozenset(fed.get(d.name, set()) | looped) for d in s.deterministic},
             fed=frozenset(fed_sites),
             fed_latents=frozenset(site.name for site in s.latents if fed.get(site.name)),
             covariates=tuple(covariates),
@@ -253,23 +255,26 @@ class _Finder:
         return list(range(1, n // 2 + 1))
 
     def _row_axes(self) -> dict[str, int | None]:
-        """Of deterministic sites, the axis that has as many entries as there are data."""
+        """Of deterministic sites, the axis whose length follows the number of data."""
         s, n = self.traced.structure, n_rows(self.data)
         if s.is_joint or not s.deterministic:
             return {}
         whole = self.traced.run(self.params, self.data, self.At(self.z)).sites
-        if n < 2:
-            return {d.name: 0 if whole[d.name]["value"].ndim else None for d in s.deterministic}
-        few = self._at_subset().sites
+        try:
+            other = self._at_rows(self._subset() if n > 1 else [0, 0]).sites
+        except PplebmError:
+            if n > 1:
+                raise
+            return {d.name: None for d in s.deterministic}  # it fits the one row that there is
         found: dict[str, int | None] = {}
         for d in s.deterministic:
-            pairs = zip(whole[d.name]["value"].shape, few[d.name]["value"].shape, strict=True)
+            pairs = zip(whole[d.name]["value"].shape, other[d.name]["value"].shape, strict=True)
             axes = [i for i, (a, b) in enumerate(pairs) if a != b]
             found[d.name] = axes[0] if len(axes) == 1 else None
         return found
 
-    def _at_subset(self) -> Any:
-        index = self.traced.index(self._subset())
+    def _at_rows(self, rows: list[int]) -> Any:
+        index = self.traced.index(rows)
         z = {name: a[index] for name, a in self.z.items()}
         return self.traced.run(self.params, take_rows(self.data, index), self.At(z))
 
@@ -279,7 +284,7 @@ class _Finder:
             return
         rows = self._subset()
         whole = self._numpy(self.traced.run(self.params, self.data, self.At(self.z)).terms)
-        few = self._numpy(self._at_subset().terms)
+        few = self._numpy(self._at_rows(rows).terms)
         for name, value in whole.items():
             if not _differ(value[rows], few[name], loose=True):
                 continue

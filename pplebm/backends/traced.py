@@ -189,6 +189,10 @@ class Traced(ABC):
         """n keys of one."""
 
     @abstractmethod
+    def averaged(self, function: Callable[[Any], dict[str, Array]], keys: Any) -> dict[str, Array]:
+        """Mean of a function of a key over many keys."""
+
+    @abstractmethod
     def index(self, rows: Any) -> Array:
         """Numbers of rows."""
 
@@ -310,12 +314,17 @@ class Traced(ABC):
         return self.graph(("move", coordinates, target), eager, params, z, data)
 
     def values(self, params: Params, z: Latents, data: Data, coordinates: str) -> dict[str, Array]:
-        """Values of the latents and of the deterministic sites, rows first."""
-        wanted = [s.name for s in (*self.structure.latents, *self.structure.deterministic)]
+        """Values of the latents and of the deterministic sites, rows first.
+
+        Deterministic sites that depend on an observed value which the data lack are left out.
+        """
 
         def values(z: Latents) -> dict[str, Array]:
             sites = self.run(params, data, At(z, coordinates, observed=False)).sites
-            return {name: self.first(sites[name], sites[name]["value"]) for name in wanted if self.has_rows(name)}
+            is_known = lambda name: all(sites[of]["is_observed"] for of in self.reads.derived[name])
+            known = [s.name for s in self.structure.deterministic if self.has_rows(s.name) and is_known(s.name)]
+            names = [*(s.name for s in self.structure.latents), *known]
+            return {name: self.first(sites[name], sites[name]["value"]) for name in names}
 
         with self.off_gradient():
             return self.by_chain(values, z)
@@ -336,32 +345,44 @@ class Traced(ABC):
 
     # --- observations
 
-    def observe(self, params: Params, z: Latents, data: Data, coordinates: str, key: Any) -> dict[str, Array]:
-        """Draws of the observed sites given the latents, or means without a key."""
+    def observe(
+        self, params: Params, z: Latents, data: Data, coordinates: str, key: Any, fixed: list[str]
+    ) -> dict[str, Array]:
+        """Draws of the observed sites given the latents, or means without a key; deterministic sites of the run."""
         if not self.structure.observed:
             raise PplebmError(
                 f"the program has no observed site; condition one with {self.ppl_name}.sample(..., obs=x)."
             )
         with self.off_gradient():
+            fixed = [name for name in fixed if self.has_rows(name)]
+            generated = lambda key, of: self._generated(params, z, data, coordinates, key, of, fixed)
             if key is not None:
-                return self._generated(params, z, data, coordinates, key, lambda msg: msg["value"])
-            fed = self.reads.fed
-            with_means = lambda key: self._generated(params, z, data, coordinates, key, self.mean)
+                return generated(key, lambda msg: msg["value"])
+            with_means = lambda key: generated(key, self.mean)
             found = with_means(self.first_key)
-            if fed:  # the mean over what feeds them
-                keys = self.splits(self.first_key, N_MEAN)
-                many = [{name: with_means(k)[name] for name in fed} for k in keys]
-                found |= {name: sum(m[name] for m in many) / N_MEAN for name in fed}
+            if fed := self.reads.fed | {
+                name for name in fixed if self.reads.derived[name]
+            }:  # the mean over what feeds them
+                some = lambda key: {name: with_means(key)[name] for name in fed}
+                found |= self.averaged(some, self.splits(self.first_key, N_MEAN))
             return found
 
     def _generated(
-        self, params: Params, z: Latents, data: Data, coordinates: str, key: Any, of: Callable[[Any], Array]
+        self,
+        params: Params,
+        z: Latents,
+        data: Data,
+        coordinates: str,
+        key: Any,
+        of: Callable[[Any], Array],
+        fixed: list[str],
     ) -> dict[str, Array]:
-        names = [site.name for site in self.structure.observed]
+        observed = [site.name for site in self.structure.observed]
 
         def one(z: Latents, key: Any) -> dict[str, Array]:
             sites = self.run(params, data, At(z, coordinates, generate=True), key).sites
-            return {name: self.first(sites[name], of(sites[name])) for name in names}
+            found = {name: self.first(sites[name], of(sites[name])) for name in observed}
+            return found | {name: self.first(sites[name], sites[name]["value"]) for name in fixed}
 
         return self.with_keys(one, z, key)
 

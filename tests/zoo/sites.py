@@ -70,6 +70,28 @@ def kept_values(h):
     return model
 
 
+@entry(
+    {"c": Y + 1.0, "y": Y},
+    latents="z",
+    observed="y",
+    covariates="c",
+    deterministic="mean residual",
+    reads_prior=True,
+    reads_generator=True,
+)
+def kept_residuals(h):
+    """A deterministic site of an observed value, which data may lack."""
+
+    def model(c, y=None):
+        with h.plate("data", len(c)):
+            z = h.sample("z", h.dist.Normal(0.0 * c, 1.0))
+            mean = h.deterministic("mean", c + z)
+            y = h.sample("y", h.dist.Normal(mean, 0.5), obs=y)
+            h.deterministic("residual", y - mean)
+
+    return model
+
+
 @entry(Y, latents="mu z", observed="y", deterministic="square ratio", joint=True)
 def kept_globals(h):
     """Deterministic sites of all rows and of every row."""

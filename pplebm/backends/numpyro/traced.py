@@ -255,6 +255,12 @@ class TracedProgram(Traced):
     def stacked(self, arrays: list[jax.Array]) -> jax.Array:
         return jnp.stack(arrays)
 
+    def averaged(self, function: Callable[[Any], Arrays], keys: Any) -> Arrays:
+        """Mean over many keys, one after the other: one run is compiled."""
+        first = jax.tree.map(jnp.zeros_like, jax.eval_shape(function, keys[0]))
+        add = lambda total, key: (jax.tree.map(jnp.add, total, function(key)), None)
+        return jax.tree.map(lambda a: a / len(keys), jax.lax.scan(add, first, keys)[0])
+
     def index(self, rows: Any) -> jax.Array:
         return jnp.asarray(rows)
 

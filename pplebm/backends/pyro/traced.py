@@ -209,6 +209,10 @@ class TracedProgram(Traced):
     def stacked(self, arrays: list[torch.Tensor]) -> torch.Tensor:
         return torch.stack(arrays)
 
+    def averaged(self, function: Callable[[Any], dict[str, torch.Tensor]], keys: Any) -> dict[str, torch.Tensor]:
+        runs = [function(key) for key in keys]
+        return {name: torch.stack([run[name] for run in runs]).mean(0) for name in runs[0]}
+
     def index(self, rows: Any) -> torch.Tensor:
         return torch.as_tensor(rows)
 
