@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import runpy
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -72,3 +74,29 @@ def test_quadrature_of_the_program_is_that_of_the_page(ppl, float64):
         prior = ppl.to_numpy(program.log_prior(params, z)).reshape(-1, len(grid))
         got = logsumexp(joint, 1) - logsumexp(prior, 1)
         np.testing.assert_allclose(got, PAGE.log_evidence(p, hyper, DATA), atol=1e-8)
+
+
+@pytest.mark.slow
+def test_the_benchmark_maximises_the_quadrature_of_the_page(float64):
+    """Its own, differentiable quadrature is the page's, and no parameters near its maximum are better."""
+    path = Path(__file__).resolve().parent.parent / "benchmarks" / "random_effects.py"
+    script = runpy.run_path(str(path))
+    with jax.enable_x64(True):
+        for tilted in (False, True):
+            hyper = PAGE.Hyper(tilted=tilted, tilt_width=3)
+            start = params_of(hyper)
+            got = script["log_evidence"](start, tilted, hyper.tilt_bound, DATA)
+            np.testing.assert_allclose(got, PAGE.log_evidence(start, hyper, DATA), atol=1e-8)
+        rng, hyper = np.random.default_rng(1), PAGE.Hyper(tilted=False)
+        group = np.repeat(np.arange(40), 4)
+        frame = pd.DataFrame({"group": group, "x": rng.normal(size=160)})
+        frame["y"] = rng.normal(size=40)[group] + 0.5 * rng.normal(size=160)
+        data = PAGE.grouped(frame, "y", ["x"], "group")
+        found = script["exact"](params_of(hyper), hyper, data)
+        value = lambda p: PAGE.log_evidence(p, hyper, data).mean()
+        for name, a in found.items():
+            for i in np.ndindex(a.shape):
+                for step in (-0.01, 0.01):
+                    moved = a.copy()
+                    moved[i] += step
+                    assert value(found | {name: moved}) < value(found)
