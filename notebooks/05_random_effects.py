@@ -172,7 +172,9 @@ def estimates(p, hyper):
     return named | {"sd of u": sd, "sigma": np.exp(p["log_sigma"])}
 
 
-pd.DataFrame({name: estimates(params[name], hypers[name]) for name in runs}).round(3)
+table = pd.DataFrame({name: estimates(params[name], hypers[name]) for name in runs})
+assert SMOKE or (table["tilted"] - table["Gaussian"])[["year", "enlarged"]].abs().max() < 0.02
+table.round(3)
 
 # %% [markdown]
 # The effects of what changes from visit to visit, `year` and `enlarged`, hardly move: they are learned within patients.
@@ -247,8 +249,8 @@ ax.legend(frameon=False, fontsize=8)
 plt.show()
 
 # %% [markdown]
-# The left edge is steep: there is a floor, that of patients whose liver still clears bilirubin as it should, and many of
-# them are close to it. From there a long slope leads to the severe cases. The Gaussian has to put patients below the
+# The left edge is steep: there is a floor, that of patients whose liver still clears bilirubin as it should, and many
+# are close to it. From there a long slope leads to the severe cases. The Gaussian has to put patients below the
 # floor in order to reach them. How high the peak at the floor is, and how deep the dip beside it, changes when other
 # patients are drawn.
 #
