@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -11,11 +13,12 @@ from scipy import stats
 
 import pplebm
 from pplebm.chains import short_run
-from pplebm.errors import PplebmError
+from pplebm.errors import PplebmError, PplebmWarning
 from pplebm.kernels.hmc import hmc
 from pplebm.kernels.langevin import langevin
 from pplebm.objectives.contrast import contrast
 
+PAGES = sorted(path.stem for path in (Path(__file__).resolve().parent.parent / "inference").glob("[a-z]*.py"))
 N, RNG = 40, np.random.default_rng(0)
 LABEL, C = RNG.integers(0, 3, N), RNG.normal(size=N)
 THETA = {"a": np.array([0.8, -0.5, 0.2]), "b": np.array(0.7), "w": np.array(1.3), "v": np.array(0.4)}
@@ -108,6 +111,52 @@ def test_prior_chains_are_those_of_each_row(ppl, how):
     error = 5.0 / np.sqrt(len(draws))  # five standard errors of a mean of unit variance, N rows
     np.testing.assert_allclose(draws.mean(0), mean, atol=error + bias)
     np.testing.assert_allclose(draws.std(0), 1.0, atol=1.2 * error)
+
+
+def slopes_of(ppl):
+    """z ~ N(0, I) tilted by a c (z₁ + z₂) is N(a c, I); x ~ N(z, 1/4)."""
+
+    def model(c, x=None):
+        a = ppl.param("a", np.float32(0.1))
+        with ppl.plate("data", len(c)):
+            z = ppl.sample("z", ppl.dist.Normal(np.zeros(2, np.float32), 1.0).to_event(1))
+            ppl.tilt("f", a * c * z.sum(-1))
+            ppl.sample("x", ppl.dist.Normal(z, 0.5).to_event(1), obs=x)
+
+    return model
+
+
+def slope_learned(page, tmp_path):
+    """By 200 updates of an algorithm, and the maximum Σ c x̄ / Σ c²."""
+    ppl, n = importlib.import_module("pplebm.backends.numpyro"), 300
+    rng = np.random.default_rng(0)
+    c = rng.normal(size=n).astype(np.float32)
+    x = (1.2 * c[:, None] + rng.normal(size=(n, 2)) * np.sqrt(1.25)).astype(np.float32)
+    wanted = {"updates": 200, "batch_size": 240, "pool": 240, "learning_rate": 0.03, "learning_rate_tilt": 0.03}
+    fields = importlib.import_module(f"pplebm.inference.{page}").Hyper._fields
+    hyper = {k: v for k, v in (wanted | {"tilt_penalty": 0.0}).items() if k in fields}
+    run = pplebm.fit(
+        slopes_of(ppl), {"c": c, "x": x}, page, out=tmp_path / "run", backend="numpyro", hyper=hyper, progress=False
+    )
+    return float(run.params["a"]), (c * x.mean(1)).sum() / (c**2).sum()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", sorted(set(PAGES) - {"flow_posterior"}))  # which learns no prior
+def test_every_page_learns_a_tilt_of_covariates(page, tmp_path):
+    """As near the maximum as short chains, guides and base draws let it."""
+    found, best = slope_learned(page, tmp_path)
+    assert 0.4 * best < found < 1.4 * best
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["short_run_mle", "variational_joint"])
+def test_learning_with_the_negatives_of_other_rows_runs_off(page, tmp_path, monkeypatch):
+    given = pplebm.Program.given
+    rolled = lambda a: jax.numpy.roll(a, 1, 0)
+    monkeypatch.setattr(pplebm.Program, "given", lambda self, x: jax.tree.map(rolled, given(self, x)))
+    with pytest.raises(PplebmWarning, match="went back to update"):
+        slope_learned(page, tmp_path)
 
 
 def test_predictions_at_other_covariates(ppl):
