@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from zoo import ENTRIES
 from zoo.cases import Case, case_of, tiled
-from zoo.reference import mapped, numpy
+from zoo.reference import numpy
 
-import pplebm
 from pplebm.kernels.hmc import hmc
 from pplebm.tree import tree_fill, tree_leaves
 
@@ -96,7 +95,7 @@ def test_chains_given_other_data_do_not(case):
 
 
 def test_torch_draws_correlations_from_another_law_than_its_density():
-    """Why Pyro's LKJ is left out above: in the last of d rows |w|² is Beta((d - 1) / 2, η), and torch draws another one.
+    """Why Pyro's LKJ is left out above: in the last of d rows |w|² is Beta((d - 1) / 2, η), not what torch draws.
 
     Once this fails, torch has been mended, and the README has a sentence too many.
     """
