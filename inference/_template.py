@@ -6,6 +6,7 @@ where positive and negative samples come from, and the update, in symbols
 from typing import Any, NamedTuple
 
 from pplebm.chains import short_run
+from pplebm.hyper import Count, NonNegative, Positive
 from pplebm.kernels.langevin import langevin
 from pplebm.objectives.contrast import contrast
 
@@ -14,11 +15,11 @@ DEVIATIONS = ("One sentence per departure from the paper; leave the tuple empty 
 
 
 class Hyper(NamedTuple):
-    updates: int = 1000  # a reason for every default
-    batch_size: int = 128  # the loop needs this field and `updates`; all others are the page's own
-    learning_rate: float = 1e-3  # of all parameters
-    n_steps: int = 40  # of both chains
-    step_size: float = 0.1  # of both chains
+    updates: Count = 1000  # a reason for every default
+    batch_size: Count = 128  # the loop needs this field and `updates`; all others are the page's own
+    learning_rate: NonNegative = 1e-3  # of all parameters
+    n_steps: Count = 40  # of both chains
+    step_size: Positive = 0.1  # of both chains
 
 
 class State(NamedTuple):

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from pplebm import persistent
 from pplebm.chains import short_run, start
+from pplebm.hyper import Count, NonNegative, Positive, Schedule, Share, Whole
 from pplebm.kernels.langevin import langevin
 from pplebm.objectives.contrast import contrast
 from pplebm.objectives.updates import begun, moved
@@ -28,23 +29,23 @@ _START = 0.1  # standard deviation of a fresh chain's start, the released code's
 
 
 class Hyper(NamedTuple):
-    updates: int = 1200  # about as long as the other pages take
-    batch_size: int = 128  # a hundred data fill two cores
-    learning_rate: float = 1e-3  # of the generator
-    learning_rate_tilt: float = 0.0  # the tilt is given; see DEVIATIONS
-    decay_share: float = 0.3  # of the updates, at the end, over which both rates fall to zero
-    schedule: str = "linear"  # of that fall; "exponential" ends at a hundredth, "constant" does not fall
-    warmup: int = 0  # updates at the beginning over which rates rise
-    accumulate: int = 1  # batches to a step of Adam: more where memory holds small batches only
-    n_steps_posterior: int = 25  # the paper's number
-    step_size_posterior: float = 0.1  # the paper's number
-    n_steps_fresh: int = 500  # of data that have no chain, after learning; the paper's number
-    temperature: float = 0.0  # 1: with noise, the original algorithm of Han et al. (AAAI 2017)
-    max_drift: float | None = 0.5  # of a posterior step; tames a steep decoder
-    n_steps_prior: int = 30  # in noise coordinates 30 forget most of the start (0.92^30 = 0.08)
-    step_size_prior: float = 0.4  # the joint scheme's number
-    tilt_penalty: float = 0.05  # per squared nat; keeps base and tilted prior within reach of each other
-    clip_norm: float = 100.0  # of the gradient of all parameters
+    updates: Count = 1200  # about as long as the other pages take
+    batch_size: Count = 128  # a hundred data fill two cores
+    learning_rate: NonNegative = 1e-3  # of the generator
+    learning_rate_tilt: NonNegative = 0.0  # the tilt is given; see DEVIATIONS
+    decay_share: Share = 0.3  # of the updates, at the end, over which both rates fall to zero
+    schedule: Schedule = "linear"  # of that fall; "exponential" ends at a hundredth, "constant" does not fall
+    warmup: Whole = 0  # updates at the beginning over which rates rise
+    accumulate: Count = 1  # batches to a step of Adam: more where memory holds small batches only
+    n_steps_posterior: Count = 25  # the paper's number
+    step_size_posterior: Positive = 0.1  # the paper's number
+    n_steps_fresh: Count = 500  # of data that have no chain, after learning; the paper's number
+    temperature: NonNegative = 0.0  # 1: with noise, the original algorithm of Han et al. (AAAI 2017)
+    max_drift: Positive | None = 0.5  # of a posterior step; tames a steep decoder
+    n_steps_prior: Count = 30  # in noise coordinates 30 forget most of the start (0.92^30 = 0.08)
+    step_size_prior: Positive = 0.4  # the joint scheme's number
+    tilt_penalty: NonNegative = 0.05  # per squared nat; keeps base and tilted prior within reach of each other
+    clip_norm: Positive = 100.0  # of the gradient of all parameters
 
 
 class State(NamedTuple):

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from pplebm.chains import short_run
 from pplebm.guides.coupling import coupling, latents_of, transport
+from pplebm.hyper import Count, NonNegative, Positive, Share
 from pplebm.kernels.langevin import langevin
 from pplebm.objectives.gradients import clip
 from pplebm.tree import n_rows, take_rows
@@ -27,17 +28,17 @@ DEVIATIONS = (
 
 
 class Hyper(NamedTuple):
-    updates: int = 2000  # with 1400 data in batches of 128, about 180 for each flow
-    batch_size: int = 128  # a hundred data fill two cores
-    learning_rate: float = 2e-2  # of the flows
-    decay_share: float = 0.5  # of the updates, at the end, over which the rate falls to zero
-    n_layers: int = 4  # of a flow
-    width: int = 16  # hidden units of a layer: a flow of one datum need not be large
-    n_particles: int = 4  # draws per datum and update
-    n_updates_fresh: int = 200  # of the flow of a datum that has none, after learning
-    n_steps_prior: int = 60  # of chains that sample the given prior; none are run in learning
-    step_size_prior: float = 0.4  # the joint scheme's number
-    clip_norm: float = 100.0  # of the gradient of a batch of flows, per particle
+    updates: Count = 2000  # with 1400 data in batches of 128, about 180 for each flow
+    batch_size: Count = 128  # a hundred data fill two cores
+    learning_rate: NonNegative = 2e-2  # of the flows
+    decay_share: Share = 0.5  # of the updates, at the end, over which the rate falls to zero
+    n_layers: Count = 4  # of a flow
+    width: Count = 16  # hidden units of a layer: a flow of one datum need not be large
+    n_particles: Count = 4  # draws per datum and update
+    n_updates_fresh: Count = 200  # of the flow of a datum that has none, after learning
+    n_steps_prior: Count = 60  # of chains that sample the given prior; none are run in learning
+    step_size_prior: Positive = 0.4  # the joint scheme's number
+    clip_norm: Positive = 100.0  # of the gradient of a batch of flows, per particle
 
 
 class State(NamedTuple):

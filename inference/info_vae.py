@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from pplebm.chains import short_run
 from pplebm.guides.shared import guide_of
+from pplebm.hyper import Count, NonNegative, Positive, Schedule, Share, Whole
 from pplebm.kernels.langevin import langevin
 from pplebm.objectives.info import info
 from pplebm.objectives.updates import begun, moved
@@ -26,20 +27,20 @@ DEVIATIONS = (
 
 
 class Hyper(NamedTuple):
-    updates: int = 3000  # a tenth of the cost of an update with posterior chains, so more of them
-    batch_size: int = 128  # a hundred data fill two cores
-    learning_rate: float = 1e-3  # of generator and guide
-    learning_rate_tilt: float = 1e-4  # at 3e-4 one seed of ten ran away: guide and tilt pull at each other
-    decay_share: float = 0.3  # of the updates, at the end, over which the rates fall to zero
-    schedule: str = "linear"  # of that fall; "exponential" ends at a hundredth, "constant" does not fall
-    warmup: int = 0  # updates at the beginning over which rates rise
-    accumulate: int = 1  # batches to a step of Adam: more where memory holds small batches only
+    updates: Count = 3000  # a tenth of the cost of an update with posterior chains, so more of them
+    batch_size: Count = 128  # a hundred data fill two cores
+    learning_rate: NonNegative = 1e-3  # of generator and guide
+    learning_rate_tilt: NonNegative = 1e-4  # at 3e-4 one seed of ten ran away: guide and tilt pull at each other
+    decay_share: Share = 0.3  # of the updates, at the end, over which the rates fall to zero
+    schedule: Schedule = "linear"  # of that fall; "exponential" ends at a hundredth, "constant" does not fall
+    warmup: Whole = 0  # updates at the beginning over which rates rise
+    accumulate: Count = 1  # batches to a step of Adam: more where memory holds small batches only
     family: str = "ladder"  # of the guide, see pplebm.guides.amortized
     alpha: float = 0.0  # 1: no KL term at all
-    weight: float = 100.0  # λ; in nats per datum, like the log likelihood
-    n_steps_prior: int = 30  # in noise coordinates 30 forget most of the start (0.92^30 = 0.08)
-    step_size_prior: float = 0.4  # the paper's number
-    clip_norm: float = 100.0  # of the gradient of all parameters
+    weight: NonNegative = 100.0  # λ; in nats per datum, like the log likelihood
+    n_steps_prior: Count = 30  # in noise coordinates 30 forget most of the start (0.92^30 = 0.08)
+    step_size_prior: Positive = 0.4  # the paper's number
+    clip_norm: Positive = 100.0  # of the gradient of all parameters
 
 
 class State(NamedTuple):

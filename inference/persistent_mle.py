@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from pplebm import persistent
 from pplebm.chains import short_run
+from pplebm.hyper import Count, NonNegative, Positive, Schedule, Share, Whole
 from pplebm.kernels.langevin import langevin
 from pplebm.objectives.contrast import contrast
 from pplebm.objectives.updates import begun, moved
@@ -24,24 +25,24 @@ DEVIATIONS = (
 
 
 class Hyper(NamedTuple):
-    updates: int = 1200  # about as long as the other pages take
-    batch_size: int = 128  # a hundred data fill two cores
-    learning_rate: float = 1e-3  # of the generator
-    learning_rate_tilt: float = 5e-4  # the pool has to follow the tilt
-    decay_share: float = 0.3  # of the updates, at the end, over which both rates fall to zero
-    schedule: str = "linear"  # of that fall; "exponential" ends at a hundredth, "constant" does not fall
-    warmup: int = 0  # updates at the beginning over which rates rise
-    accumulate: int = 1  # batches to a step of Adam: more where memory holds small batches only
-    n_steps_posterior: int = 15  # an epoch later the chain goes on, so fewer than a fresh one needs
-    step_size_posterior: float = 0.2  # in noise coordinates 0.1 hardly moves
-    n_steps_fresh: int = 100  # of chains of data that have none, after learning
-    max_drift: float | None = 0.5  # of a posterior step; tames a steep decoder
-    n_steps_prior: int = 20  # in noise coordinates 30 forget most of the start (0.92^30 = 0.08)
-    step_size_prior: float = 0.4  # the joint scheme's number
-    pool: int = 512  # chains of the prior
-    renewed: float = 0.05  # share of the pool drawn anew at an update
-    tilt_penalty: float = 0.05  # per squared nat; keeps base and tilted prior within reach of each other
-    clip_norm: float = 100.0  # of the gradient of all parameters
+    updates: Count = 1200  # about as long as the other pages take
+    batch_size: Count = 128  # a hundred data fill two cores
+    learning_rate: NonNegative = 1e-3  # of the generator
+    learning_rate_tilt: NonNegative = 5e-4  # the pool has to follow the tilt
+    decay_share: Share = 0.3  # of the updates, at the end, over which both rates fall to zero
+    schedule: Schedule = "linear"  # of that fall; "exponential" ends at a hundredth, "constant" does not fall
+    warmup: Whole = 0  # updates at the beginning over which rates rise
+    accumulate: Count = 1  # batches to a step of Adam: more where memory holds small batches only
+    n_steps_posterior: Count = 15  # an epoch later the chain goes on, so fewer than a fresh one needs
+    step_size_posterior: Positive = 0.2  # in noise coordinates 0.1 hardly moves
+    n_steps_fresh: Count = 100  # of chains of data that have none, after learning
+    max_drift: Positive | None = 0.5  # of a posterior step; tames a steep decoder
+    n_steps_prior: Count = 20  # in noise coordinates 30 forget most of the start (0.92^30 = 0.08)
+    step_size_prior: Positive = 0.4  # the joint scheme's number
+    pool: Count = 512  # chains of the prior
+    renewed: Share = 0.05  # share of the pool drawn anew at an update
+    tilt_penalty: NonNegative = 0.05  # per squared nat; keeps base and tilted prior within reach of each other
+    clip_norm: Positive = 100.0  # of the gradient of all parameters
 
 
 class State(NamedTuple):

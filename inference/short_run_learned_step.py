@@ -9,6 +9,7 @@ import math
 from typing import Any, NamedTuple
 
 from pplebm.chains import short_run, start
+from pplebm.hyper import Count, NonNegative, Positive, Schedule, Share, Whole
 from pplebm.kernels.langevin import langevin
 from pplebm.kernels.rows import zeros
 from pplebm.kernels.unrolled import unrolled
@@ -30,22 +31,22 @@ _STEP = "step_size."  # before the site's name, of the logarithms of step sizes 
 
 
 class Hyper(NamedTuple):
-    updates: int = 700  # about as long as the other pages take
-    batch_size: int = 128  # a hundred data fill two cores
-    learning_rate: float = 1e-3  # of the generator
-    learning_rate_tilt: float = 1e-3  # as the generator's
-    step_rate: float = 5.0  # of the log step sizes, in units of learning_rate
-    decay_share: float = 0.3  # of the updates, at the end, over which the rates fall to zero
-    schedule: str = "linear"  # of that fall; "exponential" ends at a hundredth, "constant" does not fall
-    warmup: int = 0  # updates at the beginning over which rates rise
-    accumulate: int = 1  # batches to a step of Adam: more where memory holds small batches only
-    n_steps_posterior: int = 25  # the paper's number
-    first_step_size: float = 0.1  # before learning; too large a one diverges before it can be learned
-    n_learned: int = 4  # data of a batch that the step sizes learn from: each costs as many rows as it has latents
-    n_steps_prior: int = 30  # in noise coordinates 30 forget most of the start (0.92^30 = 0.08)
-    step_size_prior: float = 0.4  # the joint scheme's number
-    tilt_penalty: float = 0.05  # per squared nat
-    clip_norm: float = 100.0  # of the gradient of all parameters
+    updates: Count = 700  # about as long as the other pages take
+    batch_size: Count = 128  # a hundred data fill two cores
+    learning_rate: NonNegative = 1e-3  # of the generator
+    learning_rate_tilt: NonNegative = 1e-3  # as the generator's
+    step_rate: NonNegative = 5.0  # of the log step sizes, in units of learning_rate
+    decay_share: Share = 0.3  # of the updates, at the end, over which the rates fall to zero
+    schedule: Schedule = "linear"  # of that fall; "exponential" ends at a hundredth, "constant" does not fall
+    warmup: Whole = 0  # updates at the beginning over which rates rise
+    accumulate: Count = 1  # batches to a step of Adam: more where memory holds small batches only
+    n_steps_posterior: Count = 25  # the paper's number
+    first_step_size: Positive = 0.1  # before learning; too large a one diverges before it can be learned
+    n_learned: Count = 4  # data of a batch that the step sizes learn from: each costs as many rows as it has latents
+    n_steps_prior: Count = 30  # in noise coordinates 30 forget most of the start (0.92^30 = 0.08)
+    step_size_prior: Positive = 0.4  # the joint scheme's number
+    tilt_penalty: NonNegative = 0.05  # per squared nat
+    clip_norm: Positive = 100.0  # of the gradient of all parameters
 
 
 class State(NamedTuple):

@@ -6,9 +6,10 @@ r"""Maximum likelihood by short-run Langevin chains in both phases.
 The short-run chain is part of the model that is learned: use the same steps and sizes afterwards.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pplebm.chains import short_run
+from pplebm.hyper import Count, NonNegative, Positive, Schedule, Share, Whole
 from pplebm.kernels.langevin import langevin
 from pplebm.objectives.contrast import contrast
 from pplebm.objectives.updates import begun, moved
@@ -25,23 +26,23 @@ DEVIATIONS = (
 
 
 class Hyper(NamedTuple):
-    updates: int = 700  # under two minutes on two cores for 8x8 digits
-    batch_size: int = 128  # a hundred chains fill two cores
-    learning_rate: float = 1e-3  # of the generator
-    learning_rate_tilt: float = 1e-3  # at the paper's 2e-5 the tilt stays flat on small data
-    decay_share: float = 0.3  # of the updates, at the end, over which both rates fall to zero
-    schedule: str = "linear"  # of that fall; "exponential" ends at a hundredth, "constant" does not fall
-    warmup: int = 0  # updates at the beginning over which rates rise
-    accumulate: int = 1  # batches to a step of Adam: more where memory holds small batches only
-    coordinates: str = "noise"  # "centred" is the paper's
-    init: str = "normal"  # of both chains; the same as "base" in noise coordinates
-    n_steps_posterior: int = 40  # the paper's number
-    step_size_posterior: float = 0.2  # the paper's 0.1 hardly moves in noise coordinates
-    n_steps_prior: int = 30  # the paper takes 60; in noise coordinates 30 forget most of the start (0.92^30 = 0.08)
-    step_size_prior: float = 0.4  # the paper's number
-    max_drift: float | None = 0.5  # of a posterior step: half the length of its noise; tames a steep decoder
-    tilt_penalty: float = 0.05  # per squared nat; keeps base and tilted prior within reach of each other
-    clip_norm: float = 100.0  # of the gradient of all parameters; ordinary norms are 10 to 50
+    updates: Count = 700  # under two minutes on two cores for 8x8 digits
+    batch_size: Count = 128  # a hundred chains fill two cores
+    learning_rate: NonNegative = 1e-3  # of the generator
+    learning_rate_tilt: NonNegative = 1e-3  # at the paper's 2e-5 the tilt stays flat on small data
+    decay_share: Share = 0.3  # of the updates, at the end, over which both rates fall to zero
+    schedule: Schedule = "linear"  # of that fall; "exponential" ends at a hundredth, "constant" does not fall
+    warmup: Whole = 0  # updates at the beginning over which rates rise
+    accumulate: Count = 1  # batches to a step of Adam: more where memory holds small batches only
+    coordinates: Literal["centred", "noise"] = "noise"  # "centred" is the paper's
+    init: Literal["normal", "base"] = "normal"  # of both chains; the same as "base" in noise coordinates
+    n_steps_posterior: Count = 40  # the paper's number
+    step_size_posterior: Positive = 0.2  # the paper's 0.1 hardly moves in noise coordinates
+    n_steps_prior: Count = 30  # the paper takes 60; in noise coordinates 30 forget most of the start (0.92^30 = 0.08)
+    step_size_prior: Positive = 0.4  # the paper's number
+    max_drift: Positive | None = 0.5  # of a posterior step: half the length of its noise; tames a steep decoder
+    tilt_penalty: NonNegative = 0.05  # per squared nat; keeps base and tilted prior within reach of each other
+    clip_norm: Positive = 100.0  # of the gradient of all parameters; ordinary norms are 10 to 50
 
 
 class State(NamedTuple):

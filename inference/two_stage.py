@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from pplebm.chains import short_run
 from pplebm.guides.shared import guide_of
+from pplebm.hyper import Count, NonNegative, Positive, Schedule, Share, Whole
 from pplebm.kernels.langevin import langevin
 from pplebm.kernels.rows import zeros
 from pplebm.objectives.contrast import contrast
@@ -29,20 +30,20 @@ DEVIATIONS = (
 
 
 class Hyper(NamedTuple):
-    updates: int = 2500  # two thirds for the twin, a third for the tilt
-    batch_size: int = 128  # a hundred data fill two cores
-    learning_rate: float = 1e-3  # of generator and guide
-    learning_rate_tilt: float = 1e-3  # the positive samples do not follow the tilt, so it may learn fast
-    first_stage: float = 0.7  # share of the updates before generator and guide are frozen
-    decay_share: float = 0.2  # of the updates, at the end, over which the rates fall to zero
-    schedule: str = "linear"  # of that fall; "exponential" ends at a hundredth, "constant" does not fall
-    warmup: int = 0  # updates at the beginning over which rates rise
-    accumulate: int = 1  # batches to a step of Adam: more where memory holds small batches only
+    updates: Count = 2500  # two thirds for the twin, a third for the tilt
+    batch_size: Count = 128  # a hundred data fill two cores
+    learning_rate: NonNegative = 1e-3  # of generator and guide
+    learning_rate_tilt: NonNegative = 1e-3  # the positive samples do not follow the tilt, so it may learn fast
+    first_stage: Share = 0.7  # share of the updates before generator and guide are frozen
+    decay_share: Share = 0.2  # of the updates, at the end, over which the rates fall to zero
+    schedule: Schedule = "linear"  # of that fall; "exponential" ends at a hundredth, "constant" does not fall
+    warmup: Whole = 0  # updates at the beginning over which rates rise
+    accumulate: Count = 1  # batches to a step of Adam: more where memory holds small batches only
     family: str = "ladder"  # of the guide, see pplebm.guides.amortized
-    n_steps_prior: int = 30  # in noise coordinates 30 forget most of the start (0.92^30 = 0.08)
-    step_size_prior: float = 0.4  # the joint scheme's number
-    tilt_penalty: float = 0.05  # per squared nat
-    clip_norm: float = 100.0  # of the gradient of all parameters
+    n_steps_prior: Count = 30  # in noise coordinates 30 forget most of the start (0.92^30 = 0.08)
+    step_size_prior: Positive = 0.4  # the joint scheme's number
+    tilt_penalty: NonNegative = 0.05  # per squared nat
+    clip_norm: Positive = 100.0  # of the gradient of all parameters
 
 
 class State(NamedTuple):

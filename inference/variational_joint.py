@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from pplebm.chains import short_run
 from pplebm.guides.shared import guide_of
+from pplebm.hyper import Count, NonNegative, Positive, Schedule, Share, Whole
 from pplebm.kernels.langevin import langevin
 from pplebm.kernels.rows import zeros
 from pplebm.objectives.elbo import elbo
@@ -28,22 +29,22 @@ DEVIATIONS = (
 
 
 class Hyper(NamedTuple):
-    updates: int = 3000  # a tenth of the cost of an update with posterior chains, so more of them
-    batch_size: int = 128  # a hundred data fill two cores
-    learning_rate: float = 1e-3  # of generator and guide
-    learning_rate_tilt: float = 3e-4  # the guide has to follow the tilt
-    decay_share: float = 0.3  # of the updates, at the end, over which the rates fall to zero
-    schedule: str = "linear"  # of that fall; "exponential" ends at a hundredth, "constant" does not fall
-    warmup: int = 0  # updates at the beginning over which rates rise
-    accumulate: int = 1  # batches to a step of Adam: more where memory holds small batches only
+    updates: Count = 3000  # a tenth of the cost of an update with posterior chains, so more of them
+    batch_size: Count = 128  # a hundred data fill two cores
+    learning_rate: NonNegative = 1e-3  # of generator and guide
+    learning_rate_tilt: NonNegative = 3e-4  # the guide has to follow the tilt
+    decay_share: Share = 0.3  # of the updates, at the end, over which the rates fall to zero
+    schedule: Schedule = "linear"  # of that fall; "exponential" ends at a hundredth, "constant" does not fall
+    warmup: Whole = 0  # updates at the beginning over which rates rise
+    accumulate: Count = 1  # batches to a step of Adam: more where memory holds small batches only
     family: str = "ladder"  # of the guide, see pplebm.guides.amortized
-    n_transforms: int = 0  # of flows in the place of the guide's normals
+    n_transforms: Whole = 0  # of flows in the place of the guide's normals
     tilt_to_guide: bool = False  # True is the ELBO, and the paper's
-    n_steps_prior: int = 30  # in noise coordinates 30 forget most of the start (0.92^30 = 0.08)
-    step_size_prior: float = 0.4  # the paper's number
-    ratio_weight: float = 0.0  # of a second loss for the tilt, by telling draws of the guide from base draws
-    tilt_penalty: float = 0.05  # per squared nat; keeps base and tilted prior within reach of each other
-    clip_norm: float = 100.0  # of the gradient of all parameters
+    n_steps_prior: Count = 30  # in noise coordinates 30 forget most of the start (0.92^30 = 0.08)
+    step_size_prior: Positive = 0.4  # the paper's number
+    ratio_weight: NonNegative = 0.0  # of a second loss for the tilt, by telling draws of the guide from base draws
+    tilt_penalty: NonNegative = 0.05  # per squared nat; keeps base and tilted prior within reach of each other
+    clip_norm: Positive = 100.0  # of the gradient of all parameters
 
 
 class State(NamedTuple):

@@ -5,6 +5,7 @@ the density in symbols, with the paper's equation number
 
 from typing import Any, NamedTuple
 
+from pplebm.hyper import Count, Positive
 from pplebm.nets import Net, mlp
 
 PAPER = "Authors. Title. Venue Year. arXiv number"
@@ -14,8 +15,8 @@ SCALING = "auto"  # images to [-1, 1], tables standardised column by column
 
 
 class Hyper(NamedTuple):
-    latent_dim: int = 4  # a reason for every default
-    sigma: float = 0.3  # of x given z
+    latent_dim: Count = 4  # a reason for every default
+    sigma: Positive = 0.3  # of x given z
 
 
 def nets(hyper: Hyper, shape: tuple[int, ...]) -> dict[str, Net]:

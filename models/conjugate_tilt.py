@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pplebm.hyper import Count, Positive, Whole
 from pplebm.nets import Net
 
 PAPER = "Conjugate special case of Cui, Wu, Han. CVPR 2023. arXiv:2306.06323"
@@ -23,10 +24,10 @@ SCALING = "auto"  # images to [-1, 1], tables standardised column by column
 
 
 class Hyper(NamedTuple):
-    d1: int = 3  # latents next to the data
-    d2: int = 2  # top latents
-    sigma: float = 0.5  # of x given z1: neither prior nor likelihood dominates
-    init_seed: int = 0  # of the initial parameters
+    d1: Count = 3  # latents next to the data
+    d2: Count = 2  # top latents
+    sigma: Positive = 0.5  # of x given z1: neither prior nor likelihood dominates
+    init_seed: Whole = 0  # of the initial parameters
 
 
 class Gaussian(NamedTuple):

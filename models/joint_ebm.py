@@ -7,8 +7,9 @@ z₁ is the layer next to the data. Z depends on the tilts and on every μᵢ, �
 """
 
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+from pplebm.hyper import Count, Positive, Whole
 from pplebm.nets import Net, decoder, mlp
 
 PAPER = (
@@ -26,15 +27,15 @@ SCALING = "auto"  # images to [-1, 1], tables standardised column by column
 
 
 class Hyper(NamedTuple):
-    latent_dims: tuple[int, ...] = (16, 8)  # of z1, z2, ...: any number of layers; wide enough for 8x8 digits
-    sigma: float = 0.3  # of x given z1, the paper's value for data in [-1, 1]
-    decoder: str = "dense"  # "conv": transposed convolutions, for images
-    channels: int = 64  # of the last hidden layer of a convolutional decoder; those before it have more
-    width: int = 128  # hidden units of the perceptrons
-    depth: int = 2  # hidden layers of every net
-    tilt_width: int = 64  # the paper's tilts too are smaller than its generator
-    scale_floor: float = 0.2  # least standard deviation of a conditional; see DEVIATIONS
-    tilt_bound: float = 8.0  # nats; e^8 is more than a tilt on digits needs
+    latent_dims: tuple[Count, ...] = (16, 8)  # of z1, z2, ...: any number of layers; wide enough for 8x8 digits
+    sigma: Positive = 0.3  # of x given z1, the paper's value for data in [-1, 1]
+    decoder: Literal["dense", "conv"] = "dense"  # "conv": transposed convolutions, for images
+    channels: Count = 64  # of the last hidden layer of a convolutional decoder; those before it have more
+    width: Count = 128  # hidden units of the perceptrons
+    depth: Whole = 2  # hidden layers of every net
+    tilt_width: Count = 64  # the paper's tilts too are smaller than its generator
+    scale_floor: Positive = 0.2  # least standard deviation of a conditional; see DEVIATIONS
+    tilt_bound: Positive = 8.0  # nats; e^8 is more than a tilt on digits needs
     tilted: bool = True  # False: the untilted twin, the same generator with f = 0
 
 

@@ -3,8 +3,9 @@ r"""Latent-space energy-based prior: one latent vector, one tilt.
 p(z) = 1/Z · exp[ f(z) ] · N(z; 0, I),        x | z ~ N( g(z), σ² I )
 """
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+from pplebm.hyper import Count, Positive, Whole
 from pplebm.nets import Net, decoder, mlp
 
 PAPER = "Pang, Han, Nijkamp, Zhu, Wu. Learning Latent Space Energy-Based Prior Model. NeurIPS 2020. arXiv:2006.08205"
@@ -19,14 +20,14 @@ SCALING = "auto"  # images to [-1, 1], tables standardised column by column
 
 
 class Hyper(NamedTuple):
-    latent_dim: int = 16  # the paper takes 100 for 32x32 colour; 16 is wide enough for 8x8 digits
-    sigma: float = 0.3  # of x given z, the paper's value for data in [-1, 1]
-    decoder: str = "dense"  # "conv": transposed convolutions, for images, as in the paper
-    channels: int = 64  # of the last hidden layer of a convolutional decoder; those before it have more
-    width: int = 128  # hidden units of a dense decoder
-    depth: int = 2  # hidden layers of every net, as the paper's tilt has
-    tilt_width: int = 64  # hidden units of the tilt
-    tilt_bound: float = 8.0  # nats; e^8 is more than a tilt on digits needs
+    latent_dim: Count = 16  # the paper takes 100 for 32x32 colour; 16 is wide enough for 8x8 digits
+    sigma: Positive = 0.3  # of x given z, the paper's value for data in [-1, 1]
+    decoder: Literal["dense", "conv"] = "dense"  # "conv": transposed convolutions, for images, as in the paper
+    channels: Count = 64  # of the last hidden layer of a convolutional decoder; those before it have more
+    width: Count = 128  # hidden units of a dense decoder
+    depth: Whole = 2  # hidden layers of every net, as the paper's tilt has
+    tilt_width: Count = 64  # hidden units of the tilt
+    tilt_bound: Positive = 8.0  # nats; e^8 is more than a tilt on digits needs
     tilted: bool = True  # False: the untilted twin, the same generator with f = 0
 
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import logsumexp
 
+from pplebm.hyper import Count, Positive
 from pplebm.nets import Net, mlp
 
 PAPER = "Laird, Ware. Random-Effects Models for Longitudinal Data. Biometrics 38(4), 1982; f = 0 is their model"
@@ -24,10 +25,10 @@ SCALING = "none"  # a regression reads best in the units of its data
 
 
 class Hyper(NamedTuple):
-    scale: float = 1.0  # s to start from; of the order of the response's standard deviation
-    sigma: float = 1.0  # σ to start from
-    tilt_width: int = 16  # hidden units of f, in one layer: enough for two or three modes of one number
-    tilt_bound: float = 8.0  # nats; hundreds of groups show hardly more than 3
+    scale: Positive = 1.0  # s to start from; of the order of the response's standard deviation
+    sigma: Positive = 1.0  # σ to start from
+    tilt_width: Count = 16  # hidden units of f, in one layer: enough for two or three modes of one number
+    tilt_bound: Positive = 8.0  # nats; hundreds of groups show hardly more than 3
     tilted: bool = True  # False: the Gaussian mixed model
 
 
