@@ -22,8 +22,7 @@ PAPER = (
 )
 DEVIATIONS = (
     "Flows of all training data are fitted side by side, those of a batch at each update.",
-    "Affine coupling layers; the generator may have several layers and a tilt, and its latents move in noise "
-    "coordinates.",
+    "Affine coupling layers; the generator may have several layers and a tilt; latents move in noise coordinates.",
 )
 
 

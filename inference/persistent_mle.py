@@ -1,9 +1,7 @@
 r"""Maximum likelihood by chains that live on: one per datum for the posterior, a pool for the tilted prior.
 
-    zᵢ⁺: K⁺ Langevin steps from where the chain of datum i stood,    z⁻: K⁻ steps from where the pool stood
-    Δθ ∝ E[ ∇θ log p̃(x, z⁺) ] - E[ ∇θ log p̃(z⁻) ]
-
-Long chains at the price of short ones, as long as the parameters change slowly.
+zᵢ⁺: K⁺ Langevin steps from where the chain of datum i stood,    z⁻: K⁻ steps from where the pool stood
+Δθ ∝ E[ ∇θ log p̃(x, z⁺) ] - E[ ∇θ log p̃(z⁻) ]
 """
 
 from typing import Any, NamedTuple

@@ -83,9 +83,8 @@ def _sizes(ppl: Any, program: Any, params: Any) -> dict[str, Any]:
 def posterior(ppl: Any, key: Any, program: Any, params: Any, x: Any, hyper: Hyper) -> tuple[Any, Any]:
     """Positive phase: latents given x, one for each row, in centred coordinates."""
     moving, (k_start, k_run) = program.with_coordinates("noise"), ppl.split(key)
-    z = start(moving, k_start, params, n_rows(x), "normal")
-    found, density = _sizes(ppl, program, params), moving.log_density(params, x)
-    end = ppl.stop_gradient(unrolled(ppl, k_run, density, z, hyper.n_steps_posterior, found))
+    z, found = start(moving, k_start, params, n_rows(x), "normal"), _sizes(ppl, program, params)
+    end = ppl.stop_gradient(unrolled(ppl, k_run, moving.log_density(params, x), z, hyper.n_steps_posterior, found))
     return ppl.stop_gradient(moving.move(params, end, "centred", x)), 0.0 * zeros(end).sum()
 
 
