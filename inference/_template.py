@@ -12,6 +12,7 @@ from pplebm.objectives.contrast import contrast
 
 PAPER = "Authors. Title. Venue Year. arXiv number"
 DEVIATIONS = ("One sentence per departure from the paper; leave the tuple empty if there is none.",)
+N_STEPS = {"posterior": "n_steps", "prior": "n_steps"}  # lengths of chains; by default n_steps_posterior, ...
 
 
 class Hyper(NamedTuple):

@@ -26,6 +26,7 @@ DEVIATIONS = (
     "would learn just that. The conditionals of a hierarchy have their negative phase from a prior chain.",
 )
 _START = 0.1  # standard deviation of a fresh chain's start, the released code's
+N_STEPS = {"posterior": "n_steps_fresh"}  # of chains after learning
 
 
 class Hyper(NamedTuple):

@@ -20,6 +20,7 @@ DEVIATIONS = (
     "Chains move in noise coordinates; long drifts are shortened; gradients are clipped; the tilt is penalised.",
     "5 % of the pool is drawn anew from the base at every update, after Du, Mordatch (NeurIPS 2019).",
 )
+N_STEPS = {"posterior": "n_steps_fresh", "prior": "n_steps_fresh"}  # of chains after learning
 
 
 class Hyper(NamedTuple):

@@ -14,6 +14,7 @@ from pplebm.program import Program
 from pplebm.tree import n_rows
 
 INITS = ("normal", "base")
+COORDINATES = "noise"  # of short runs, unless an algorithm says otherwise
 TRIES = 20  # starts drawn for a chain before giving up
 
 
@@ -166,7 +167,7 @@ def short_run(
     x: Data | None = None,
     n: Data | int | None = None,
     init: str | Latents = "normal",
-    coordinates: str = "noise",
+    coordinates: str = COORDINATES,
 ) -> tuple[Latents, Trouble]:
     """Fresh Langevin chains of fixed length: towards p(z|x) when data are given, else towards the tilted prior.
 

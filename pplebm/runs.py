@@ -122,7 +122,7 @@ class Run:
         key = self.program.ppl.key(seed)
         if base or not self.program.tilts:
             return self.program.draw_base(key, rows, self.params)
-        return self._phases_of("n_steps_prior", n_steps).prior(key, self.params, rows)
+        return self._phases_of("prior", n_steps).prior(key, self.params, rows)
 
     def _rows(self, n: int, given: Any) -> Any:
         if not self.program.prior_reads:
@@ -136,7 +136,7 @@ class Run:
 
     def posterior_latents(self, x: Any, seed: int = 0, n_steps: int | None = None) -> Latents:
         """One latent per datum of the posterior, centred coordinates; x in model units."""
-        ppl, phases = self.program.ppl, self._phases_of("n_steps_posterior", n_steps)
+        ppl, phases = self.program.ppl, self._phases_of("posterior", n_steps)
         return phases.posterior(ppl.key(seed), self.params, tree_map(lambda a: ppl.asarray(a, keep=True), x))
 
     # --- what most people want
@@ -250,9 +250,10 @@ class Run:
         values = {name: self.site_to_user(name, a) for name, a in found.items()}
         return values if len(values) > 1 else next(iter(values.values()))
 
-    def _phases_of(self, field: str, n_steps: int | None) -> Phases:
+    def _phases_of(self, phase: str, n_steps: int | None) -> Phases:
         hyper = self.hyper
         if n_steps is not None:
+            field = getattr(self.page, "N_STEPS", {}).get(phase, f"n_steps_{phase}")
             hyper = override(hyper, {field: n_steps}, f"algorithm '{self.manifest['inference']['name']}'")
         if hyper not in self._phases:
             self._phases[hyper] = Phases(self.program, self.page, hyper)

@@ -185,6 +185,38 @@ FILES = {  # text of a file -> finding, words
 }
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["latent_ebm", "joint_ebm"])
+@pytest.mark.parametrize("page", sorted(pplebm.inference_available()))
+def test_every_algorithm_page_goes_with_a_model_page(model, page):
+    """Whatever it keeps beside the model's parameters: a guide, step sizes, chains or flows by datum."""
+    hyper = {"model.width": 8, "model.tilt_width": 8} | {name: v for name, v in FEW.items() if name in fields_of(page)}
+    report = check(model, np.random.default_rng(0).normal(size=(200, 4)), page, hyper)
+    assert report.ok and report.findings[-1].name == "update", str(report)
+
+
+def fields_of(page):
+    return pplebm.gallery.load(page).Hyper._fields
+
+
+def sharp(x):
+    """z1 close to z2: in noise coordinates the prior is nearly N(0, I) all the same."""
+    weight = pyro.param("weight", lambda: torch.eye(2, 3))
+    with pyro.plate("data", len(x)):
+        z2 = pyro.sample("z2", dist.Normal(0.0, 1.0).expand([2]).to_event(1))
+        z1 = pyro.sample("z1", dist.Normal(z2, 0.02).to_event(1))
+        tilt("f", 0.1 * z1.sum(-1))
+        pyro.sample("x", dist.Normal(z1 @ weight, 0.5).to_event(1), obs=x)
+
+
+@pytest.mark.parametrize("page", ["short_run_mle", "noise_contrastive", "dual_mcmc", "persistent_mle"])
+def test_the_stability_limit_is_that_of_the_chains_own_coordinates(page):
+    """A linear tilt adds no curvature: the limit is 2, and steps of 0.4 are at 20 % of it."""
+    report = check(sharp, X, page, {name: v for name, v in FEW.items() if name in fields_of(page)})
+    told = next(f for f in report.findings if f.name == "prior chain")
+    assert told.ok and "at 20 % of the stability limit 2/sqrt(lambda) = 2;" in told.sentence + ";", told.sentence
+
+
 @pytest.mark.parametrize("text", FILES)
 def test_a_broken_file_is_told(tmp_path, text):
     (tmp_path / "mine.py").write_text(text)

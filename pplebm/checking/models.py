@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable
 from types import ModuleType
@@ -19,7 +20,7 @@ from pplebm.errors import PplebmError, PplebmWarning
 from pplebm.jobs import program_on
 from pplebm.ppl import Latents, Params
 from pplebm.program import Program
-from pplebm.tree import take_rows, tree_map
+from pplebm.tree import n_rows, take_rows, tree_map
 
 BATCH = 64  # chains at once
 WIDE = 5.0  # standard deviations at which a tilt is tried besides base draws
@@ -231,9 +232,15 @@ class _Model:
 
     # --- the algorithm on it
 
+    @functools.cached_property
+    def begun(self) -> train.Progress:
+        """The algorithm before its first update, which may have parameters of its own."""
+        n_data = n_rows(self.data.train)
+        return train.begin(self.page, self.program, self.x, self.hyper, self.seed, n_data)
+
     def posterior_chain(self) -> Verdict:
-        key = self._keys(5)[4]
-        z, trouble = self.page.posterior(self.program.ppl, key, self.program, self.params, self.x, self.hyper)
+        key, params = self._keys(5)[4], self.begun.state.params
+        z, trouble = self.page.posterior(self.program.ppl, key, self.program, params, self.x, self.hyper)
         return self._chain(z, trouble, "posterior", lambda p, z: p.log_joint(self.params, z, self.x))
 
     def half_precision(self) -> Verdict:
@@ -247,9 +254,8 @@ class _Model:
         if not self.program.tilts:
             return None, "not needed without a tilt: the base is drawn directly"
         key = self._keys(6)[5]
-        z, trouble = self.page.prior(
-            self.program.ppl, key, self.program, self.params, self.program.given(self.x), self.hyper
-        )
+        given, params = self.program.given(self.x), self.begun.state.params
+        z, trouble = self.page.prior(self.program.ppl, key, self.program, params, given, self.hyper)
         return self._chain(z, trouble, "prior", lambda p, z: p.log_prior(self.params, z, self.x))
 
     def _chain(self, z: Latents, trouble: Any, phase: str, log_density: Callable[[Program, Latents], Any]) -> Verdict:
@@ -264,7 +270,7 @@ class _Model:
         size = getattr(self.hyper, field, None)
         if not isinstance(size, float):
             return fine, sentence
-        moving = self.program.with_coordinates(getattr(self.hyper, "coordinates", "centred"))
+        moving = self.program.with_coordinates(getattr(self.hyper, "coordinates", chains.COORDINATES))
         begin = chains.start(moving, self._keys(1)[0], self.params, self.x)
         end = self.program.move(self.params, z, moving.coordinates, self.x)
         both = [largest_curvature(ppl, self._keys(2)[1], lambda u: log_density(moving, u), at) for at in (begin, end)]
@@ -283,9 +289,8 @@ class _Model:
         return fine and (size <= limit or held), sentence
 
     def update(self) -> Verdict:
-        begin = train.begin(self.page, self.program, self.x, self.hyper, self.seed)
         progress, event = next(
-            train.updates(self.page, self.program, self.data.train, self.hyper, self.seed, begin)
+            train.updates(self.page, self.program, self.data.train, self.hyper, self.seed, self.begun)
         )  # fmt: skip
         if event.rolled_back_to is not None:
             bad = ", ".join(n for n, v in event.metrics.items() if not np.isfinite(v)) or "a parameter"
