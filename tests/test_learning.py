@@ -80,8 +80,10 @@ def test_saturation_is_the_share_of_tilt_values_at_their_bound():
     f = program.log_tilt(program.params, z)
     aux = contrast(program, program.params, torch.zeros(64, 4), z, z)[1]
     assert 0 < aux.tilt_saturation.item() == pytest.approx((f.abs() > 0.0095).float().mean().item())
+    with pytest.raises(PplebmError, match="'tilt_bound' of page 'latent_ebm' must be greater than 0"):
+        pplebm.bind("latent_ebm", shape=(4,), tilt_bound=-1.0)
     with pytest.raises(PplebmError, match="positive number of nats"):
-        pplebm.Program(pplebm.bind("latent_ebm", shape=(4,), tilt_bound=-1.0))
+        pplebm.tilt("f", z["z"].sum(-1), bound=-1.0)
 
 
 def test_penalty_adds_its_own_gradient():
