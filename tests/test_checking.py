@@ -236,7 +236,7 @@ ALGORITHMS = {  # a change to short_run_mle -> finding, words
         "conjugate tilt", "could not be repeated",
     ),
     ("    return short_run(", "    return {}, short_run("): ("conjugate tilt", ""),
-    ("batch_size: int = 128", "batch_sizes: int = 128"): ("hyperparameters", "batch_size"),
+    ("batch_size: Count = 128", "batch_sizes: Count = 128"): ("hyperparameters", "batch_size"),
 }  # fmt: skip
 
 

@@ -83,7 +83,7 @@ def test_saturation_is_the_share_of_tilt_values_at_their_bound():
     with pytest.raises(PplebmError, match="'tilt_bound' of page 'latent_ebm' must be greater than 0"):
         pplebm.bind("latent_ebm", shape=(4,), tilt_bound=-1.0)
     with pytest.raises(PplebmError, match="positive number of nats"):
-        pplebm.tilt("f", z["z"].sum(-1), bound=-1.0)
+        pplebm.tilt("f", f, bound=-1.0)
 
 
 def test_penalty_adds_its_own_gradient():
