@@ -65,8 +65,8 @@ def test_rates_rise_during_warm_up_stay_and_fall_as_the_schedule_says(ppl, sched
 
 
 @pytest.mark.parametrize(("change", "words"), [
-    ({"schedule": "cosine"}, "schedule 'cosine' is not known"), ({"accumulate": 0}, "accumulate"),
-    ({"warmup": -1}, "warmup"),
+    ({"schedule": "cosine"}, "'schedule' of algorithm 'short_run_mle' must be one of linear, exponential, constant"),
+    ({"accumulate": 0}, "accumulate"), ({"warmup": -1}, "warmup"),
 ])  # fmt: skip
 def test_courses_that_are_none_are_refused(tmp_path, x, change, words):
     with pytest.raises(PplebmError, match=words):
