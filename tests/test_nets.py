@@ -184,7 +184,10 @@ def _linear(layer):
         (lambda: nets.conv_decoder(3, (7,)), r"images of shape \(H, W\)"),
         (lambda: encoders.conv_encoder((3, 2, 8), 3), "sides of 4 or more"),
         (lambda: nets.mlp(3, 2, activation="relu"), "activation 'relu' is not known"),
-        (lambda: pplebm.bind("joint_ebm", "pyro", shape=(8, 8), decoder="cnn"), "'decoder' .* must be one of dense, conv"),
+        (
+            lambda: pplebm.bind("joint_ebm", "pyro", shape=(8, 8), decoder="cnn"),
+            "'decoder' .* must be one of dense, conv",
+        ),
         (lambda: pplebm.bind("joint_ebm", "pyro", shape=(8,), decoder="conv"), "use `mlp`"),
     ],
 )
