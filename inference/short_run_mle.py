@@ -6,13 +6,14 @@ r"""Maximum likelihood by short-run Langevin chains in both phases.
 The short-run chain is part of the model that is learned: use the same steps and sizes afterwards.
 """
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-from pplebm.chains import short_run
+from pplebm.chains import Init, short_run
 from pplebm.hyper import Count, NonNegative, Positive, Schedule, Share, Whole
 from pplebm.kernels.langevin import langevin
 from pplebm.objectives.contrast import contrast
 from pplebm.objectives.updates import begun, moved
+from pplebm.program import Coordinates
 
 PAPER = (
     "Cui, Wu, Han. Learning Joint Latent Space EBM Prior Model for Multi-layer Generator. CVPR 2023. arXiv:2306.06323"
@@ -34,8 +35,8 @@ class Hyper(NamedTuple):
     schedule: Schedule = "linear"  # of that fall; "exponential" ends at a hundredth, "constant" does not fall
     warmup: Whole = 0  # updates at the beginning over which rates rise
     accumulate: Count = 1  # batches to a step of Adam: more where memory holds small batches only
-    coordinates: Literal["centred", "noise"] = "noise"  # "centred" is the paper's
-    init: Literal["normal", "base"] = "normal"  # of both chains; the same as "base" in noise coordinates
+    coordinates: Coordinates = "noise"  # "centred" is the paper's
+    init: Init = "normal"  # of both chains; the same as "base" in noise coordinates
     n_steps_posterior: Count = 40  # the paper's number
     step_size_posterior: Positive = 0.2  # the paper's 0.1 hardly moves in noise coordinates
     n_steps_prior: Count = 30  # the paper takes 60; in noise coordinates 30 forget most of the start (0.92^30 = 0.08)

@@ -7,10 +7,10 @@ z₁ is the layer next to the data. Z depends on the tilts and on every μᵢ, �
 """
 
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from pplebm.hyper import Count, Positive, Whole
-from pplebm.nets import Net, decoder, mlp
+from pplebm.nets import Decoder, Net, decoder, mlp
 
 PAPER = (
     "Cui, Wu, Han. Learning Joint Latent Space EBM Prior Model for Multi-layer Generator. CVPR 2023. arXiv:2306.06323"
@@ -29,7 +29,7 @@ SCALING = "auto"  # images to [-1, 1], tables standardised column by column
 class Hyper(NamedTuple):
     latent_dims: tuple[Count, ...] = (16, 8)  # of z1, z2, ...: any number of layers; wide enough for 8x8 digits
     sigma: Positive = 0.3  # of x given z1, the paper's value for data in [-1, 1]
-    decoder: Literal["dense", "conv"] = "dense"  # "conv": transposed convolutions, for images
+    decoder: Decoder = "dense"  # "conv": transposed convolutions, for images
     channels: Count = 64  # of the last hidden layer of a convolutional decoder; those before it have more
     width: Count = 128  # hidden units of the perceptrons
     depth: Whole = 2  # hidden layers of every net

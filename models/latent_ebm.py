@@ -3,10 +3,10 @@ r"""Latent-space energy-based prior: one latent vector, one tilt.
 p(z) = 1/Z · exp[ f(z) ] · N(z; 0, I),        x | z ~ N( g(z), σ² I )
 """
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from pplebm.hyper import Count, Positive, Whole
-from pplebm.nets import Net, decoder, mlp
+from pplebm.nets import Decoder, Net, decoder, mlp
 
 PAPER = "Pang, Han, Nijkamp, Zhu, Wu. Learning Latent Space Energy-Based Prior Model. NeurIPS 2020. arXiv:2006.08205"
 DEVIATIONS = (
@@ -22,7 +22,7 @@ SCALING = "auto"  # images to [-1, 1], tables standardised column by column
 class Hyper(NamedTuple):
     latent_dim: Count = 16  # the paper takes 100 for 32x32 colour; 16 is wide enough for 8x8 digits
     sigma: Positive = 0.3  # of x given z, the paper's value for data in [-1, 1]
-    decoder: Literal["dense", "conv"] = "dense"  # "conv": transposed convolutions, for images, as in the paper
+    decoder: Decoder = "dense"  # "conv": transposed convolutions, for images, as in the paper
     channels: Count = 64  # of the last hidden layer of a convolutional decoder; those before it have more
     width: Count = 128  # hidden units of a dense decoder
     depth: Whole = 2  # hidden layers of every net, as the paper's tilt has

@@ -64,26 +64,28 @@ def grouped(frame: Any, response: str, covariates: Sequence[str], group: str) ->
     return {"y": table[..., 0], "x": table[..., 1:], "observed": observed}
 
 
-def density(params: dict[str, Any], hyper: Hyper, n: int = 2001) -> tuple[np.ndarray, np.ndarray]:
-    """A grid of u over ±8 s, and the density of the random intercepts there; float64 NumPy."""
-    p = {k: np.asarray(v, dtype=float) for k, v in params.items()}
-    e = np.linspace(-8.0, 8.0, n)
+def density(params: dict[str, Any], hyper: Hyper, n: int = 2001, xp: Any = np) -> tuple[Any, Any]:
+    """A grid of u over ±8 s, and the density of the random intercepts there."""
+    p = {k: xp.asarray(v, dtype=float) for k, v in params.items()}
+    e = xp.linspace(-8.0, 8.0, n)
     log_p = -0.5 * e**2
     if hyper.tilted:
-        hidden = np.tanh(e[:, None] @ p["tilt.weight_0"].T + p["tilt.bias_0"])
+        hidden = xp.tanh(e[:, None] @ p["tilt.weight_0"].T + p["tilt.bias_0"])
         f = (hidden @ p["tilt.weight_1"].T + p["tilt.bias_1"])[:, 0]
-        log_p += hyper.tilt_bound * np.tanh(f / hyper.tilt_bound)
-    u = np.exp(p["log_scale"]) * e
-    weights = np.exp(log_p - log_p.max())
+        log_p = log_p + hyper.tilt_bound * xp.tanh(f / hyper.tilt_bound)
+    u = xp.exp(p["log_scale"]) * e
+    weights = xp.exp(log_p)  # at most e to the bound
     return u, weights / (weights.sum() * (u[1] - u[0]))
 
 
-def log_evidence(params: dict[str, Any], hyper: Hyper, data: dict[str, Any]) -> np.ndarray:
-    """log p(y | x) of every group, (groups,), by quadrature over u."""
-    u, p = density(params, hyper)
-    y, x, there = (np.asarray(data[k]) for k in ("y", "x", "observed"))
-    beta, log_sigma = (np.asarray(params[k], dtype=float) for k in ("beta", "log_sigma"))
-    n, rest = there.sum(1)[:, None], np.where(there, y - x @ beta, 0.0)
+def log_evidence(
+    params: dict[str, Any], hyper: Hyper, data: dict[str, Any], xp: Any = np, logsumexp: Any = logsumexp
+) -> Any:
+    """log p(y | x) of every group, (groups,), by quadrature over u; with `jax.numpy` and its logsumexp too."""
+    u, p = density(params, hyper, xp=xp)
+    y, x, there = (xp.asarray(data[k]) for k in ("y", "x", "observed"))
+    beta, log_sigma = (xp.asarray(params[k], dtype=float) for k in ("beta", "log_sigma"))
+    n, rest = there.sum(1)[:, None], xp.where(there, y - x @ beta, 0.0)
     squares = (rest**2).sum(1)[:, None] - 2 * rest.sum(1)[:, None] * u + n * u**2
-    terms = -0.5 * squares * np.exp(-2 * log_sigma) - n * (log_sigma + 0.5 * np.log(2 * np.pi))
-    return logsumexp(terms + np.log(p * (u[1] - u[0])), axis=1)
+    terms = -0.5 * squares * xp.exp(-2 * log_sigma) - n * (log_sigma + 0.5 * np.log(2 * np.pi))
+    return logsumexp(terms + xp.log(p * (u[1] - u[0])), axis=1)

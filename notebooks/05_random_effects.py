@@ -184,7 +184,7 @@ table.round(3)
 # First a check. For the Gaussian model we can maximise the exact likelihood directly. Did the chains get there?
 
 # %%
-start = params["Gaussian"]
+start = {name: a.astype(float) for name, a in params["Gaussian"].items()}
 n_beta = len(start["beta"])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from pplebm.errors import PplebmError
 from pplebm.kernels.ascent import ascent
@@ -13,8 +13,8 @@ from pplebm.ppl import Array, Data, Latents, Params
 from pplebm.program import Program
 from pplebm.tree import n_rows
 
-INITS = ("normal", "base")
-COORDINATES = "noise"  # of short runs, unless an algorithm says otherwise
+Init = Literal["normal", "base"]
+SHORT_RUN_COORDINATES = "noise"  # unless an algorithm says otherwise
 TRIES = 20  # starts drawn for a chain before giving up
 
 
@@ -39,8 +39,10 @@ def start(
     """
     n = rows if isinstance(rows, int) else n_rows(rows)
     if isinstance(init, str):
-        if init not in INITS:
-            raise PplebmError(f"init '{init}' is not known; choose one of {', '.join(INITS)}, or give latents.")
+        if init not in get_args(Init):
+            raise PplebmError(
+                f"init '{init}' is not known; choose one of {', '.join(get_args(Init))}, or give latents."
+            )
         if init == "base" and not all(program.has_noise.values()):
             return program.draw_start(key, rows, params, given)
         z = program.ppl.normal_like(key, program.zeros(n))
@@ -167,7 +169,7 @@ def short_run(
     x: Data | None = None,
     n: Data | int | None = None,
     init: str | Latents = "normal",
-    coordinates: str = COORDINATES,
+    coordinates: str = SHORT_RUN_COORDINATES,
 ) -> tuple[Latents, Trouble]:
     """Fresh Langevin chains of fixed length: towards p(z|x) when data are given, else towards the tilted prior.
 

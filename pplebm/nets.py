@@ -7,7 +7,7 @@ Images run through a network channels last, (..., H, W, C). Data are (H, W) or (
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -184,7 +184,7 @@ def conv_decoder(
     return _checked(Net(inputs, tuple(layers)))
 
 
-DECODERS = ("dense", "conv")
+Decoder = Literal["dense", "conv"]
 
 
 def decoder(
@@ -195,8 +195,8 @@ def decoder(
     Raises:
         PplebmError: for another kind, or for "conv" and an event that is no image.
     """
-    if kind not in DECODERS:
-        raise PplebmError(f"decoder '{kind}' is not known; choose one of {', '.join(DECODERS)}.")
+    if kind not in get_args(Decoder):
+        raise PplebmError(f"decoder '{kind}' is not known; choose one of {', '.join(get_args(Decoder))}.")
     if kind == "conv":
         return conv_decoder(inputs, shape, channels, activation, last)
     return mlp(inputs, shape, width, depth, activation, last)

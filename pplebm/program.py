@@ -6,7 +6,7 @@ import importlib
 import math
 from collections.abc import Callable, Hashable, Mapping
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from pplebm.errors import PplebmError
 from pplebm.ppl import Array, Data, How, Latents, Params, Reads, Site, Traced
 from pplebm.tree import n_rows, take_rows, tree_leaves, tree_map
 
-COORDINATES = ("centred", "noise")
+Coordinates = Literal["centred", "noise"]
 BACKENDS = ("pyro", "numpyro")
 PRECISIONS = ("full", "bf16")
 CHECKED = 4096  # rows whose observed values are checked at once
@@ -651,8 +651,10 @@ def _has_nan(a: Any) -> bool:
 
 
 def _checked(coordinates: str) -> str:
-    if coordinates not in COORDINATES:
-        raise PplebmError(f"coordinates '{coordinates}' are not known; choose one of {', '.join(COORDINATES)}.")
+    if coordinates not in get_args(Coordinates):
+        raise PplebmError(
+            f"coordinates '{coordinates}' are not known; choose one of {', '.join(get_args(Coordinates))}."
+        )
     return coordinates
 
 

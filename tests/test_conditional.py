@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -18,7 +17,6 @@ from pplebm.kernels.hmc import hmc
 from pplebm.kernels.langevin import langevin
 from pplebm.objectives.contrast import contrast
 
-PAGES = sorted(path.stem for path in (Path(__file__).resolve().parent.parent / "inference").glob("[a-z]*.py"))
 N, RNG = 40, np.random.default_rng(0)
 LABEL, C = RNG.integers(0, 3, N), RNG.normal(size=N)
 THETA = {"a": np.array([0.8, -0.5, 0.2]), "b": np.array(0.7), "w": np.array(1.3), "v": np.array(0.4)}
@@ -142,7 +140,9 @@ def slope_learned(page, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", sorted(set(PAGES) - {"flow_posterior"}))  # which learns no prior
+@pytest.mark.parametrize(
+    "page", sorted(set(pplebm.inference_available()) - {"flow_posterior"})
+)  # which learns no prior
 def test_every_page_learns_a_tilt_of_covariates(page, tmp_path):
     """As near the maximum as short chains, guides and base draws let it."""
     found, best = slope_learned(page, tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
+import jax
 import numpy as np
 import pandas as pd
 import pyro
@@ -232,3 +233,20 @@ def test_scales_and_masks_never_touch_the_jacobian(ppl, float64):
             jacobian = u if coordinates == "centred" else u + np.log(0.7)
             np.testing.assert_allclose(ppl.to_numpy(terms["s"]), 2 * log_p + jacobian, atol=1e-10)
             np.testing.assert_allclose(ppl.to_numpy(terms["t"]), u, atol=1e-10)
+
+
+def test_a_site_that_another_feeds_through_a_threshold_is_found(ppl, float64):
+    """No exchange of these rows moves one across 0, and still y2 has its mean over y1: 2 P(y1 > 0) - 1 = 0 at z = 0."""
+
+    def model(y1, y2):
+        with ppl.plate("data", len(y1)):
+            z = ppl.sample("z", ppl.dist.Normal(0.0, 1.0))
+            y1 = ppl.sample("y1", ppl.dist.Normal(z, 1.0), obs=y1)
+            ppl.sample("y2", ppl.dist.Normal(2.0 * (y1 > 0.0) - 1.0, 1.0), obs=y2)
+
+    with jax.enable_x64(True) if ppl.name == "numpyro" else contextlib.nullcontext():
+        data = {"y1": np.array([4.0, 5.0, 6.0, 7.0]), "y2": np.ones(4)}
+        program = pplebm.Program(model, data=data, backend=ppl.name)
+        assert program.reads.fed == {"y2"}
+        found = program.observe(program.params, {"z": ppl.asarray(np.zeros(4))}, data=program.data(data))
+        assert np.abs(ppl.to_numpy(found["y2"])).max() < 5 / np.sqrt(1000)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import math
 import typing
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,9 +13,8 @@ import pplebm
 from pplebm.errors import PplebmError
 from pplebm.hyper import Count, NonNegative, Positive, Range, Schedule, Share, Whole, override
 
-ROOT = Path(__file__).resolve().parent.parent
-PAGES = [f"{shelf}.{p.stem}" for shelf in ("inference", "models") for p in sorted((ROOT / shelf).glob("[a-z]*.py"))]
-FREE = {"inference.info_vae": {"alpha"}, "models.joint_ebm": set()}  # numbers that may be anything
+PAGES = [*(f"inference.{p}" for p in pplebm.inference_available()), *(f"models.{p}" for p in pplebm.models_available())]
+FREE = {"inference.info_vae": {"alpha"}}  # numbers that may be anything
 
 
 class Settings(typing.NamedTuple):

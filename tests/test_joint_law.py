@@ -41,9 +41,9 @@ def each(names):
 
 def drawn(case: Case, program, data):
     """Latents of the tilted prior, a row each: of the base where there is no tilt, by adjusted chains otherwise."""
-    if not program.tilts:
-        return program.draw_base(program.ppl.key(1), data)
     start = program.draw_base(program.ppl.key(1), data)
+    if not program.tilts:
+        return start
     kernel = hmc(program.ppl, 8, 0.4)
     state = kernel.init(start, program.log_density(program.params, data, observed=False))
     keys = program.ppl.split(program.ppl.key(2), 60)

@@ -344,7 +344,11 @@ KEPT = {
     "imputed": lambda d, data: {"y": np.where(data["seen"], data["y"], d["y_unobserved"])},
     "kept_values": lambda d, data: {"level": data["c"] + d["z"].sum(-1), "twice": 2.0 * d["z"]},
     "reparametrised_and_tilted": lambda d, data: {"theta": 2.0 + 0.5 * d["theta_decentered"]},
-    "kept_residuals": lambda d, data: {"mean": data["c"] + d["z"], "residual": data["y"] - data["c"] - d["z"]},
+    "kept_residuals": lambda d, data: {
+        "mean": data["c"] + d["z"],
+        "residual": data["y"] - data["c"] - d["z"],
+        "above": data["y"] > data["c"] + d["z"],
+    },
 }
 
 
@@ -366,7 +370,7 @@ def test_values_that_are_kept_come_with_the_draws(case: Case, quick):
 
 @each(named("kept_residuals"))
 def test_values_kept_of_data_that_lack_what_they_need(case: Case, quick):
-    """A residual is nobody's before its observation is there; its mean over observations is 0."""
+    """A residual is nobody's before its observation is there; over observations its mean is 0, half of them above."""
     given = {"c": case.entry.data["c"]}
     prior = pplebm.sample_prior(case.program, given=given, n_chains=2, n_draws=3, n_warmup=0, progress=False)
     assert set(prior.values) == {"z", "mean"}
@@ -376,6 +380,7 @@ def test_values_kept_of_data_that_lack_what_they_need(case: Case, quick):
     found = pplebm.predictive(prior, mean=True)
     close(found["mean"], found["y"])
     assert np.abs(found["residual"]).max() < 5 * 0.5 / np.sqrt(1000)
+    assert np.abs(found["above"] - 0.5).max() < 5 * 0.5 / np.sqrt(1000)
     drawn = pplebm.predictive(prior, key=1)
     close(drawn["residual"], drawn["y"] - drawn["mean"])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import typing
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,9 @@ import torch
 import pplebm
 from pplebm import folder, holding, train
 from pplebm.errors import PplebmError
-from pplebm.hyper import override
+from pplebm.hyper import Schedule, override
 from pplebm.inference import short_run_mle
-from pplebm.objectives.updates import SCHEDULES, begun, factor, moved
+from pplebm.objectives.updates import begun, factor, moved
 from pplebm.program import load_backend
 from pplebm.tree import tree_leaves
 
@@ -53,7 +54,7 @@ def test_accumulated_gradients_make_the_step_of_their_mean(backend):
             np.testing.assert_allclose(ppl.to_numpy(a[name]), ppl.to_numpy(b[name]), rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("schedule", typing.get_args(Schedule))
 def test_rates_rise_during_warm_up_stay_and_fall_as_the_schedule_says(ppl, schedule):
     hyper = short_run_mle.Hyper(updates=100, warmup=20, decay_share=0.4, schedule=schedule)
     found = [float(factor(ppl, t, hyper)) for t in range(101)]

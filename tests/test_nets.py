@@ -188,6 +188,7 @@ def _linear(layer):
             lambda: pplebm.bind("joint_ebm", "pyro", shape=(8, 8), decoder="cnn"),
             "'decoder' .* must be one of dense, conv",
         ),
+        (lambda: nets.decoder("cnn", 2, (8, 8), 4, 8, 1, "silu"), "decoder 'cnn' is not known"),
         (lambda: pplebm.bind("joint_ebm", "pyro", shape=(8,), decoder="conv"), "use `mlp`"),
     ],
 )

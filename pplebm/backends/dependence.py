@@ -69,8 +69,8 @@ class _Finder:
         for factor in s.factors:
             if factor.distribution == "factor" and not reads[factor.name]:
                 raise refuse_bare_factor(factor.name, traced.ppl_name)
+        self._refuse_fed(self._fed_by_change())
         fed = self._fed()
-        self._refuse_fed(fed)
         generator = {o.name for o in s.observed if reads[o.name]}
         covariates = [n for path, name in self.names.items() for n in self._unobserved(path, name, parts)]
         looped = traced.looped & {o.name for o in s.observed}  # what they feed is not found out, so it may be all
@@ -218,7 +218,17 @@ class _Finder:
         )
 
     def _fed(self) -> dict[str, set[str]]:
-        """By site, the observed sites whose values it depends on, itself left out."""
+        """By site, the observed sites whose values its operations take in, itself left out.
+
+        Where they cannot be followed, a deterministic site may depend on any.
+        """
+        followed = self.traced.dependencies(lambda fixed: self._probe(self.data, fixed), self.fixed)
+        if followed is not None:
+            return {site: of - {site} for site, of in followed.items()}
+        return self._fed_by_change() | {d.name: set(self.fixed) for d in self.traced.structure.deterministic}
+
+    def _fed_by_change(self) -> dict[str, set[str]]:
+        """By site, the observed sites whose values change it: a value that is taken in for its shape alone does not."""
         found: dict[str, set[str]] = {}
         before = self._numpy(self._probe(self.data))
         for name, value in self.fixed.items():

@@ -270,7 +270,7 @@ class _Model:
         size = getattr(self.hyper, field, None)
         if not isinstance(size, float):
             return fine, sentence
-        moving = self.program.with_coordinates(getattr(self.hyper, "coordinates", chains.COORDINATES))
+        moving = self.program.with_coordinates(getattr(self.hyper, "coordinates", chains.SHORT_RUN_COORDINATES))
         begin = chains.start(moving, self._keys(1)[0], self.params, self.x)
         end = self.program.move(self.params, z, moving.coordinates, self.x)
         both = [largest_curvature(ppl, self._keys(2)[1], lambda u: log_density(moving, u), at) for at in (begin, end)]

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from numpyro import handlers
 from numpyro.infer import Trace_ELBO
 
@@ -98,10 +99,13 @@ class TiltedELBO(Trace_ELBO):
             msg = trace.get(site.name)
             if msg is None or self._program.plate not in plates_of(msg):
                 continue  # another model, whose parameters are refused
-            weight = jnp.ones(msg["fn"].batch_shape) * (1.0 if msg["scale"] is None else msg["scale"])
+            weight = np.ones(msg["fn"].batch_shape) * (1.0 if msg["scale"] is None else msg["scale"])
             mask = masks_of(msg)
             weight = weight if mask is None else jnp.where(mask, weight, 0.0)
             found[site.name], is_single = by_row(weight, msg, self._program.plate)
             refuse = functools.partial(check_by_row, site=site.name, plate=self._program.plate)
-            jax.debug.callback(refuse, is_single)  # inside a compiled update it is known only as that runs
+            if isinstance(is_single, jax.core.Tracer):  # a compiled update knows it only as it runs
+                jax.debug.callback(refuse, is_single)
+            else:
+                refuse(is_single)
         return found

@@ -229,7 +229,7 @@ def _follow(run: Run, rows: Rows) -> Chain:
     if missing:
         raise PplebmError(f"The algorithm does not run prior chains of this kind (it has no {', '.join(missing)}).")
     hyper, ppl, params = run.hyper, run.program.ppl, run.params
-    moving = run.program.with_coordinates(getattr(hyper, "coordinates", chains.COORDINATES))
+    moving = run.program.with_coordinates(getattr(hyper, "coordinates", chains.SHORT_RUN_COORDINATES))
     k_start, k_run, k_base = ppl.split(ppl.key(6), 3)
     temperature, init = getattr(hyper, "temperature", 1.0), getattr(hyper, "init", "normal")
     kernel = langevin.langevin(ppl, hyper.step_size_prior, temperature)

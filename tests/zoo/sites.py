@@ -75,7 +75,7 @@ def kept_values(h):
     latents="z",
     observed="y",
     covariates="c",
-    deterministic="mean residual",
+    deterministic="mean residual above",
     reads_prior=True,
     reads_generator=True,
 )
@@ -88,6 +88,7 @@ def kept_residuals(h):
             mean = h.deterministic("mean", c + z)
             y = h.sample("y", h.dist.Normal(mean, 0.5), obs=y)
             h.deterministic("residual", y - mean)
+            h.deterministic("above", y > mean)
 
     return model
 

@@ -257,8 +257,9 @@ class TracedProgram(Traced):
 
     def averaged(self, function: Callable[[Any], Arrays], keys: Any) -> Arrays:
         """Mean over many keys, one after the other: one run is compiled."""
-        first = jax.tree.map(jnp.zeros_like, jax.eval_shape(function, keys[0]))
-        add = lambda total, key: (jax.tree.map(jnp.add, total, function(key)), None)
+        run = lambda key: jax.tree.map(lambda a: a.astype(jnp.result_type(a, float)), function(key))
+        first = jax.tree.map(jnp.zeros_like, jax.eval_shape(run, keys[0]))
+        add = lambda total, key: (jax.tree.map(jnp.add, total, run(key)), None)
         return jax.tree.map(lambda a: a / len(keys), jax.lax.scan(add, first, keys)[0])
 
     def index(self, rows: Any) -> jax.Array:

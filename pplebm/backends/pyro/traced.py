@@ -210,8 +210,10 @@ class TracedProgram(Traced):
         return torch.stack(arrays)
 
     def averaged(self, function: Callable[[Any], dict[str, torch.Tensor]], keys: Any) -> dict[str, torch.Tensor]:
-        runs = [function(key) for key in keys]
-        return {name: torch.stack([run[name] for run in runs]).mean(0) for name in runs[0]}
+        total = {name: a / len(keys) for name, a in function(keys[0]).items()}
+        for key in keys[1:]:
+            total = {name: total[name] + a / len(keys) for name, a in function(key).items()}
+        return total
 
     def index(self, rows: Any) -> torch.Tensor:
         return torch.as_tensor(rows)
