@@ -33,7 +33,7 @@ def unzipped(path: Path) -> Any:
 
 def errors(x: np.ndarray) -> tuple[float, float]:
     """Monte Carlo errors of the mean and of the standard deviation of (chains, draws)."""
-    from pplebm.export import import_arviz
+    from pplebm.sampling.to_arviz import import_arviz
 
     arviz = import_arviz()
     return float(arviz.mcse(x, method="mean")), float(arviz.mcse(x, method="sd"))
@@ -44,10 +44,10 @@ def run(name: str, backend: str, folder: Path, settings: dict[str, int]) -> dict
     from posteriors.models import POSTERIORS
 
     import pplebm
-    from pplebm import chains
-    from pplebm.export import import_arviz
     from pplebm.kernels.hmc import hmc
-    from pplebm.program import load_backend
+    from pplebm.ppl.language import load_backend
+    from pplebm.sampling import chains
+    from pplebm.sampling.to_arviz import import_arviz
 
     posterior, ppl = POSTERIORS[name], load_backend(backend)
     if backend == "pyro":

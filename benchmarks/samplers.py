@@ -46,7 +46,7 @@ def tilt(w: dict[str, Any], name: str, z: Any, tanh: Callable[[Any], Any]) -> An
 def declared(backend: str) -> Any:
     """The target as a program of pplebm."""
     import pplebm
-    from pplebm.program import load_backend
+    from pplebm.ppl.language import load_backend
 
     ppl = load_backend(backend)
     w = {name: ppl.asarray(a) for name, a in weights().items()}
@@ -71,7 +71,7 @@ def declared(backend: str) -> Any:
 
 def ess(draws: np.ndarray) -> float:
     """Smallest bulk effective sample size over coordinates of (chains, draws, d)."""
-    from pplebm.export import import_arviz
+    from pplebm.sampling.to_arviz import import_arviz
 
     arviz = import_arviz()
     return min(float(arviz.ess(draws[:, :, i], method="bulk")) for i in range(draws.shape[2]))

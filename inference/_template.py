@@ -5,10 +5,10 @@ where positive and negative samples come from, and the update, in symbols
 
 from typing import Any, NamedTuple
 
-from pplebm.chains import short_run
-from pplebm.hyper import Count, NonNegative, Positive
+from pplebm.gallery.hyper import Count, NonNegative, Positive
 from pplebm.kernels.langevin import langevin
 from pplebm.objectives.contrast import contrast
+from pplebm.sampling.chains import short_run
 
 PAPER = "Authors. Title. Venue Year. arXiv number"
 DEVIATIONS = ("One sentence per departure from the paper; leave the tuple empty if there is none.",)

@@ -7,13 +7,13 @@ At temperature 0 the latents are modes, not draws: quick, and without any spread
 
 from typing import Any, NamedTuple
 
-from pplebm import persistent
-from pplebm.chains import short_run, start
-from pplebm.hyper import Count, NonNegative, Positive, Schedule, Share, Whole
+from pplebm.gallery.hyper import Count, NonNegative, Positive, Schedule, Share, Whole
 from pplebm.kernels.langevin import langevin
+from pplebm.learning.optimizer import begun, moved
 from pplebm.objectives.contrast import contrast
-from pplebm.objectives.updates import begun, moved
-from pplebm.tree import n_rows
+from pplebm.ppl.trees import n_rows
+from pplebm.sampling import buffers as persistent
+from pplebm.sampling.chains import short_run, start
 
 PAPER = (
     "Challu, Jiang, Wu, Callot. Deep Generative Model with Hierarchical Latent Factors for Time Series Anomaly "

@@ -8,12 +8,12 @@ The tilt reaches the guide through the chains alone, so the guide cannot run aft
 
 from typing import Any, NamedTuple
 
-from pplebm.chains import short_run
+from pplebm.gallery.hyper import Count, NonNegative, Positive, Schedule, Share, Whole
 from pplebm.guides.shared import guide_of
-from pplebm.hyper import Count, NonNegative, Positive, Schedule, Share, Whole
 from pplebm.kernels.langevin import langevin
+from pplebm.learning.optimizer import begun, moved
 from pplebm.objectives.contrast import contrast
-from pplebm.objectives.updates import begun, moved
+from pplebm.sampling.chains import short_run
 
 PAPER = "Cui, Han. Learning Energy-based Model via Dual-MCMC Teaching. NeurIPS 2023. arXiv:2312.02469"
 DEVIATIONS = (

@@ -9,12 +9,12 @@ and begin with that run: `pplebm.fit(..., start=RUN)`.
 import math
 from typing import Any, NamedTuple
 
-from pplebm.chains import short_run
+from pplebm.gallery.hyper import Count, NonNegative, Positive, Share
 from pplebm.guides.coupling import coupling, latents_of, transport
-from pplebm.hyper import Count, NonNegative, Positive, Share
 from pplebm.kernels.langevin import langevin
-from pplebm.objectives.gradients import clip
-from pplebm.tree import n_rows, take_rows
+from pplebm.learning.gradients import clip
+from pplebm.ppl.trees import n_rows, take_rows
+from pplebm.sampling.chains import short_run
 
 PAPER = (
     "Dasgupta, Patel, Ray, Johnson, Oberai. A dimension-reduced variational approach for solving physics-based inverse "

@@ -7,13 +7,13 @@ With a tilt, p(z) is the tilted prior, its draws come from a chain, and log Z in
 
 from typing import Any, NamedTuple
 
-from pplebm.chains import short_run
+from pplebm.gallery.hyper import Count, NonNegative, Positive, Schedule, Share, Whole
 from pplebm.guides.shared import guide_of
-from pplebm.hyper import Count, NonNegative, Positive, Schedule, Share, Whole
 from pplebm.kernels.langevin import langevin
-from pplebm.objectives.info import info
-from pplebm.objectives.updates import begun, moved
-from pplebm.tree import n_rows
+from pplebm.learning.optimizer import begun, moved
+from pplebm.objectives.mmd import info
+from pplebm.ppl.trees import n_rows
+from pplebm.sampling.chains import short_run
 
 PAPER = (
     "Zhao, Song, Ermon. InfoVAE: Balancing Learning and Inference in Variational Autoencoders. AAAI 2019. "

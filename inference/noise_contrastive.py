@@ -8,15 +8,15 @@ Generator and guide are frozen for the last part, so that the ratio is learned o
 
 from typing import Any, NamedTuple
 
-from pplebm.chains import short_run, start
+from pplebm.gallery.hyper import Count, NonNegative, Positive, Schedule, Share, Whole
 from pplebm.guides.shared import guide_of
-from pplebm.hyper import Count, NonNegative, Positive, Schedule, Share, Whole
 from pplebm.kernels.langevin import langevin
+from pplebm.learning.optimizer import begun, moved
 from pplebm.objectives.contrast import contrast
 from pplebm.objectives.elbo import untilted_elbo
 from pplebm.objectives.nce import nce
-from pplebm.objectives.updates import begun, moved
-from pplebm.tree import n_rows
+from pplebm.ppl.trees import n_rows
+from pplebm.sampling.chains import short_run, start
 
 PAPER = "Yu, Zhu, Xie, Ma, Xu, Zhu, Wu. Latent Energy-Based Odyssey: Black-Box Optimization. 2024. arXiv:2405.16730"
 DEVIATIONS = (

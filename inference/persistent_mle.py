@@ -6,13 +6,13 @@ zᵢ⁺: K⁺ Langevin steps from where the chain of datum i stood,    z⁻: K�
 
 from typing import Any, NamedTuple
 
-from pplebm import persistent
-from pplebm.chains import short_run
-from pplebm.hyper import Count, NonNegative, Positive, Schedule, Share, Whole
+from pplebm.gallery.hyper import Count, NonNegative, Positive, Schedule, Share, Whole
 from pplebm.kernels.langevin import langevin
+from pplebm.learning.optimizer import begun, moved
 from pplebm.objectives.contrast import contrast
-from pplebm.objectives.updates import begun, moved
-from pplebm.tree import n_rows
+from pplebm.ppl.trees import n_rows
+from pplebm.sampling import buffers as persistent
+from pplebm.sampling.chains import short_run
 
 PAPER = "Tieleman. Training Restricted Boltzmann Machines using Approximations to the Likelihood Gradient. ICML 2008"
 DEVIATIONS = (

@@ -8,15 +8,15 @@ q_s(z|x): the law after K Langevin steps of sizes s from N(0, I) towards p(z|x),
 import math
 from typing import Any, NamedTuple
 
-from pplebm.chains import short_run, start
-from pplebm.hyper import Count, NonNegative, Positive, Schedule, Share, Whole
+from pplebm.gallery.hyper import Count, NonNegative, Positive, Schedule, Share, Whole
+from pplebm.kernels.batch import zeros
 from pplebm.kernels.langevin import langevin
-from pplebm.kernels.rows import zeros
 from pplebm.kernels.unrolled import unrolled
+from pplebm.learning.optimizer import begun, moved
 from pplebm.objectives.contrast import contrast
-from pplebm.objectives.step_size import step_size
-from pplebm.objectives.updates import begun, moved
-from pplebm.tree import n_rows, take_rows
+from pplebm.objectives.short_run_divergence import step_size
+from pplebm.ppl.trees import n_rows, take_rows
+from pplebm.sampling.chains import short_run, start
 
 PAPER = (
     "Nijkamp, Pang, Han, Zhou, Zhu, Wu. Learning Multi-layer Latent Variable Model via Variational Optimization of "

@@ -8,12 +8,12 @@ The short-run chain is part of the model that is learned: use the same steps and
 
 from typing import Any, NamedTuple
 
-from pplebm.chains import Init, short_run
-from pplebm.hyper import Count, NonNegative, Positive, Schedule, Share, Whole
+from pplebm.gallery.hyper import Count, NonNegative, Positive, Schedule, Share, Whole
 from pplebm.kernels.langevin import langevin
+from pplebm.learning.optimizer import begun, moved
 from pplebm.objectives.contrast import contrast
-from pplebm.objectives.updates import begun, moved
 from pplebm.program import Coordinates
+from pplebm.sampling.chains import Init, short_run
 
 PAPER = (
     "Cui, Wu, Han. Learning Joint Latent Space EBM Prior Model for Multi-layer Generator. CVPR 2023. arXiv:2306.06323"

@@ -8,15 +8,15 @@ In noise coordinates, z = z(ε), the Jacobian cancels the scales of the conditio
 
 from typing import Any, NamedTuple
 
-from pplebm.chains import short_run
+from pplebm.gallery.hyper import Count, NonNegative, Positive, Schedule, Share, Whole
 from pplebm.guides.shared import guide_of
-from pplebm.hyper import Count, NonNegative, Positive, Schedule, Share, Whole
+from pplebm.kernels.batch import zeros
 from pplebm.kernels.langevin import langevin
-from pplebm.kernels.rows import zeros
+from pplebm.learning.optimizer import begun, moved
 from pplebm.objectives.contrast import contrast
 from pplebm.objectives.elbo import untilted_elbo
-from pplebm.objectives.updates import begun, moved
-from pplebm.tree import n_rows
+from pplebm.ppl.trees import n_rows
+from pplebm.sampling.chains import short_run
 
 PAPER = (
     "Cui, Wu, Han. Learning Joint Latent Space EBM Prior Model for Multi-layer Generator. CVPR 2023. arXiv:2306.06323"

@@ -5,8 +5,8 @@ the density in symbols, with the paper's equation number
 
 from typing import Any, NamedTuple
 
-from pplebm.hyper import Count, Positive
-from pplebm.nets import Net, mlp
+from pplebm.gallery.hyper import Count, Positive
+from pplebm.networks.layers import Net, mlp
 
 PAPER = "Authors. Title. Venue Year. arXiv number"
 DEVIATIONS = ("One sentence per departure from the paper; leave the tuple empty if there is none.",)

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pplebm.hyper import Count, Positive, Whole
-from pplebm.nets import Net
+from pplebm.gallery.hyper import Count, Positive, Whole
+from pplebm.networks.layers import Net
 
 PAPER = "Conjugate special case of Cui, Wu, Han. CVPR 2023. arXiv:2306.06323"
 DEVIATIONS = ("Nets are affine and tilts quadratic, so that prior, posterior and log Z are known.",)

@@ -9,8 +9,8 @@ z₁ is the layer next to the data. Z depends on the tilts and on every μᵢ, �
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from pplebm.hyper import Count, Positive, Whole
-from pplebm.nets import Decoder, Net, decoder, mlp
+from pplebm.gallery.hyper import Count, Positive, Whole
+from pplebm.networks.layers import Decoder, Net, decoder, mlp
 
 PAPER = (
     "Cui, Wu, Han. Learning Joint Latent Space EBM Prior Model for Multi-layer Generator. CVPR 2023. arXiv:2306.06323"

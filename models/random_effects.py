@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import logsumexp
 
-from pplebm.hyper import Count, Positive
-from pplebm.nets import Net, mlp
+from pplebm.gallery.hyper import Count, Positive
+from pplebm.networks.layers import Net, mlp
 
 PAPER = "Laird, Ware. Random-Effects Models for Longitudinal Data. Biometrics 38(4), 1982; f = 0 is their model"
 DEVIATIONS = (

@@ -389,9 +389,9 @@ import inspect
 import torch
 
 import pplebm
-from pplebm import chains
 from pplebm.kernels import langevin as kernels
 from pplebm.objectives.contrast import contrast
+from pplebm.sampling import chains
 
 page = pplebm.load("conjugate_tilt")
 print(inspect.getsource(page.model))

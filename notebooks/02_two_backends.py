@@ -41,10 +41,10 @@ from flax import nnx
 from numpyro.contrib.module import nnx_module
 
 import pplebm
-from pplebm import chains
 from pplebm.data import load as load_data
 from pplebm.kernels.langevin import langevin
 from pplebm.numpyro import tilt
+from pplebm.sampling import chains
 
 UPDATES = 6 if SMOKE else 300
 SETTINGS = {"n_steps_posterior": 5, "n_steps_prior": 5} if SMOKE else {}  # {}: those of the algorithm's page
@@ -182,7 +182,7 @@ plt.show()
 # compiled by JAX. `benchmarks/speed.py` does this with more care.
 
 # %%
-from pplebm.hyper import override
+from pplebm.gallery.hyper import override
 from pplebm.inference import short_run_mle
 
 hyper = override(short_run_mle.Hyper(), SETTINGS, "short_run_mle")

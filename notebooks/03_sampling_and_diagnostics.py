@@ -36,11 +36,11 @@ import torch
 from pyro.infer import MCMC, NUTS, Predictive
 
 import pplebm
-from pplebm import chains
 from pplebm.kernels.hmc import hmc
 from pplebm.kernels.langevin import langevin
 from pplebm.kernels.mala import mala
 from pplebm.kernels.tempering import parallel_tempering
+from pplebm.sampling import chains
 
 N_CHAINS, N_DRAWS, N_WARMUP = (8, 60, 50) if SMOKE else (40, 500, 300)
 plt.rcParams.update({"figure.dpi": 100, "font.size": 10, "axes.spines.top": False, "axes.spines.right": False})

@@ -171,8 +171,8 @@ if not SMOKE:
 # log density along the first steps tells, beside chains that start at draws of the base.
 
 # %%
-from pplebm.chains import advance
 from pplebm.kernels.mala import mala
+from pplebm.sampling.chains import advance
 
 with torch.no_grad():
     at_guide = learned.move(params, guide.draw(7, params, x)[0], "noise")

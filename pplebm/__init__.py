@@ -14,20 +14,20 @@ if TYPE_CHECKING:  # the public page, for people and type checkers
     from pplebm.backends.pyro.declare import likelihood_factor as likelihood_factor
     from pplebm.backends.pyro.declare import tilt as tilt
     from pplebm.checking import check as check
-    from pplebm.diagnostics import diagnose as diagnose
     from pplebm.errors import PplebmError as PplebmError
     from pplebm.errors import PplebmWarning as PplebmWarning
-    from pplebm.export import to_arviz as to_arviz
-    from pplebm.fitting import fit as fit
-    from pplebm.gallery import bind as bind
-    from pplebm.gallery import inference_available as inference_available
-    from pplebm.gallery import load as load
-    from pplebm.gallery import models_available as models_available
-    from pplebm.prediction import predictive as predictive
+    from pplebm.gallery.pages import bind as bind
+    from pplebm.gallery.pages import inference_available as inference_available
+    from pplebm.gallery.pages import load as load
+    from pplebm.gallery.pages import models_available as models_available
     from pplebm.program import Program as Program
-    from pplebm.runs import open_run as open_run
-    from pplebm.sampling import sample as sample
-    from pplebm.sampling import sample_prior as sample_prior
+    from pplebm.runs.fit import fit as fit
+    from pplebm.runs.run import open_run as open_run
+    from pplebm.sampling.diagnostics import diagnose as diagnose
+    from pplebm.sampling.predictive import predictive as predictive
+    from pplebm.sampling.sampler import sample as sample
+    from pplebm.sampling.sampler import sample_prior as sample_prior
+    from pplebm.sampling.to_arviz import to_arviz as to_arviz
 
 __version__ = "0.1.0"
 
@@ -38,18 +38,18 @@ _HOME = {
     "check": "pplebm.checking",
     "PplebmError": "pplebm.errors",
     "PplebmWarning": "pplebm.errors",
-    "fit": "pplebm.fitting",
-    "bind": "pplebm.gallery",
-    "inference_available": "pplebm.gallery",
-    "load": "pplebm.gallery",
-    "models_available": "pplebm.gallery",
+    "fit": "pplebm.runs.fit",
+    "bind": "pplebm.gallery.pages",
+    "inference_available": "pplebm.gallery.pages",
+    "load": "pplebm.gallery.pages",
+    "models_available": "pplebm.gallery.pages",
     "Program": "pplebm.program",
-    "open_run": "pplebm.runs",
-    "diagnose": "pplebm.diagnostics",
-    "predictive": "pplebm.prediction",
-    "sample": "pplebm.sampling",
-    "sample_prior": "pplebm.sampling",
-    "to_arviz": "pplebm.export",
+    "open_run": "pplebm.runs.run",
+    "diagnose": "pplebm.sampling.diagnostics",
+    "predictive": "pplebm.sampling.predictive",
+    "sample": "pplebm.sampling.sampler",
+    "sample_prior": "pplebm.sampling.sampler",
+    "to_arviz": "pplebm.sampling.to_arviz",
 }
 __all__ = ["__version__", *_HOME]
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Callable, Hashable, Mapping
-from types import ModuleType
 from typing import Any, Literal, get_args
 
 import numpy as np
 
 from pplebm.data import columns
 from pplebm.errors import PplebmError
-from pplebm.ppl import Array, Data, How, Latents, Params, Reads, Site, Traced
-from pplebm.tree import n_rows, take_rows, tree_leaves, tree_map
+from pplebm.ppl.language import Array, Data, How, Latents, Params, Reads, Site, Traced, load_backend
+from pplebm.ppl.trees import n_rows, take_rows, tree_leaves, tree_map
 
 Coordinates = Literal["centred", "noise"]
-BACKENDS = ("pyro", "numpyro")
 PRECISIONS = ("full", "bf16")
 CHECKED = 4096  # rows whose observed values are checked at once
 
@@ -656,17 +653,3 @@ def _checked(coordinates: str) -> str:
             f"coordinates '{coordinates}' are not known; choose one of {', '.join(get_args(Coordinates))}."
         )
     return coordinates
-
-
-def load_backend(name: str) -> ModuleType:
-    """The backend module of that name: an implementation of `pplebm.ppl.PPL`.
-
-    Raises:
-        PplebmError: if there is none of that name, or its extra is not installed.
-    """
-    if name not in BACKENDS:
-        raise PplebmError(f"backend '{name}' is not known; choose one of {', '.join(BACKENDS)}.")
-    try:
-        return importlib.import_module(f"pplebm.backends.{name}")
-    except ModuleNotFoundError as error:
-        raise PplebmError(f"backend '{name}' needs {error.name}; pip install 'pplebm[{name}]'.") from error

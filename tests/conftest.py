@@ -20,7 +20,7 @@ BACKENDS = ("pyro", "numpyro")
 @pytest.fixture(params=BACKENDS)
 def ppl(request):
     """Every backend in turn."""
-    from pplebm.program import load_backend
+    from pplebm.ppl.language import load_backend
 
     return load_backend(request.param)
 

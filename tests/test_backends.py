@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from pplebm.ppl import PPL
+from pplebm.ppl.language import PPL
 
 
 def test_every_name_is_there_and_nothing_more(ppl):

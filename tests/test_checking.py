@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import pplebm
-import pplebm.gallery
+import pplebm.gallery.pages
 from pplebm import PplebmError, check, tilt
 
 X = np.random.default_rng(0).normal(size=(40, 3))
@@ -196,7 +196,7 @@ def test_every_algorithm_page_goes_with_a_model_page(model, page):
 
 
 def fields_of(page):
-    return pplebm.gallery.load(page).Hyper._fields
+    return pplebm.gallery.pages.load(page).Hyper._fields
 
 
 def sharp(x):
@@ -242,7 +242,7 @@ ALGORITHMS = {  # a change to short_run_mle -> finding, words
 
 @pytest.mark.parametrize("change", ALGORITHMS)
 def test_a_broken_algorithm_is_told(tmp_path, change):
-    path = pplebm.gallery.copy("short_run_mle", tmp_path / "mine.py")
+    path = pplebm.gallery.pages.copy("short_run_mle", tmp_path / "mine.py")
     text = path.read_text()
     assert change[0] in text
     path.write_text(text.replace(*change))

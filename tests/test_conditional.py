@@ -11,11 +11,11 @@ import pytest
 from scipy import stats
 
 import pplebm
-from pplebm.chains import short_run
 from pplebm.errors import PplebmError, PplebmWarning
 from pplebm.kernels.hmc import hmc
 from pplebm.kernels.langevin import langevin
 from pplebm.objectives.contrast import contrast
+from pplebm.sampling.chains import short_run
 
 N, RNG = 40, np.random.default_rng(0)
 LABEL, C = RNG.integers(0, 3, N), RNG.normal(size=N)

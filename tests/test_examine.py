@@ -10,8 +10,8 @@ import pplebm
 from pplebm import report
 from pplebm.cli import main
 from pplebm.errors import PplebmError
-from pplebm.examine import LIKELIHOOD, TILT, examine
 from pplebm.report.examined import autocorrelation
+from pplebm.runs.short_run_bias import LIKELIHOOD, TILT, examine
 
 DATA = np.random.default_rng(0).normal(size=(80, 3))
 

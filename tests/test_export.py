@@ -9,14 +9,15 @@ import pytest
 from test_sampling import BACKENDS, X, hierarchy, instance
 
 import pplebm
-from pplebm import chains, persistent
-from pplebm.diagnostics import diagnose, nested_r_hat
 from pplebm.errors import PplebmError
-from pplebm.export import has_inference_data, import_arviz
 from pplebm.kernels.langevin import langevin
-from pplebm.prediction import log_likelihood, predictive
-from pplebm.program import load_backend
-from pplebm.sampling import sample
+from pplebm.ppl.language import load_backend
+from pplebm.sampling import buffers as persistent
+from pplebm.sampling import chains
+from pplebm.sampling.diagnostics import diagnose, nested_r_hat
+from pplebm.sampling.predictive import log_likelihood, predictive
+from pplebm.sampling.sampler import sample
+from pplebm.sampling.to_arviz import has_inference_data, import_arviz
 
 IS_OLD = has_inference_data()
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import pplebm
-from pplebm import gallery
 from pplebm.errors import PplebmError
-from pplebm.hyper import override
+from pplebm.gallery import pages as gallery
+from pplebm.gallery.hyper import override
 
 MODELS, ALGORITHMS = (*pplebm.models_available(), "_template"), (*pplebm.inference_available(), "_template")
 ARRAYS = tuple(name for name in MODELS if name != "random_effects")  # pages of one array; the other names its data

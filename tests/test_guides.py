@@ -14,7 +14,7 @@ from pplebm.guides.amortized import FAMILIES, amortized
 from pplebm.guides.coupling import coupling, transport
 from pplebm.guides.guide import Guide
 from pplebm.objectives.elbo import elbo
-from pplebm.program import load_backend
+from pplebm.ppl.language import load_backend
 
 BACKENDS = ("pyro", "numpyro")
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 import pplebm
-from pplebm import chains
 from pplebm.backends.pyro import steps
 from pplebm.backends.traced import At
 from pplebm.errors import PplebmError, PplebmWarning
 from pplebm.kernels.langevin import langevin
+from pplebm.sampling import chains
 
 MODELS = (*(m for m in pplebm.models_available() if m != "random_effects"), "_template")
 N = 6

@@ -11,7 +11,7 @@ import pytest
 
 import pplebm
 from pplebm.errors import PplebmError
-from pplebm.hyper import Count, NonNegative, Positive, Range, Schedule, Share, Whole, override
+from pplebm.gallery.hyper import Count, NonNegative, Positive, Range, Schedule, Share, Whole, override
 
 PAGES = [*(f"inference.{p}" for p in pplebm.inference_available()), *(f"models.{p}" for p in pplebm.models_available())]
 FREE = {"inference.info_vae": {"alpha"}}  # numbers that may be anything

@@ -9,7 +9,7 @@ from zoo.cases import Case, case_of, tiled
 from zoo.reference import numpy
 
 from pplebm.kernels.hmc import hmc
-from pplebm.tree import tree_fill, tree_leaves
+from pplebm.ppl.trees import tree_fill, tree_leaves
 
 jax = pytest.importorskip("jax")
 

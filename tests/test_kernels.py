@@ -7,7 +7,6 @@ import pytest
 from scipy import stats
 from targets import LAMBDA, MEAN, TARGETS, assert_same_law, by_quadrature, rows_of
 
-from pplebm import chains
 from pplebm.errors import PplebmError
 from pplebm.kernels.anisotropic import anisotropic
 from pplebm.kernels.ascent import ascent
@@ -19,6 +18,7 @@ from pplebm.kernels.schedules import geometric
 from pplebm.kernels.tempering import parallel_tempering
 from pplebm.kernels.underdamped import underdamped
 from pplebm.kernels.unrolled import unrolled
+from pplebm.sampling import chains
 
 N = 10_000  # chains; all tolerances follow from it
 EXACT = {

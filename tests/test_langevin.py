@@ -9,10 +9,10 @@ from linear_gaussian import as_numpy, instance
 from scipy import stats
 from scipy.linalg import solve_discrete_lyapunov
 
-from pplebm import chains
 from pplebm.errors import PplebmError
 from pplebm.kernels.langevin import from_h, from_tau, init, langevin
-from pplebm.program import load_backend
+from pplebm.ppl.language import load_backend
+from pplebm.sampling import chains
 
 pytestmark = pytest.mark.usefixtures("float64")
 N = 5_000  # chains; all tolerances below follow from it

@@ -13,7 +13,7 @@ import pplebm
 from pplebm.errors import PplebmError
 from pplebm.kernels.langevin import langevin
 from pplebm.objectives.contrast import contrast
-from pplebm.tree import take_rows
+from pplebm.ppl.trees import take_rows
 
 jax = pytest.importorskip("jax")
 

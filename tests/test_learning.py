@@ -11,11 +11,13 @@ import torch
 from linear_gaussian import as_numpy, log_evidence
 
 import pplebm
-from pplebm import chains, folder, train
 from pplebm.errors import PplebmError
-from pplebm.hyper import override
+from pplebm.gallery.hyper import override
 from pplebm.kernels.langevin import langevin
+from pplebm.learning import loop as train
 from pplebm.objectives.contrast import contrast
+from pplebm.runs import files as folder
+from pplebm.sampling import chains
 
 
 @pytest.fixture

@@ -12,13 +12,15 @@ import pytest
 import torch
 
 import pplebm
-from pplebm import folder, holding, train
 from pplebm.errors import PplebmError
-from pplebm.hyper import Schedule, override
+from pplebm.gallery.hyper import Schedule, override
 from pplebm.inference import short_run_mle
-from pplebm.objectives.updates import begun, factor, moved
-from pplebm.program import load_backend
-from pplebm.tree import tree_leaves
+from pplebm.learning import loop as train
+from pplebm.learning import safeguards as holding
+from pplebm.learning.optimizer import begun, factor, moved
+from pplebm.ppl.language import load_backend
+from pplebm.ppl.trees import tree_leaves
+from pplebm.runs import files as folder
 
 FEW = {"batch_size": 8, "n_steps_posterior": 2, "n_steps_prior": 2}
 
@@ -208,7 +210,9 @@ def guide(ppl, net, hyper, x):
 """
     )
     if "mlp" not in text.split("PAPER")[0]:
-        text = text.replace("from pplebm import nets", "from pplebm import nets\nfrom pplebm.nets import mlp", 1)
+        text = text.replace(
+            "from pplebm import nets", "from pplebm import nets\nfrom pplebm.networks.layers import mlp", 1
+        )
     (tmp_path / "mine.py").write_text(text)
     hyper = {"batch_size": 8, "n_steps_prior": 2}
     run = pplebm.fit(tmp_path / "mine.py", x, "variational_joint", tmp_path / "run", steps=2, hyper=hyper,

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 import pplebm
-from pplebm import encoders, nets
 from pplebm.errors import PplebmError
-from pplebm.nets import ChannelsFirst, ChannelsLast, Conv, ConvTransposed, Dense, Net, Reshape
+from pplebm.networks import encoders
+from pplebm.networks import layers as nets
+from pplebm.networks.layers import ChannelsFirst, ChannelsLast, Conv, ConvTransposed, Dense, Net, Reshape
 
 jax = pytest.importorskip("jax")
 

@@ -16,15 +16,15 @@ from test_closed_form import exact_gradient
 
 import pplebm
 import pplebm.backends.pyro as ppl
-from pplebm.chains import short_run
 from pplebm.errors import PplebmError
 from pplebm.guides.amortized import amortized
 from pplebm.guides.guide import Guide
 from pplebm.kernels.langevin import langevin
 from pplebm.objectives.elbo import elbo, iwae, untilted_elbo
-from pplebm.objectives.info import info, mmd
+from pplebm.objectives.mmd import info, mmd
 from pplebm.objectives.nce import dsm, nce, telescoped
-from pplebm.objectives.step_size import step_size
+from pplebm.objectives.short_run_divergence import step_size
+from pplebm.sampling.chains import short_run
 
 pytestmark = pytest.mark.usefixtures("float64")
 

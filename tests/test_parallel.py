@@ -14,13 +14,13 @@ import pytest
 
 import pplebm
 from pplebm.errors import PplebmError
-from pplebm.parallel import check_batch
+from pplebm.ppl.parallel import check_batch
 
 EQUAL = """
 import numpy as np, torch, pplebm
-from pplebm.hyper import override
+from pplebm.gallery.hyper import override
 from pplebm.inference import short_run_mle as page
-from pplebm.tree import tree_leaves, tree_map
+from pplebm.ppl.trees import tree_leaves, tree_map
 
 torch.set_default_dtype(torch.float64)
 hyper = override(page.Hyper(), {"n_steps_posterior": 5, "n_steps_prior": 5, "clip_norm": 1.0}, "page")
@@ -62,7 +62,7 @@ if __name__ == "__main__":
 FIT = """
 import sys
 import numpy as np, pplebm
-from pplebm import learning
+from pplebm.runs import learn as learning
 
 if __name__ == "__main__":
     backend, strategy, out, devices, steps, resume, stop = sys.argv[1:8]
@@ -145,8 +145,8 @@ def test_spawned_processes_are_those_of_a_script(tmp_path, fabric):
 @pytest.mark.slow
 def test_a_page_that_does_not_average_is_refused_and_the_process_named(tmp_path, fabric):
     text = FIT.replace(
-        "from pplebm import learning\n",
-        "from pplebm import learning\nfrom pplebm.backends import pyro\npyro.average = lambda tree: tree\n",
+        "from pplebm.runs import learn\n",
+        "from pplebm.runs import learn\nfrom pplebm.backends import pyro\npyro.average = lambda tree: tree\n",
     )
     process = started(tmp_path, text, "pyro", "auto", tmp_path / "run", 2, 3, False, 0)
     out, err = process.communicate(timeout=300)

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import pplebm
-from pplebm.hyper import override
-from pplebm.tree import tree_leaves
+from pplebm.gallery.hyper import override
+from pplebm.ppl.trees import tree_leaves
 
 jax = pytest.importorskip("jax")
 import jax.numpy as jnp  # noqa: E402

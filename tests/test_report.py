@@ -11,11 +11,11 @@ import pytest
 from matplotlib.image import imread
 
 import pplebm
-from pplebm import folder as files
 from pplebm import report
 from pplebm.data import load
 from pplebm.report import figures, gathered, page, reproduce, tables
 from pplebm.report.gathered import effective_size, reweighted
+from pplebm.runs import files
 
 SECTIONS = ("figures", "curves", "samples", "chains", "latents", "reproduce")
 SHORT = {"batch_size": 16, "n_steps_prior": 3, "n_steps_posterior": 3}

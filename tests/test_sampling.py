@@ -7,14 +7,14 @@ import pytest
 from scipy import stats
 
 import pplebm
-from pplebm import sampling
 from pplebm.errors import PplebmError, PplebmWarning
 from pplebm.kernels.hmc import hmc
 from pplebm.kernels.langevin import langevin
 from pplebm.kernels.mala import mala
 from pplebm.kernels.tempering import parallel_tempering
 from pplebm.kernels.underdamped import underdamped
-from pplebm.program import load_backend
+from pplebm.ppl.language import load_backend
+from pplebm.sampling import sampler as sampling
 
 BACKENDS = ("pyro", "numpyro")
 X = np.random.default_rng(5).normal(size=(3, 4)).astype(np.float32)

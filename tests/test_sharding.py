@@ -15,7 +15,7 @@ import jax, numpy as np, pplebm
 from jax.sharding import NamedSharding, PartitionSpec
 from pplebm.backends.numpyro import devices
 from pplebm.errors import PplebmError
-from pplebm.hyper import override
+from pplebm.gallery.hyper import override
 from pplebm.inference import short_run_mle as page
 
 jax.config.update("jax_enable_x64", True)

@@ -13,12 +13,12 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional
 
 import pplebm
-from pplebm import chains
 from pplebm.backends.numpyro import transposed
 from pplebm.backends.pyro import convolutions
 from pplebm.backends.pyro.passes import hoist
 from pplebm.backends.traced import At
 from pplebm.kernels.langevin import langevin
+from pplebm.sampling import chains
 
 CASES = [
     (size, kernel, stride, padding)

@@ -17,7 +17,7 @@ from torch.nn import functional
 import pplebm.backends.pyro as ppl
 from pplebm.backends.pyro.steps import compile_graph
 from pplebm.kernels.langevin import langevin
-from pplebm.tree import tree_fill, tree_leaves
+from pplebm.ppl.trees import tree_fill, tree_leaves
 
 from . import page, sizes
 from .candidate import Candidate, Latents

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import pplebm.backends.numpyro as ppl
-from pplebm import chains
 from pplebm.kernels.langevin import langevin
+from pplebm.sampling import chains
 
 from . import page, sizes
 from .candidate import Candidate, Latents

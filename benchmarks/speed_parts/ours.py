@@ -6,10 +6,10 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from pplebm import chains
 from pplebm.errors import PplebmError
 from pplebm.inference import short_run_mle as algorithm
 from pplebm.kernels.langevin import langevin
+from pplebm.sampling import chains
 
 from . import sizes
 from .candidate import Candidate, Latents, Skipped

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pplebm import nets
+from pplebm.networks import layers as nets
 
 from . import page, sizes
 from .candidate import Candidate, Latents, torch_threads
@@ -48,7 +48,7 @@ class Conditional(nn.Module):
 
 
 def module(net: nets.Net, name: str, params: dict[str, torch.Tensor]) -> nn.Sequential:
-    """A net of `pplebm.nets` in torch's own layers, channels first, with weights of that name."""
+    """A net of `pplebm.networks.layers` in torch's own layers, channels first, with weights of that name."""
     layers: list[nn.Module] = []
     for i, (layer, before) in enumerate(zip(net.layers, nets.shapes(net), strict=False)):
         if isinstance(layer, nets.Dense):

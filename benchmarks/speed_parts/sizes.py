@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import pplebm
-from pplebm import nets
-from pplebm.hyper import override
+from pplebm.gallery.hyper import override
 from pplebm.inference import short_run_mle
+from pplebm.networks import layers as nets
 
 from . import page
 

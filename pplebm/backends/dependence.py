@@ -11,8 +11,8 @@ import numpy as np
 from pplebm.backends.structure import refuse_bare_factor
 from pplebm.data.columns import names_of, signature_of
 from pplebm.errors import PplebmError
-from pplebm.ppl import Array, Data, Latents, Params, Reads
-from pplebm.tree import n_rows, take_rows, tree_fill, tree_leaves
+from pplebm.ppl.language import Array, Data, Latents, Params, Reads
+from pplebm.ppl.trees import n_rows, take_rows, tree_fill, tree_leaves
 
 if TYPE_CHECKING:
     from pplebm.backends.traced import Traced

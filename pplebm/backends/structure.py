@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from pplebm.errors import PplebmError
-from pplebm.ppl import Site, Structure
+from pplebm.ppl.language import Site, Structure
 
 SiteDict = dict[str, Any]
 

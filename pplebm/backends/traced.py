@@ -11,8 +11,8 @@ import numpy as np
 from pplebm.backends import dependence
 from pplebm.backends.structure import FEW, coordinate_axis, plates_of, row_axis
 from pplebm.errors import PplebmError
-from pplebm.ppl import Array, Data, Latents, Params, Reads, Structure
-from pplebm.tree import n_rows, take_rows, tree_leaves
+from pplebm.ppl.language import Array, Data, Latents, Params, Reads, Structure
+from pplebm.ppl.trees import n_rows, take_rows, tree_leaves
 
 N_MEAN = 1000  # draws in the mean of an observed site that another one feeds
 
@@ -99,7 +99,7 @@ class Visit:
 
 
 class Traced(ABC):
-    """What `pplebm.Program` asks of a model; see `pplebm.ppl.Traced` for the contract of each method.
+    """What `pplebm.Program` asks of a model; see `pplebm.ppl.language.Traced` for the contract of each method.
 
     A host adds how its models are run (`run`, `forward`), how its distributions are seen (`to_value`, `density`, ...),
     how functions are mapped over chains (`by_chain`) and compiled (`graph`, `chain`), and where its parameters are.

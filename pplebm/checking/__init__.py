@@ -7,12 +7,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from pplebm import gallery
 from pplebm.checking import algorithms, models
 from pplebm.checking.findings import Checklist, Finding, Report, told
 from pplebm.errors import PplebmError
-from pplebm.hyper import override, split_between
-from pplebm.jobs import dataset_of, is_own, kind_of_scaling
+from pplebm.gallery import pages as gallery
+from pplebm.gallery.hyper import override, split_between
+from pplebm.runs.job import dataset_of, is_own, kind_of_scaling
 
 __all__ = ["Finding", "Report", "check", "told"]
 
@@ -81,7 +81,7 @@ def check(
 
 
 class Wanted(NamedTuple):
-    """What `pplebm.jobs.dataset_of` needs to know."""
+    """What `pplebm.runs.job.dataset_of` needs to know."""
 
     model: Any
     data: Any

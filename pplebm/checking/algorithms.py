@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from pplebm import folder as files
-from pplebm import gallery, train
 from pplebm.checking.findings import Checklist, Verdict
-from pplebm.hyper import override
+from pplebm.gallery import pages as gallery
+from pplebm.gallery.hyper import override
+from pplebm.learning import loop as train
+from pplebm.ppl.trees import tree_leaves
 from pplebm.program import Program
-from pplebm.tree import tree_leaves
+from pplebm.runs import files
 
 N, D = 24, 4  # data and their dimension
 CASES: dict[str, tuple[str, dict[str, Any]]] = {

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pplebm.ppl import Array, Latents
+from pplebm.ppl.language import Array, Latents
 
 REACH = 1e-2  # of the finite difference, in coordinates of unit scale
 

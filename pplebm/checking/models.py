@@ -10,17 +10,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pplebm import chains, train
 from pplebm.backends.traced import shapes_of
 from pplebm.checking.curvature import largest_curvature
 from pplebm.checking.findings import Checklist, Verdict
 from pplebm.checking.precision import bf16_gradient_error
 from pplebm.data import Dataset
 from pplebm.errors import PplebmError, PplebmWarning
-from pplebm.jobs import program_on
-from pplebm.ppl import Latents, Params
+from pplebm.learning import loop as train
+from pplebm.ppl.language import Latents, Params
+from pplebm.ppl.trees import n_rows, take_rows, tree_map
 from pplebm.program import Program
-from pplebm.tree import n_rows, take_rows, tree_map
+from pplebm.runs.job import program_on
+from pplebm.sampling import chains
 
 BATCH = 64  # chains at once
 WIDE = 5.0  # standard deviations at which a tilt is tried besides base draws

@@ -9,7 +9,7 @@ import numpy as np
 
 from pplebm.kernels.kernel import Kernel
 from pplebm.kernels.langevin import LangevinState, init
-from pplebm.ppl import Array, Latents, Params
+from pplebm.ppl.language import Array, Latents, Params
 from pplebm.program import Program
 
 

@@ -16,7 +16,7 @@ from pplebm.cli.group import settings
 from pplebm.errors import PplebmError
 
 if TYPE_CHECKING:
-    from pplebm.runs import Run
+    from pplebm.runs.run import Run
 
 SHOWN = ("log_likelihood", "energy_gap", "tilt_positive", "tilt_negative", "held_out_error", "seconds")
 NEW_RUN_ONLY = (  # options that a run has settled
@@ -76,7 +76,7 @@ def fit(context: click.Context, model: str | None, resume: bool, no_report: bool
 
 
 def _new(model: str, changes: dict[str, Any], options: dict[str, Any]) -> Run:
-    from pplebm.fitting import fit as learn
+    from pplebm.runs.fit import fit as learn
 
     names = (
         "data_dir", "backend", "compiled", "precision", "devices", "nodes", "strategy", "ema", "patience", "start",
@@ -92,7 +92,7 @@ def _at_once(model: str, changes: dict[str, Any], wishes: list[dict[str, Any]], 
     """A run for every wish, `jobs` of them at a time, each in a process of its own that shares the cores evenly."""
     if jobs == 1:
         return [_new(model, changes, wish) for wish in wishes]
-    from pplebm.runs import open_run
+    from pplebm.runs.run import open_run
 
     threads = str(max(1, (os.cpu_count() or 1) // jobs))
     before = {name: os.environ.get(name) for name in THREADS}
@@ -145,8 +145,8 @@ def _compare(runs: list[Run]) -> None:
 
 
 def _resume(model: str | None, given: list[str], options: dict[str, Any]) -> Run:
-    from pplebm import folder
-    from pplebm.fitting import fit as learn
+    from pplebm.runs import files as folder
+    from pplebm.runs.fit import fit as learn
 
     if options["out"] is None:
         raise PplebmError("--resume needs the run folder: --out RUN.")
@@ -169,7 +169,7 @@ def _resume(model: str | None, given: list[str], options: dict[str, Any]) -> Run
 
 def source_of(manifest: dict[str, Any], data: str | None, data_dir: str | None) -> tuple[str | None, str | None]:
     """Data and folder as given, otherwise as the run remembers them; None where they cannot be found again."""
-    from pplebm.runs import data_source
+    from pplebm.runs.run import data_source
 
     known, folder = data_source(manifest["data"])
     return (known if data is None else data), data_dir or folder
@@ -221,7 +221,7 @@ def demo(steps: int | None, out: str, seed: int, pairs: tuple[str, ...], open_it
 
     The model is joint_ebm, the algorithm variational_joint, and it takes a minute or two.
     """
-    from pplebm.fitting import fit as learn
+    from pplebm.runs.fit import fit as learn
 
     folder = unused(Path(out))
     click.echo(f"learning joint_ebm of 8x8 digits by variational_joint, kept in {folder}; Ctrl-C saves and stops")

@@ -11,8 +11,8 @@ from typing import Any
 
 import click
 
-from pplebm import gallery
 from pplebm.cli.group import settings
+from pplebm.gallery import pages as gallery
 
 
 @click.command("list")

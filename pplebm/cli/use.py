@@ -11,7 +11,7 @@ import numpy as np
 
 from pplebm.cli.learning import source_of, write_report
 from pplebm.errors import PplebmError
-from pplebm.tree import take_rows
+from pplebm.ppl.trees import take_rows
 
 GRID = 100  # images at most
 
@@ -33,7 +33,7 @@ def sample(
     They are in the units of its data; images also go to a PNG beside the file. Several observed sites go to an .npz by
     name.
     """
-    from pplebm.runs import open_run
+    from pplebm.runs.run import open_run
 
     target = Path(out)
     if target.suffix not in (".npz", ".npy"):
@@ -91,7 +91,7 @@ def grid(x: np.ndarray, zoom: int = 4) -> tuple[np.ndarray] | None:
 @click.option("--out", type=click.Path(), help="A .csv file of index and score, in the order of the data.")
 def score(run: str, data: str, data_dir: str | None, seed: int, k: int, out: str | None) -> None:
     """Score data under a learned model; higher is more anomalous."""
-    from pplebm.runs import open_run
+    from pplebm.runs.run import open_run
 
     opened = open_run(run)
     x = rows_of(opened, data, source_of(opened.manifest, data, data_dir)[1])
@@ -110,7 +110,7 @@ def score(run: str, data: str, data_dir: str | None, seed: int, k: int, out: str
 def rows_of(run: Any, source: str, data_dir: str | None = None) -> Any:
     """All rows of a file, or the held-out part of a named set, in the user's units, as the run takes them."""
     from pplebm.data import load_for, read_rows
-    from pplebm.runs import is_own_model
+    from pplebm.runs.run import is_own_model
 
     if is_own_model(run.manifest):
         return read_rows(source, run.program.signature, data_dir, run.program.levels)
@@ -130,7 +130,7 @@ def _write_scores(path: Path, scores: Any) -> None:
 @click.option("--data-dir", type=click.Path(), help="Where named data sets lie.")
 def report(run: str, data: str | None, data_dir: str | None) -> None:
     """Write report.html into a run folder."""
-    from pplebm.runs import open_run
+    from pplebm.runs.run import open_run
 
     write_report(open_run(run), data, data_dir)
 
@@ -151,10 +151,10 @@ def diagnose(
 
     Prints tables, and adds them with rank plots, energies and autocorrelations to the report.
     """
-    from pplebm.examine import examine
     from pplebm.report import keep_diagnosis
     from pplebm.report.examined import HEAD, lines
-    from pplebm.runs import open_run
+    from pplebm.runs.run import open_run
+    from pplebm.runs.short_run_bias import examine
 
     opened = open_run(run)
     source, folder = source_of(opened.manifest, data, data_dir)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pplebm.errors import PplebmError
-from pplebm.tree import tree_leaves
+from pplebm.ppl.trees import tree_leaves
 
 Levels = dict[str, tuple[str, ...]]  # column of text -> its levels, whose numbers are the codes
 ROWLESS = "close over what has no rows, or give it by functools.partial"

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pplebm.data.scaling import Scaling, Scalings
-from pplebm.tree import n_rows, tree_leaves
+from pplebm.ppl.trees import n_rows, tree_leaves
 
 
 class Dataset(NamedTuple):

@@ -17,7 +17,7 @@ from pplebm.data.raw import split
 from pplebm.data.scaling import Scaling, Scalings, range_of, standard_of
 from pplebm.data.sources import check_exists
 from pplebm.errors import PplebmError
-from pplebm.tree import n_rows, take_rows, tree_leaves, tree_map
+from pplebm.ppl.trees import n_rows, take_rows, tree_leaves, tree_map
 
 NONE = Scaling("none", 0.0, 1.0)
 

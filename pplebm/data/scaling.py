@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pplebm.errors import PplebmError
-from pplebm.tree import tree_fill, tree_leaves
+from pplebm.ppl.trees import tree_fill, tree_leaves
 
 KINDS = ("none", "range", "standard")
 

@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from pplebm import nets
-from pplebm.encoders import encoder as encoding
 from pplebm.errors import PplebmError
-from pplebm.flows import Flow
 from pplebm.guides.guide import Guide
-from pplebm.nets import Net
-from pplebm.ppl import Data, Site
+from pplebm.networks import layers as nets
+from pplebm.networks.encoders import encoder as encoding
+from pplebm.networks.flows import Flow
+from pplebm.networks.layers import Net
+from pplebm.ppl.language import Data, Site
+from pplebm.ppl.trees import tree_leaves
 from pplebm.program import Program
-from pplebm.tree import tree_leaves
 
 FAMILIES = ("mean_field", "ladder", "top_down")
 SCALE_FLOOR = 0.01  # least standard deviation of q, far below that of any posterior worth a guide
@@ -46,13 +46,13 @@ def amortized(
 
     Args:
         program: any program whose latents all stand in the data plate; constrained supports are fine.
-        encoder: "dense", "conv", "series" or "recurrent", see `pplebm.encoders.encoder`, or a net of your own from
-            the data's shape to a vector; chosen by the data's shape if left out. Data of several arrays are put side
-            by side as one vector, covariates among them.
+        encoder: "dense", "conv", "series" or "recurrent", see `pplebm.networks.encoders.encoder`, or a net of your own
+            from the data's shape to a vector; chosen by the data's shape if left out. Data of several arrays are put
+            side by side as one vector, covariates among them.
         family: see above.
         width, depth, channels, activation: of the nets; the vector that an encoder gives has `width` entries.
-        n_transforms: of a flow (`pplebm.flows`) in the place of every normal; 0 keeps the normals. Sites of one number
-            stay normal. In Pyro flows need zuko, `pip install "pplebm[flows]"`.
+        n_transforms: of a flow (`pplebm.networks.flows`) in the place of every normal; 0 keeps the normals. Sites of
+            one number stay normal. In Pyro flows need zuko, `pip install "pplebm[flows]"`.
         seed: of the initial weights.
 
     Raises:

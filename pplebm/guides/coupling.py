@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pplebm.errors import PplebmError
-from pplebm.ppl import Array, Latents
+from pplebm.ppl.language import Array, Latents
 from pplebm.program import Program
 
 Flow = dict[str, Array]  # weights, the first axis is the row's

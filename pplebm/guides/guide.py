@@ -7,9 +7,9 @@ from typing import Any
 
 from pplebm.data.columns import signature_of
 from pplebm.errors import PplebmError
-from pplebm.ppl import Array, Data, Latents, Params
+from pplebm.ppl.language import Array, Data, Latents, Params
+from pplebm.ppl.trees import n_rows
 from pplebm.program import Program
-from pplebm.tree import n_rows
 
 PREFIX = "guide."  # of the guide's parameters among those of the model
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+from pplebm.kernels.batch import zeros
 from pplebm.kernels.kernel import Kernel, LogDensity
 from pplebm.kernels.metropolis import MetropolisState
-from pplebm.kernels.rows import zeros
-from pplebm.ppl import Array, Latents
+from pplebm.ppl.language import Array, Latents
 
 SHRINKAGE, DECAY, DELAY = 0.05, 0.75, 10.0  # γ, κ, t0 of dual averaging, as Hoffman and Gelman chose them
 BLOCK = 25  # steps; windows are multiples of it

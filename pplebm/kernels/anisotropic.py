@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from pplebm.errors import PplebmError
+from pplebm.kernels.batch import LIMIT, choose, positive, squares
 from pplebm.kernels.kernel import Kernel, LogDensity, Score
 from pplebm.kernels.langevin import LangevinInfo, LangevinState, init
-from pplebm.kernels.rows import LIMIT, choose, positive, squares
-from pplebm.ppl import Array, Latents
+from pplebm.ppl.language import Array, Latents
 
 
 def anisotropic(ppl: Any, step_size: float, threshold: float, correction: bool = True) -> Kernel:

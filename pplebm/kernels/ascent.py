@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from pplebm.kernels.batch import Schedule, choose, lowest, positive, schedule, squares, zeros
 from pplebm.kernels.kernel import Kernel, LogDensity, value_and_gradient
-from pplebm.kernels.rows import Schedule, choose, lowest, positive, schedule, squares, zeros
-from pplebm.ppl import Array, Latents
+from pplebm.ppl.language import Array, Latents
 
 
 class AscentState(NamedTuple):
@@ -29,7 +29,7 @@ class AscentInfo(NamedTuple):
 def ascent(ppl: Any, learning_rate: Schedule = 0.05) -> Kernel:
     r"""Make a kernel that climbs :math:`\log p(z)` by Adam; every coordinate for itself, nothing random.
 
-    It leads to a mode, or near one, so that a chain need not walk there; see `pplebm.chains.warm_start`.
+    It leads to a mode, or near one, so that a chain need not walk there; see `pplebm.sampling.chains.warm_start`.
 
     Args:
         ppl: the backend.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pplebm.errors import PplebmError
+from pplebm.kernels.batch import Schedule, choose, lowest, plain, positive, schedule, spread, squares
 from pplebm.kernels.kernel import Kernel, LogDensity, Tuning
 from pplebm.kernels.metropolis import (
     MetropolisInfo,
@@ -15,8 +16,7 @@ from pplebm.kernels.metropolis import (
     log_uniform,
     uniform_noise,
 )
-from pplebm.kernels.rows import Schedule, choose, lowest, plain, positive, schedule, spread, squares
-from pplebm.ppl import Array, Latents
+from pplebm.ppl.language import Array, Latents
 
 TARGET_ACCEPT = 0.8  # Betancourt, Byrne, Girolami (2014, arXiv:1411.6669)
 MAX_ENERGY_ERROR = 1000.0  # nats; a trajectory that loses more has diverged

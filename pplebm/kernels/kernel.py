@@ -6,8 +6,8 @@ from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
 from pplebm.errors import PplebmError
-from pplebm.kernels.rows import zeros
-from pplebm.ppl import Array, Latents, Tree
+from pplebm.kernels.batch import zeros
+from pplebm.ppl.language import Array, Latents, Tree
 
 LogDensity = Callable[..., Array]  # latents -> (B,); those of programs also take tilt_strength=, a number per row
 

@@ -7,8 +7,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from pplebm.errors import PplebmError
-from pplebm.kernels.kernel import Kernel, LogDensity, value_and_gradient
-from pplebm.kernels.rows import (
+from pplebm.kernels.batch import (
     LIMIT,
     Schedule,
     by_site,
@@ -21,7 +20,8 @@ from pplebm.kernels.rows import (
     squares,
     zeros,
 )  # fmt: skip
-from pplebm.ppl import Array, Latents
+from pplebm.kernels.kernel import Kernel, LogDensity, value_and_gradient
+from pplebm.ppl.language import Array, Latents
 
 
 class LangevinState(NamedTuple):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from pplebm.kernels.batch import Schedule, choose, lowest, plain, positive, schedule, spread, squares
 from pplebm.kernels.kernel import Kernel, LogDensity, Tuning
 from pplebm.kernels.metropolis import MetropolisInfo, MetropolisState, begin, decide, hashable, uniform_noise
-from pplebm.kernels.rows import Schedule, choose, lowest, plain, positive, schedule, spread, squares
-from pplebm.ppl import Latents
+from pplebm.ppl.language import Latents
 
 TARGET_ACCEPT = 0.574  # Roberts, Rosenthal (JRSS B 1998): the most efficient in high dimension
 

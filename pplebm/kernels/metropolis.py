@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pplebm.kernels.batch import by_site, of_site, zeros
 from pplebm.kernels.kernel import LogDensity, refuse_score
-from pplebm.kernels.rows import by_site, of_site, zeros
-from pplebm.ppl import Array, Latents
+from pplebm.ppl.language import Array, Latents
 
 
 class MetropolisState(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from pplebm.kernels.rows import positive
+from pplebm.kernels.batch import positive
 
 
 def linear(start: float, stop: float, n_steps: int) -> list[float]:

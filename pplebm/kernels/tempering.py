@@ -7,10 +7,10 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from pplebm.errors import PplebmError
+from pplebm.kernels.batch import choose, zeros
 from pplebm.kernels.kernel import Kernel, LogDensity
 from pplebm.kernels.metropolis import MetropolisInfo, MetropolisState, decide, uniform_noise
-from pplebm.kernels.rows import choose, zeros
-from pplebm.ppl import Array, Latents
+from pplebm.ppl.language import Array, Latents
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
+from pplebm.kernels.batch import LIMIT, Schedule, choose, lowest, plain, positive, schedule, squares, zeros
 from pplebm.kernels.kernel import Kernel, LogDensity, value_and_gradient
-from pplebm.kernels.rows import LIMIT, Schedule, choose, lowest, plain, positive, schedule, squares, zeros
-from pplebm.ppl import Array, Latents
+from pplebm.ppl.language import Array, Latents
 
 
 class UnderdampedState(NamedTuple):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from pplebm.kernels.batch import by_site, of_site
 from pplebm.kernels.kernel import LogDensity
-from pplebm.kernels.rows import by_site, of_site
-from pplebm.ppl import Latents
+from pplebm.ppl.language import Latents
 
 
 def unrolled(

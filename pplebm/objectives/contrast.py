@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from pplebm.ppl import Array, Data, Latents, Params
+from pplebm.ppl.language import Array, Data, Latents, Params
 from pplebm.program import Program
 
 

@@ -10,9 +10,9 @@ import numpy as np
 from pplebm.errors import PplebmError
 from pplebm.guides.guide import Guide
 from pplebm.objectives.contrast import ContrastAux, two_phases
-from pplebm.ppl import Array, Data, Latents, Params
+from pplebm.ppl.language import Array, Data, Latents, Params
+from pplebm.ppl.trees import n_rows, take_rows
 from pplebm.program import Program
-from pplebm.tree import n_rows, take_rows
 
 
 class ElboAux(NamedTuple):
@@ -142,7 +142,7 @@ def _weighed(
     if program.tilts and negative is None:
         raise PplebmError(
             "a tilted prior has an unknown constant, whose gradient needs draws of it: give negative= draws of a prior "
-            "chain, as pplebm.chains.short_run makes them."
+            "chain, as pplebm.sampling.chains.short_run makes them."
         )
     z, log_q = guide.at(params, noise, x)
     terms = program.log_terms(params, z, x)

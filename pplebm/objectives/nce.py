@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pplebm.errors import PplebmError
-from pplebm.ppl import Array, Data, Latents, Params
+from pplebm.ppl.language import Array, Data, Latents, Params
 from pplebm.program import Program
 
 

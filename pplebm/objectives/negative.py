@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pplebm.chains import short_run
 from pplebm.kernels.kernel import Kernel
 from pplebm.kernels.langevin import langevin
-from pplebm.ppl import Array, Data
+from pplebm.ppl.language import Array, Data
 from pplebm.program import Program
+from pplebm.sampling.chains import short_run
 
 
 def negative_phase(

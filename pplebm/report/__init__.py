@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pplebm import folder as files
 from pplebm.data import Source
-from pplebm.examine import Examined
 from pplebm.report.examined import section
 from pplebm.report.gathered import gather
 from pplebm.report.page import html
-from pplebm.runs import Run
+from pplebm.runs import files
+from pplebm.runs.run import Run
+from pplebm.runs.short_run_bias import Examined
 
 __all__ = ["keep_diagnosis", "write"]
 

@@ -9,10 +9,10 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from pplebm.diagnostics import Row
-from pplebm.examine import Bias, Examined
 from pplebm.report.figures import BASE, POSTERIOR, PRIOR, WIDTH, styled
 from pplebm.report.page import picture
+from pplebm.runs.short_run_bias import Bias, Examined
+from pplebm.sampling.diagnostics import Row
 
 N_SHOWN = 6  # scalars of a picture: those that look worst
 MAX_LAG = 40

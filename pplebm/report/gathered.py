@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pplebm import chains
 from pplebm.data import Dataset, Source
 from pplebm.errors import PplebmError
 from pplebm.kernels import langevin
-from pplebm.runs import Run, data_source
-from pplebm.tree import n_rows, take_rows
+from pplebm.ppl.trees import n_rows, take_rows
+from pplebm.runs.run import Run, data_source
+from pplebm.sampling import chains
 
 N_BASE = 2000  # base draws: enough for two digits of an effective sample size
 N_DRAWS = 512  # tilted prior draws, and held-out data with a posterior draw each

@@ -8,12 +8,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from pplebm import gallery
 from pplebm.errors import PplebmError
-from pplebm.jobs import COMPILE_FROM
+from pplebm.gallery import pages as gallery
 from pplebm.report.gathered import Material
 from pplebm.report.tables import target_of
-from pplebm.runs import data_source
+from pplebm.runs.job import COMPILE_FROM
+from pplebm.runs.run import data_source
 
 
 def footer(m: Material) -> str:

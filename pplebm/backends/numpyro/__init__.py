@@ -1,4 +1,4 @@
-"""The narrow waist `pplebm.ppl.PPL` in NumPyro and JAX."""
+"""The narrow waist `pplebm.ppl.language.PPL` in NumPyro and JAX."""
 
 from __future__ import annotations
 

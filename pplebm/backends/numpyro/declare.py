@@ -13,14 +13,14 @@ import numpyro
 from numpyro.distributions.distribution import Unit
 from numpyro.primitives import Messenger
 
-from pplebm import nets
 from pplebm.backends.numpyro.arrays import asarray
 from pplebm.backends.numpyro.flows import built
 from pplebm.backends.numpyro.layers import apply
 from pplebm.data.columns import arguments_of
 from pplebm.errors import PplebmError
-from pplebm.flows import Flow
-from pplebm.tree import tree_map
+from pplebm.networks import layers as nets
+from pplebm.networks.flows import Flow
+from pplebm.ppl.trees import tree_map
 
 sample = numpyro.sample
 plate = numpyro.plate

@@ -13,8 +13,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from pplebm.backends.numpyro.arrays import asarray
 from pplebm.errors import PplebmError
-from pplebm.parallel import Alone, Parallel, check_counts, leave_interrupts_to_the_first
-from pplebm.tree import tree_map
+from pplebm.ppl.parallel import Alone, Parallel, check_counts, leave_interrupts_to_the_first
+from pplebm.ppl.trees import tree_map
 
 AXIS = "data"
 SMALL_WORK = 2 * 10**7  # multiplications: below, summing gradients over devices takes longer than computing them whole

@@ -1,4 +1,4 @@
-"""Conditional flows (`pplebm.flows`) of NumPyro."""
+"""Conditional flows (`pplebm.networks.flows`) of NumPyro."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from numpyro.distributions.flows import InverseAutoregressiveTransform
 from numpyro.distributions.transforms import AffineTransform, IndependentTransform, PermuteTransform
 from numpyro.nn import AutoregressiveNN
 
-from pplebm.flows import Flow
+from pplebm.networks.flows import Flow
 
 
 def built(flow: Flow, name: str, seed: int) -> Callable[[], Callable[[jax.Array], Any]]:

@@ -1,4 +1,4 @@
-"""Layers declared as data (`pplebm.nets`) in JAX; images run channels last."""
+"""Layers declared as data (`pplebm.networks.layers`) in JAX; images run channels last."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from pplebm import nets
 from pplebm.backends.numpyro import transposed
+from pplebm.networks import layers as nets
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "linear": lambda a: a,

@@ -22,8 +22,8 @@ from pplebm.backends.structure import all_there, first_or_whole, structure_of, w
 from pplebm.backends.traced import At, Traced, Visit, few_rows, other_rows, shapes_of
 from pplebm.data import columns
 from pplebm.errors import PplebmError
-from pplebm.ppl import How
-from pplebm.tree import n_rows, take_rows, tree_map
+from pplebm.ppl.language import How
+from pplebm.ppl.trees import n_rows, take_rows, tree_map
 
 Arrays = dict[str, jax.Array]
 

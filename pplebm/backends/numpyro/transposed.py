@@ -1,8 +1,8 @@
 """Transposed convolutions in JAX, images (N, h, w, in), weights (in, out, height, width).
 
 XLA runs the usual form, a convolution of the image spread out by the stride, well on accelerators. On a CPU one product
-of matrices, all taps of all pixels at once, followed by shifted sums (`pplebm.backends.taps`), is faster, and so is its
-transpose; they take memory for that product.
+of matrices, all taps of all pixels at once, followed by shifted sums (`pplebm.backends.transposed`), is faster, and so
+is its transpose; they take memory for that product.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from pplebm.backends import taps
+from pplebm.backends import transposed as taps
 
 MOST = 2**24  # numbers in the product, 64 MiB: beyond, memory costs more than is gained
 

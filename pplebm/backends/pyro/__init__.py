@@ -1,4 +1,4 @@
-"""The narrow waist `pplebm.ppl.PPL` in Pyro and torch."""
+"""The narrow waist `pplebm.ppl.language.PPL` in Pyro and torch."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.optim.adam import adam as _torch_adam
 
-from pplebm.tree import tree_fill, tree_leaves, tree_map
+from pplebm.ppl.trees import tree_fill, tree_leaves, tree_map
 
 SMALL_WORK = 50_000_000
 

@@ -12,14 +12,14 @@ import pyro.distributions as dist
 import torch
 from pyro.poutine.messenger import Messenger
 
-from pplebm import nets
 from pplebm.backends.pyro.arrays import asarray
 from pplebm.backends.pyro.flows import FlowNetwork
 from pplebm.backends.pyro.layers import apply
 from pplebm.data.columns import arguments_of
 from pplebm.errors import PplebmError
-from pplebm.flows import Flow
-from pplebm.tree import tree_map
+from pplebm.networks import layers as nets
+from pplebm.networks.flows import Flow
+from pplebm.ppl.trees import tree_map
 
 sample = pyro.sample
 plate = pyro.plate
@@ -97,7 +97,7 @@ def param(name: str, init: Any) -> torch.Tensor:
 
 
 class Network(torch.nn.Module):
-    """A net declared as data (`pplebm.nets.Net`), with weights drawn by NumPy so that all backends start equal."""
+    """A net declared as data (`pplebm.networks.layers.Net`); NumPy draws its weights: all backends start equal."""
 
     def __init__(self, net: nets.Net, rng: np.random.Generator) -> None:
         super().__init__()

@@ -13,8 +13,8 @@ import torch.distributed as distributed
 
 from pplebm.backends.pyro.arrays import asarray, split
 from pplebm.errors import PplebmError
-from pplebm.parallel import Alone, Parallel, check_counts, leave_interrupts_to_the_first
-from pplebm.tree import n_rows, take_rows, tree_fill, tree_leaves, tree_map
+from pplebm.ppl.parallel import Alone, Parallel, check_counts, leave_interrupts_to_the_first
+from pplebm.ppl.trees import n_rows, take_rows, tree_fill, tree_leaves, tree_map
 
 STRATEGIES = ("auto", "ddp", "ddp_spawn")
 

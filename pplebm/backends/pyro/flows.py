@@ -1,4 +1,4 @@
-"""Conditional flows (`pplebm.flows`) of zuko."""
+"""Conditional flows (`pplebm.networks.flows`) of zuko."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.distributions import constraints
 from torch.nn import functional
 
 from pplebm.errors import PplebmError
-from pplebm.flows import Flow
+from pplebm.networks.flows import Flow
 
 BINS = 8  # of a spline
 

@@ -11,7 +11,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from pplebm.backends.pyro.passes import simplify, writes
 from pplebm.errors import PplebmError, PplebmWarning
-from pplebm.tree import tree_fill, tree_leaves, tree_map
+from pplebm.ppl.trees import tree_fill, tree_leaves, tree_map
 
 Tensors = dict[str, torch.Tensor]
 Terms = Callable[[Tensors, Tensors, Any], Tensors]  # of weights, latents and data

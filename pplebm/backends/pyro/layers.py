@@ -1,4 +1,4 @@
-"""Layers declared as data (`pplebm.nets`) in torch; images run channels last, as oneDNN and cuDNN like them."""
+"""Layers as data (`pplebm.networks.layers`) in torch; images run channels last, as oneDNN and cuDNN like them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch.nn import functional
 
-from pplebm import nets
+from pplebm.networks import layers as nets
 
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "linear": lambda a: a,

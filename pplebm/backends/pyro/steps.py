@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from pplebm.backends.pyro import convolutions
+from pplebm.backends.pyro import transposed
 from pplebm.backends.pyro.graphs import Tensors, Terms, check_deterministic, elsewhere, rolled
 from pplebm.backends.pyro.passes import hoist, simplify, writes
 from pplebm.backends.structure import weighed
 from pplebm.errors import PplebmError, PplebmWarning
-from pplebm.ppl import How
-from pplebm.tree import tree_fill, tree_leaves
+from pplebm.ppl.language import How
+from pplebm.ppl.trees import tree_fill, tree_leaves
 
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-8}  # relative, of a state after one step
 TOLERANCE_BF16 = 0.1  # the compiled step rounds at other places than the plain one
@@ -93,7 +93,7 @@ class Step:
             self._check(graph.forward)
             return graph.forward
         simplify(graph, differentiable=False)
-        convolutions.speed_up(graph)
+        transposed.speed_up(graph)
         n_fixed = len(leaves(self._inputs[:2]))
         self.before, graph = hoist(graph, n_fixed)
         self._check(graph.forward)

@@ -21,8 +21,8 @@ from pplebm.backends.pyro.steps import Step, leaves, run_steps
 from pplebm.backends.structure import all_there, first_or_whole, structure_of
 from pplebm.backends.traced import At, Traced, Visit, few_rows, other_rows
 from pplebm.errors import PplebmError, PplebmWarning
-from pplebm.ppl import How
-from pplebm.tree import n_rows, take_rows, tree_fill, tree_leaves
+from pplebm.ppl.language import How
+from pplebm.ppl.trees import n_rows, take_rows, tree_fill, tree_leaves
 
 Tensors = dict[str, torch.Tensor]
 

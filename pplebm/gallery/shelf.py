@@ -1,0 +1,26 @@
+"""Where the galleries are: beside the package in a checkout, inside it in a wheel."""
+
+import tomllib
+from pathlib import Path
+
+
+def _is_checkout(root: Path) -> bool:
+    """Whether `root` is a checkout of this project: its pyproject.toml names pplebm."""
+    try:
+        with open(root / "pyproject.toml", "rb") as file:
+            return tomllib.load(file)["project"]["name"] == "pplebm"
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+
+
+def shelf(name: str) -> list[str]:
+    """The search path of the gallery `name`; a foreign folder of that name beside us is never taken.
+
+    >>> [path] = shelf("models")
+    >>> path.endswith("models")
+    True
+    """
+    package = Path(__file__).resolve().parents[1]
+    beside = package.parent / name
+    found = beside if beside.is_dir() and _is_checkout(package.parent) else package / name
+    return [str(found)]

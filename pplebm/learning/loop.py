@@ -1,0 +1,169 @@
+"""The learning loop: batches, updates, roll-back, as a generator that can be stopped and continued anywhere."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pplebm.data import batches
+from pplebm.errors import PplebmError
+from pplebm.learning import safeguards as holding
+from pplebm.ppl.parallel import Alone, Parallel
+from pplebm.ppl.trees import n_rows, take_rows, tree_leaves, tree_map
+from pplebm.program import Program
+
+GOOD_EVERY = 50  # updates between the states kept for roll-back
+WATCH_EVERY = 100  # updates between comparisons of prior chains with resampled base draws
+NOT_FINITE = "it was not finite; new noise"
+MAX_ROLLBACKS = 10  # in one run; more means that the settings, not bad luck, are to blame
+
+
+class Progress(NamedTuple):
+    """Where a run stands: all that is needed to go on, bit for bit."""
+
+    update: int  # updates done
+    state: Any  # of the algorithm page
+    good: Any  # an earlier state, known to be finite
+    good_update: int
+    n_rollbacks: int
+    n_gentler: int  # interventions that changed the hyperparameters, see pplebm.learning.safeguards
+    average: Any  # of the parameters over updates, or ()
+
+
+class Event(NamedTuple):
+    """What one update showed."""
+
+    metrics: dict[str, float]
+    rolled_back_to: int | None  # update whose state was restored, if this one ended badly
+    reason: str = ""  # for it, and what was done, in words
+
+
+def begin(
+    page: ModuleType,
+    program: Program,
+    x: Any,
+    hyper: Any,
+    seed: int,
+    n_data: int | None = None,
+    averages: bool = False,
+) -> Progress:
+    """Progress before the first update.
+
+    Args:
+        n_data: training data, for pages that keep a chain for each.
+        averages: keep a running average of the parameters.
+    """
+    more = {"n_data": n_data} if keeps_rows(page) else {}
+    state = page.init(program.ppl, program.ppl.key(seed), program, x, hyper, **more)
+    return Progress(0, state, state, 0, 0, 0, state.params if averages else ())
+
+
+def keeps_rows(page: ModuleType) -> bool:
+    """Whether a page keeps something for every training datum: its `step` then takes `rows`, numbers of data."""
+    return "rows" in inspect.signature(page.step).parameters
+
+
+def updates(
+    page: ModuleType,
+    program: Program,
+    train: Any,
+    hyper: Any,
+    seed: int,
+    progress: Progress,
+    group: Parallel | None = None,
+    ema: float = 0.0,
+) -> Iterator[tuple[Progress, Event]]:
+    """Yield progress after every update, without end.
+
+    Batch and noise of an update depend on the seed, its number and the number of roll-backs alone, so that a run
+    continued from any progress equals one that was never stopped. An update that ends non-finite is undone: the last
+    good state returns, and the next update draws new noise. One after which the tilt runs away
+    (`pplebm.learning.safeguards`) is undone as well, and from then on the tilt learns more slowly and prior chains are
+    longer. Of a batch this process takes its rows.
+
+    Args:
+        ema: decay of the running average of the parameters, if progress keeps one.
+
+    Raises:
+        PplebmError: after ten roll-backs, when the batch size exceeds the data, or when processes drift apart.
+    """
+    ppl, by_row, group = program.ppl, keeps_rows(page), group or Alone(lambda a: program.ppl.asarray(a, keep=True))
+    if by_row and group.size > 1:
+        raise PplebmError(f"{page.__name__.rsplit('.', 1)[-1]} keeps a chain per datum, on one device; drop --devices.")
+    stream = int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    draw, first, made_for = _rows(n_rows(train), hyper.batch_size, seed), True, -1
+    while True:
+        if progress.n_gentler != made_for:
+            now, made_for = holding.gentler(hyper, progress.n_gentler), progress.n_gentler
+            step, watch = _step(page, program, now), holding.watch(program, page, now)
+        rows = draw(progress.update)
+        x, more = group.share(take_rows(train, rows)), {"rows": ppl.asarray(rows)} if by_row else {}
+        key = ppl.key((stream + 1000003 * progress.update + progress.n_rollbacks) % 2**63)
+        state, info = step(group.key(key), progress.state, x, more)
+        if first:
+            group.check_same(state)
+            first = False
+        metrics = {name: float(value) for name, value in info._asdict().items()}
+        update = progress.update + 1
+        finite = all(map(math.isfinite, metrics.values())) and _finite(ppl, state)
+        learns_tilt = program.tilts and getattr(now, "learning_rate_tilt", 0.0) > 0
+        if finite and learns_tilt and update % WATCH_EVERY == 0:
+            with group.alone():
+                metrics |= watch(key, group.local(state.params), x)
+        reason = holding.trouble(metrics) if finite else NOT_FINITE
+        if not reason:
+            progress = _kept(progress, update, state, ema)
+            yield progress, Event(metrics, None)
+            continue
+        progress = _roll_back(progress, update, metrics)
+        if finite:
+            progress = progress._replace(n_gentler=progress.n_gentler + 1)
+            reason += f"; {holding.told(now, holding.gentler(hyper, progress.n_gentler))}"
+        yield progress, Event(metrics, progress.good_update, reason)
+
+
+def _rows(n: int, batch_size: int, seed: int) -> Callable[[int], np.ndarray]:
+    """Numbers of the data of an update's batch: every epoch goes through all of them once."""
+    per_epoch = n // batch_size
+    order = functools.lru_cache(maxsize=1)(lambda epoch: batches(n, batch_size, seed, epoch))
+    return lambda update: order(update // per_epoch)[update % per_epoch]
+
+
+def _kept(progress: Progress, update: int, state: Any, ema: float) -> Progress:
+    """Progress after an update that went well."""
+    keep = update % GOOD_EVERY == 0
+    decay = min(ema, (1 + update) / (10 + update))  # early averages forget the start
+    average = tree_map(lambda a, b: decay * a + (1.0 - decay) * b, progress.average, state.params) if ema else ()
+    return progress._replace(
+        update=update,
+        state=state,
+        good=state if keep else progress.good,
+        good_update=update if keep else progress.good_update,
+        average=average,
+    )
+
+
+def _step(page: ModuleType, program: Program, hyper: Any) -> Callable[..., Any]:
+    ppl = program.ppl
+    return ppl.compiled(lambda key, state, x, more: page.step(ppl, key, state, program, x, hyper, **more))
+
+
+def _roll_back(progress: Progress, update: int, metrics: dict[str, float]) -> Progress:
+    if progress.n_rollbacks >= MAX_ROLLBACKS:
+        bad = ", ".join(n for n, v in metrics.items() if not math.isfinite(v)) or "a parameter"
+        what = holding.trouble(metrics) or f"non-finite: {bad}"
+        raise PplebmError(
+            f"learning failed ({what}) more than {MAX_ROLLBACKS} times, last at update {update}; lower "
+            f"step sizes or learning rates, or bound the tilt (tilt(..., bound=8.0))."
+        )
+    return progress._replace(update=update, state=progress.good, n_rollbacks=progress.n_rollbacks + 1)
+
+
+def _finite(ppl: Any, state: Any) -> bool:
+    return all(bool(ppl.isfinite(leaf).all()) for _, leaf in tree_leaves(state) if hasattr(leaf, "shape"))

@@ -1,0 +1,137 @@
+"""Signs that a tilt runs away while every number is still finite, and what is done about it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from pplebm.learning.algorithm import Phases
+from pplebm.ppl.trees import n_rows, take_rows
+from pplebm.program import Program
+
+MAX_GAP = 10.0  # nats between E f(z⁺) and E f(z⁻): chains that reach the tilted prior hold it at one or two
+MAX_DIVERGENT = 0.25  # share of chains with a non-finite step
+MAX_SATURATED = 0.5  # share of tilt values at their bound, where no gradient passes
+MAX_CHAIN_GAP = 3.0  # nats between E f at the ends of prior chains and at resampled base draws
+SURE = 4.0  # standard errors of that difference, and
+ENOUGH = 50  # effective base draws, from which it is believed
+N_CHAINS, N_BASE = 512, 4096  # that are compared
+N_ROWS = 8  # of data, among which these are shared where every row has a prior of its own
+SLOWER, LONGER = 0.5, 1.5  # factors of the tilt's rate and of the prior chain's length, at every intervention
+MAX_LONGER = 4  # interventions that lengthen the chain; further ones lower the rate only
+
+
+def trouble(metrics: Mapping[str, float]) -> str:
+    """What is wrong after an update, in words; empty if nothing is.
+
+    >>> trouble({"energy_gap": 31.4})
+    'the energy gap is 31.4 nats'
+    >>> trouble({"energy_gap": 1.2, "divergent_negative": 0.0})
+    ''
+    """
+    if abs(metrics.get("energy_gap", 0.0)) > MAX_GAP:
+        return f"the energy gap is {metrics['energy_gap']:.1f} nats"
+    for name, value in metrics.items():
+        if name.startswith("divergent") and value > MAX_DIVERGENT:
+            return f"{value:.0%} of the chains of {name.partition('_')[2] or 'the model'} had a non-finite step"
+    if metrics.get("tilt_saturation", 0.0) > MAX_SATURATED:
+        return f"{metrics['tilt_saturation']:.0%} of the tilt's values are at its bound"
+    gap, error = abs(metrics.get("chain_gap", 0.0)), metrics.get("chain_gap_error", 0.0)
+    if gap > max(MAX_CHAIN_GAP, SURE * error) and metrics.get("base_ess", 0.0) >= ENOUGH:
+        return f"prior chains and resampled base draws differ by {gap:.1f} nats in the mean of the tilt"
+    return ""
+
+
+def gentler(hyper: Any, n: int) -> Any:
+    """Hyperparameters after n interventions: a slower tilt, and a longer chain to follow it.
+
+    >>> from pplebm.inference.short_run_mle import Hyper
+    >>> h = gentler(Hyper(), 1)
+    >>> h.learning_rate_tilt, h.n_steps_prior
+    (0.0005, 45)
+    """
+    changes: dict[str, Any] = {}
+    if hasattr(hyper, "learning_rate_tilt"):
+        changes["learning_rate_tilt"] = hyper.learning_rate_tilt * SLOWER**n
+    if hasattr(hyper, "n_steps_prior"):
+        changes["n_steps_prior"] = math.ceil(hyper.n_steps_prior * LONGER ** min(n, MAX_LONGER))
+    return hyper._replace(**changes) if n else hyper
+
+
+def told(before: Any, after: Any) -> str:
+    """What an intervention changed, in words."""
+    changed = [f for f in before._fields if getattr(before, f) != getattr(after, f)]
+    return ", ".join(f"{f} {getattr(before, f):g} -> {getattr(after, f):g}" for f in changed) or "new noise"
+
+
+def chain_gap(f_chain: np.ndarray, f_base: np.ndarray) -> dict[str, float]:
+    r"""Whether ends of chains are draws of the tilted prior, as far as the tilt itself can tell.
+
+    .. math:: \bar f(z^-) - \sum_i w_i f(z_i), \quad w_i \propto e^{f(z_i)}, \quad z_i \sim p_0
+
+    Args:
+        f_chain: the tilt at the ends of chains.
+        f_base: the tilt at base draws, which resampling by weight turns into draws of the tilted prior.
+
+    Returns:
+        The difference in nats, its standard error, and the number of effective base draws, (Σw)²/Σw².
+
+    >>> z = np.random.default_rng(0).normal(size=(2, 4000))
+    >>> found = chain_gap(2.0 * (z[0] + 2.0), 2.0 * z[1])  # the tilt 2z moves N(0, 1) to N(2, 1)
+    >>> abs(found["chain_gap"]) < 4 * found["chain_gap_error"] < 2
+    True
+    """
+    weights = np.exp(f_base - f_base.max())
+    weights /= weights.sum()
+    mean = float((weights * f_base).sum())
+    error = (f_chain.var() / len(f_chain) + (weights**2 * (f_base - mean) ** 2).sum()) ** 0.5
+    return {
+        "chain_gap": float(f_chain.mean()) - mean,
+        "chain_gap_error": float(error),
+        "base_ess": float(1.0 / (weights**2).sum()),
+    }
+
+
+def watch(program: Program, page: ModuleType, hyper: Any) -> Callable[[Any, Any, Any], dict[str, float]]:
+    """Make a function (key, parameters, data) that compares prior chains of the page with resampled base draws.
+
+    Where the prior reads covariates it has a law of its own in every row: a few rows are compared one by one, and the
+    mean of their differences is told.
+    """
+    ppl, centred = program.ppl, program.with_coordinates("centred")
+    phases = Phases(program.with_chains(compiled=False), page, hyper)
+
+    def both(key: Any, params: Any, data: Any) -> Any:
+        k_chain, k_base = ppl.split(key)
+        chains, bases = _rows_for(program, data)
+        ends, base = phases.prior(k_chain, params, chains), centred.draw_base(k_base, bases, params)
+        at = lambda rows: None if isinstance(rows, int) else rows
+        return centred.log_tilt(params, ends, at(chains)), centred.log_tilt(params, base, at(bases))
+
+    compiled = ppl.compiled(both)
+
+    def gap(key: Any, params: Any, data: Any) -> dict[str, float]:
+        few = take_rows(data, slice(0, N_ROWS)) if program.prior_reads else None
+        n = n_rows(few) if few is not None else 1
+        f_chain, f_base = (ppl.to_numpy(f).astype(float).reshape(-1, n) for f in compiled(key, params, few))
+        rows = [chain_gap(f_chain[:, i], f_base[:, i]) for i in range(n)]
+        return {
+            "chain_gap": float(np.mean([row["chain_gap"] for row in rows])),
+            "chain_gap_error": float(np.sqrt(np.sum([row["chain_gap_error"] ** 2 for row in rows])) / n),
+            "base_ess": float(np.sum([row["base_ess"] for row in rows])),
+        }
+
+    return gap
+
+
+def _rows_for(program: Program, data: Any) -> tuple[Any, Any]:
+    """What chains and base draws are asked for: their numbers, or so many copies of the rows."""
+    if data is None:
+        return N_CHAINS, N_BASE
+    n = n_rows(data)
+    copies = lambda total: take_rows(data, program.ppl.asarray(np.tile(np.arange(n), total // n)))
+    return copies(N_CHAINS), copies(N_BASE)

@@ -1,0 +1,399 @@
+"""A finished or unfinished run, opened from its folder: samples, reconstructions, scores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from pplebm.data import (
+    Dataset,
+    Scaling,
+    columns,
+    load,
+    load_as_given,
+    load_for,
+    names,
+    rescaled,
+    scaling_from_json,
+)  # fmt: skip
+from pplebm.errors import PplebmError
+from pplebm.gallery import pages as gallery
+from pplebm.gallery.hyper import override
+from pplebm.guides.guide import Guide
+from pplebm.learning import loop as train
+from pplebm.learning.algorithm import Phases
+from pplebm.ppl.language import Latents
+from pplebm.ppl.trees import n_rows, take_rows, tree_leaves, tree_map
+from pplebm.program import Program
+from pplebm.runs import files
+from pplebm.sampling.sampler import sample
+from pplebm.sampling.to_arviz import to_arviz
+
+CHUNK = 512  # data per pass, so that memory does not grow with the data
+
+
+class Run:
+    """A learned model: its folder, program, parameters, and what can be asked of it.
+
+    All arrays are NumPy. Data are in the user's units, as they were given to `pplebm.fit`. Sampling repeats the
+    chains of learning unless `n_steps` says otherwise, and is the same for the same `seed`.
+    """
+
+    def __init__(
+        self, path: Path, manifest: dict[str, Any], program: Program, page: ModuleType, hyper: Any, params: Any
+    ) -> None:
+        self.path, self.manifest = path, manifest
+        self.program, self.page, self.hyper, self.params = program, page, hyper, params
+        self.scaling = scaling_from_json(manifest["data"]["scaling"])
+        self.event_shape = tuple(manifest["data"]["event_shape"])
+        self._phases: dict[Any, Phases] = {}
+
+    def __repr__(self) -> str:
+        m = self.manifest
+        return f"Run({m['model']['name']} by {m['inference']['name']}, {m['updates']} updates, '{self.path}')"
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """Rows of metrics.jsonl: figures by update."""
+        return files.read_metrics(self.path)
+
+    # --- data
+
+    def data(self, x: Any) -> Any:
+        """Data in the user's units, as they were given to `pplebm.fit`, as the program's arrays in model units.
+
+        Raises:
+            PplebmError: for data of another shape or other names than the run learned from.
+        """
+        return self.program.data(self._in_model_units(x))
+
+    def load(self, source: Any = None, data_dir: str | Path | None = None) -> Dataset:
+        """The data set of this run, or another one as this run would have split and scaled it."""
+        entry = self.manifest["data"]
+        if source is None:
+            source, folder = data_source(entry)
+            data_dir = data_dir or folder
+        if source is None:
+            raise PplebmError(f"the run learned from data in memory ('{entry['name']}'), which it does not keep.")
+        return data_of(self.program, self.manifest, source, data_dir)
+
+    def _in_model_units(self, x: Any) -> Any:
+        return in_model_units(self.program, self.manifest, x)
+
+    def site_to_user(self, site: str, a: np.ndarray) -> np.ndarray:
+        """Values of an observed site in the user's units."""
+        path = self.program.reads.whole.get(site)
+        scaling = self.scaling if isinstance(self.scaling, Scaling) else self.scaling.of(path)
+        return scaling.to_user(a) if path is not None else a
+
+    def to_user(self, data: Any) -> Any:
+        """Data in model units, as arrays of NumPy, in the user's units."""
+        return self.scaling.to_user(data)
+
+    @property
+    def log_jacobian(self) -> float:
+        r"""What log densities of a datum, such as minus `anomaly_score`, gain in the user's units, nats.
+
+        .. math:: \log p(x_{user}) = \log p(x_{model}) + \log |\partial x_{model} / \partial x_{user}|
+        """
+        shapes = {path: tuple(shape) for path, shape in self.manifest["data"]["shapes"].items()}
+        if isinstance(self.scaling, Scaling):
+            return self.scaling.log_jacobian(self.event_shape)
+        return sum(self.scaling.of(path).log_jacobian(shape) for path, shape in shapes.items())
+
+    # --- latents in coordinates, for those who go on with the program themselves
+
+    def prior_latents(
+        self, n: int, seed: int = 0, base: bool = False, n_steps: int | None = None, given: Any = None
+    ) -> Latents:
+        """n latents of the tilted prior (or of its base) as the program's own arrays, centred coordinates.
+
+        Args:
+            n: how many; the number of rows where data are given.
+            seed: of the chains.
+            base: of the base.
+            n_steps: of the chains; those of learning by default.
+            given: rows with the covariates that the prior reads, as the program's arrays in model units.
+        """
+        rows = self._rows(n, given)
+        key = self.program.ppl.key(seed)
+        if base or not self.program.tilts:
+            return self.program.draw_base(key, rows, self.params)
+        return self._phases_of("prior", n_steps).prior(key, self.params, rows)
+
+    def _rows(self, n: int, given: Any) -> Any:
+        if not self.program.prior_reads:
+            return n
+        if given is None:
+            raise PplebmError(
+                f"the prior reads the covariates {', '.join(self.program.covariates)}, so it is another one in every "
+                f"row; give given= the rows it is wanted at."
+            )
+        return given
+
+    def posterior_latents(self, x: Any, seed: int = 0, n_steps: int | None = None) -> Latents:
+        """One latent per datum of the posterior, centred coordinates; x in model units."""
+        ppl, phases = self.program.ppl, self._phases_of("posterior", n_steps)
+        return phases.posterior(ppl.key(seed), self.params, tree_map(lambda a: ppl.asarray(a, keep=True), x))
+
+    # --- what most people want
+
+    def sample_prior(
+        self, n: int | None = None, seed: int = 0, base: bool = False, n_steps: int | None = None, given: Any = None
+    ) -> dict[str, np.ndarray]:
+        """Draw n latents of the tilted prior, by site; with `base=True`, of its base, tilts ignored.
+
+        Args:
+            n: how many; may be left out where data are given.
+            seed, base, n_steps: as in `prior_latents`.
+            given: data in the user's units, whose covariates the prior is given: one draw for every row.
+        """
+        data, n = self._given(n, given)
+        return self._numpy(self.program.values(self.params, self.prior_latents(n, seed, base, n_steps, data), data))
+
+    def sample_posterior(self, x: Any, seed: int = 0, n_steps: int | None = None) -> dict[str, np.ndarray]:
+        """Draw one latent per datum given data x, by site."""
+
+        def values(x: Any, seed: int) -> Any:
+            return self.program.values(self.params, self.posterior_latents(x, seed, n_steps), x)
+
+        return self._by_chunks(values, x, seed)
+
+    def reconstruct(self, x: Any, seed: int = 0, n_steps: int | None = None) -> Any:
+        """Mean of the data given a posterior draw of their latents, (B, *event); by site where there are several."""
+
+        def means(x: Any, seed: int) -> Any:
+            return self.program.observe(self.params, self.posterior_latents(x, seed, n_steps), data=x)
+
+        return self._observations(self._by_chunks(means, x, seed))
+
+    def sample_data(
+        self,
+        n: int | None = None,
+        seed: int = 0,
+        base: bool = False,
+        mean: bool = False,
+        n_steps: int | None = None,
+        given: Any = None,
+    ) -> Any:
+        """Draw n data of the model, (n, *event); with `mean=True` without observation noise.
+
+        Args:
+            n: how many; may be left out where data are given.
+            seed, base, n_steps: as in `prior_latents`.
+            mean: means in the place of draws.
+            given: data in the user's units, at whose covariates to draw, one datum for every row.
+
+        Returns:
+            The values of the observed site, or of several by name, in the user's units.
+        """
+        data, n = self._given(n, given)
+        z = self.prior_latents(n, seed, base, n_steps, data)
+        key = None if mean else self.program.ppl.split(self.program.ppl.key(seed), 2)[1]
+        return self._observations(self._numpy(self.program.observe(self.params, z, key, data)))
+
+    def anomaly_score(self, x: Any, seed: int = 0, n_draws: int = 4) -> np.ndarray:
+        r"""Score data, (B,); higher is more anomalous.
+
+        .. math:: -E_{z \mid x}[\log p(x \mid z) + \log p_0(z) + f(z)]
+
+        in nats and model units, by `n_draws` posterior chains per datum: the unnormalised log posterior of Cui et al.
+        (CVPR 2023), up to the model's constant log Z. Where the prior reads covariates, log Z is another one in every
+        row, and scores of rows with different covariates are not comparable.
+        """
+
+        def score(x: Any, seed: int) -> Any:
+            draws = [
+                self.program.log_joint(self.params, self.posterior_latents(x, seed + 7919 * i), x)
+                for i in range(n_draws)
+            ]
+            return {"score": -sum(draws) / n_draws}
+
+        return self._by_chunks(score, x, seed)["score"]
+
+    def to_arviz(self, x: Any = None, seed: int = 0, **settings: Any) -> Any:
+        """Sample prior and, given data x, their posteriors by adjusted chains, and put them into ArviZ's container.
+
+        The chains are those of `pplebm.sample` with `hmc` in noise coordinates, not the short runs of learning; how
+        the two differ is what `pplebm diagnose` shows. Data are in model units there. A prior that reads covariates is
+        drawn at those of x.
+
+        Args:
+            x: data in the user's units.
+            seed: of the chains.
+            settings: `n_chains`, `n_draws`, `n_warmup`, `thin`, `progress` of `pplebm.sample`.
+
+        Raises:
+            PplebmError: for settings that `pplebm.sample` refuses, or data of another shape.
+        """
+        program = self.program.with_coordinates("noise")
+        settings = {"key": seed, "params": self.params} | settings
+        data = None if x is None else self._in_model_units(x)
+        posterior = None if data is None else sample(program, data=data, **settings)
+        given = data if program.prior_reads else None
+        return to_arviz(posterior, sample(program, given=given, **settings), key=seed)
+
+    # --- helpers
+
+    def _given(self, n: int | None, given: Any) -> tuple[Any, int]:
+        """Rows in model units if there are any, and how many draws are wanted."""
+        if given is None:
+            return None, _count(n)
+        data = self.data(given)
+        return data, n_rows(data)
+
+    def _observations(self, found: dict[str, np.ndarray]) -> Any:
+        """Values of observed sites in the user's units: those of the only one, or of several by name."""
+        values = {name: self.site_to_user(name, a) for name, a in found.items()}
+        return values if len(values) > 1 else next(iter(values.values()))
+
+    def _phases_of(self, phase: str, n_steps: int | None) -> Phases:
+        hyper = self.hyper
+        if n_steps is not None:
+            field = getattr(self.page, "N_STEPS", {}).get(phase, f"n_steps_{phase}")
+            hyper = override(hyper, {field: n_steps}, f"algorithm '{self.manifest['inference']['name']}'")
+        if hyper not in self._phases:
+            self._phases[hyper] = Phases(self.program, self.page, hyper)
+        return self._phases[hyper]
+
+    def _by_chunks(self, function: Callable[[Any, int], Any], x: Any, seed: int) -> dict[str, np.ndarray]:
+        """Apply to data in the user's units, chunk by chunk; short chunks are filled up so that shapes repeat."""
+        x = self._in_model_units(x)
+        n, parts = n_rows(x), []
+        for i, start in enumerate(range(0, n, size := min(CHUNK, n))):
+            rows = np.arange(start, start + size) % n
+            part = self._numpy(function(self.program.data(take_rows(x, rows)), seed + 104729 * i))
+            parts.append({name: a[: n - start] for name, a in part.items()})
+        return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+
+    def _numpy(self, arrays: dict[str, Any]) -> dict[str, np.ndarray]:
+        return {name: self.program.ppl.to_numpy(a) for name, a in arrays.items()}
+
+
+def data_source(entry: dict[str, Any]) -> tuple[str | None, str | None]:
+    """Name or path of a run's data, and the folder of named sets; None for data that cannot be found again."""
+    source = entry.get("source") or {}
+    return source.get("path") or (entry["name"] if entry["name"] in names() else None), source.get("data_dir")
+
+
+def is_own_model(manifest: dict[str, Any]) -> bool:
+    """Whether a run is of a model that sees data as given: a callable, or a plain file."""
+    return bool(manifest["model"]["is_own"])
+
+
+def in_model_units(program: Program, manifest: dict[str, Any], x: Any) -> Any:
+    """Data in the user's units as arrays in model units, of the shapes that a run learned from."""
+    entry, scaling = manifest["data"], scaling_from_json(manifest["data"]["scaling"])
+    if not is_own_model(manifest):
+        assert isinstance(scaling, Scaling)
+        return load_for(scaling, tuple(entry["event_shape"]), x)
+    tree = columns.read(x, program.signature, program.levels)[0]
+    tree = tree_map(lambda a: np.asarray(a.detach().cpu() if hasattr(a, "detach") else a), tree)
+    got = {path: list(a.shape[1:]) for path, a in tree_leaves(tree)}
+    for path, shape in got.items():
+        if entry["shapes"].get(path) != shape:
+            raise PplebmError(
+                f"'{path or 'x'}' has rows of shape {tuple(shape)}, and the run learned from "
+                f"{entry['shapes'].get(path, 'no such array')}; give data like those."
+            )
+    return scaling.to_model(tree)
+
+
+def data_of(program: Program, manifest: dict[str, Any], source: Any, data_dir: str | Path | None) -> Dataset:
+    """A data set split and scaled as that of a run."""
+    entry, seed = manifest["data"], manifest["seed"]
+    if not is_own_model(manifest):
+        kind = entry.get("scaling_wanted") or manifest["model"].get("scaling") or "auto"
+        return load(source, data_dir, seed=seed, scaling=kind)
+    found = load_as_given(source, program.signature, data_dir, seed=seed, levels=program.levels)
+    scaling = scaling_from_json(entry["scaling"])
+    return found if scaling.kind == "none" else rescaled(found, scaling)
+
+
+def open_run(
+    path: str | Path,
+    model: Callable[..., Any] | None = None,
+    backend: str | None = None,
+    guide: Callable[..., Any] | None = None,
+) -> Run:
+    """Open a run folder; pages are taken from the copies in it, nothing is unpickled.
+
+    Args:
+        path: folder that `pplebm.fit` or `pplebm fit --out` wrote.
+        model: the callable, for a run that was fitted on a callable instead of a page or file; its own modules
+            take the learned weights.
+        backend: open a run of a gallery page in the other language. Weights, hyperparameters and scaling carry over;
+            the random numbers, and so single draws, do not.
+        guide: the callable, for a run that was fitted with one of its own.
+
+    Raises:
+        PplebmError: if there is no run, no checkpoint, or the pages and the checkpoint do not match.
+    """
+    folder = Path(path)
+    manifest = files.read_manifest(folder)
+    if backend is not None and backend != manifest["backend"]:
+        manifest = _in_other_language(manifest, backend)
+    program, page, hyper = rebuild(folder, manifest, model, guide)
+    example = program.example
+    rows = program.ppl.asarray(np.arange(hyper.batch_size) % n_rows(example))
+    x = take_rows(example, rows)  # of whose values nothing is used
+    template = train.begin(page, program, x, hyper, manifest["seed"], manifest["data"]["n_train"], manifest["ema"] > 0)
+    progress = files.read_checkpoint(folder, program.ppl, template)
+    params = progress.average or progress.state.params
+    if model is not None:
+        program.write_back(params)
+    if guide is not None:
+        program.guide.write_back(params)
+    return Run(folder, manifest | {"updates": progress.update}, program.with_params(params), page, hyper, params)
+
+
+def _in_other_language(manifest: dict[str, Any], backend: str) -> dict[str, Any]:
+    name = manifest["model"]["name"]
+    if manifest["model"]["page"] is None or not manifest["model"]["hyper"]:
+        raise PplebmError(
+            f"'{name}' is a {manifest['backend']} program; only gallery pages open on '{backend}' as well."
+        )
+    return manifest | {"backend": backend, "chains": {"compiled": False, "precision": "full"}}
+
+
+def rebuild(
+    folder: Path, manifest: dict[str, Any], model: Any = None, guide: Any = None
+) -> tuple[Program, ModuleType, Any]:
+    """Program, algorithm page and hyperparameters of a run, from the copies in its folder."""
+    if manifest.get("has_own_guide", False) != (guide is not None):
+        raise PplebmError(
+            f"'{folder}' was fitted with{'out' * (guide is not None)} a guide of its own; open it with "
+            f"open_run(path{', ..., guide=...' * (guide is None)})."
+        )
+    seed = manifest["seed"]
+    shape: Any = tuple(manifest["data"]["event_shape"])
+    if model is None:
+        if manifest["model"]["page"] is None:
+            raise PplebmError(f"'{folder}' was fitted on a callable; open it with open_run(path, model=...).")
+        model_page = gallery.load_copy(folder / manifest["model"]["page"]["file"], manifest["model"]["home"], seed)
+        hyper = manifest["model"]["hyper"]
+        if gallery.takes_columns(model_page):
+            shape = {path: tuple(one) for path, one in manifest["data"]["shapes"].items()}
+        model = gallery.bind(model_page, manifest["backend"], shape=shape, seed=seed, **hyper)
+        guide = guide or gallery.bind_guide(model_page, manifest["backend"], shape, seed, hyper)
+    page = gallery.load_copy(folder / manifest["inference"]["page"]["file"], manifest["inference"]["home"], seed)
+    hyper = override(page.Hyper(), manifest["inference"]["hyper"], "the algorithm page of this run")
+    program = Program(model, data=files.read_example(folder), seed=seed, backend=manifest["backend"])
+    program.levels = {name: tuple(levels) for name, levels in manifest["data"]["levels"].items()}
+    program = with_guide(program, guide)
+    return program.with_chains(precision=manifest["chains"]["precision"]), page, hyper
+
+
+def with_guide(program: Program, guide: Callable[..., Any] | None) -> Program:
+    """The program with a guide of the user's, if there is one."""
+    return program if guide is None else program.with_guide(Guide(program, guide))
+
+
+def _count(n: Any) -> int:
+    if not isinstance(n, int) or n < 1:
+        raise PplebmError(f"the number of draws must be a positive integer, got {n!r}.")
+    return n

@@ -1,0 +1,234 @@
+"""Run a kernel over a batch of data: one chain per datum, all at once, memory flat in the number of steps."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple, get_args
+
+from pplebm.errors import PplebmError
+from pplebm.kernels.ascent import ascent
+from pplebm.kernels.batch import choose, squares
+from pplebm.kernels.kernel import Kernel, LogDensity, value_and_gradient
+from pplebm.kernels.schedules import linear
+from pplebm.ppl.language import Array, Data, Latents, Params
+from pplebm.ppl.trees import n_rows
+from pplebm.program import Program
+
+Init = Literal["normal", "base"]
+SHORT_RUN_COORDINATES = "noise"  # unless an algorithm says otherwise
+TRIES = 20  # starts drawn for a chain before giving up
+
+
+def start(
+    program: Program,
+    key: Any,
+    params: Params,
+    rows: Data | int,
+    init: str | Latents = "base",
+    given: Data | None = None,
+) -> Latents:
+    """Where chains start: "normal" for N(0, I), "base" for ancestral draws, or given latents.
+
+    In noise coordinates the two agree, since the base is N(0, I) there.
+
+    Args:
+        rows: number of chains; or data, for a chain at every row.
+        given: data of a joint program, for a number of chains.
+
+    Raises:
+        PplebmError: for an unknown word, or given latents of another batch size.
+    """
+    n = rows if isinstance(rows, int) else n_rows(rows)
+    if isinstance(init, str):
+        if init not in get_args(Init):
+            raise PplebmError(
+                f"init '{init}' is not known; choose one of {', '.join(get_args(Init))}, or give latents."
+            )
+        if init == "base" and not all(program.has_noise.values()):
+            return program.draw_start(key, rows, params, given)
+        z = program.ppl.normal_like(key, program.zeros(n))
+        data = given if isinstance(rows, int) else rows
+        return z if init == "normal" else program.with_coordinates("noise").move(params, z, program.coordinates, data)
+    for site in program.latents:
+        if site.name not in init or len(init[site.name]) != n:
+            got = tuple(init[site.name].shape) if site.name in init else "nothing"
+            raise PplebmError(f"given start of '{site.name}' is {got}; expected shape {(n, *site.shape)}.")
+    return dict(init)
+
+
+def begin(
+    program: Program,
+    kernel: Kernel,
+    key: Any,
+    params: Params,
+    data: Data | None,
+    n: int,
+    init: str | Latents = "base",
+    observed: bool | None = None,
+) -> Any:
+    """State of a kernel at the start of n chains, drawn anew where the density or its gradient is not finite.
+
+    Args:
+        data: with a row for every chain, or all data of a joint program; None for a prior that reads none.
+        observed: False for chains of the prior given covariates.
+
+    Raises:
+        PplebmError: if it is not finite at a given start, or nowhere in 20 draws.
+    """
+    word, given = (init, None) if isinstance(init, str) else ("", init)
+
+    def first(key: Any, params: Params, data: Data | None, given: Any) -> tuple[Any, Array]:
+        rows = n if data is None or program.is_joint else data
+        z = start(program, key, params, rows, word or given, data)
+        log_density = program.log_density(params, data, observed)
+        value, gradient = value_and_gradient(program.ppl, log_density, z)
+        return kernel.init(z, log_density), program.ppl.isfinite(value) & program.ppl.isfinite(squares(gradient))
+
+    at = program.compiled(("begin", kernel.settings, n, word, data is None, observed), first)
+    state, fine = at(key, params, data, given)
+    z, attempts = state.z, program.ppl.split(key, TRIES) if word else []
+    for again in attempts:
+        if fine.all():
+            break
+        other, found = at(again, params, data, None)
+        z, fine = choose(program.ppl, fine, z, other.z), fine | found
+    if not fine.all():
+        raise PplebmError(
+            f"at the start of {int((~fine).sum())} of {n} chains the log density of {program!r} or its gradient is "
+            f"not finite{f', in {TRIES} draws' if word else ''}; give init= latents at which it is."
+        )
+    return state if z is state.z else begin(program, kernel, key, params, data, n, z, observed)
+
+
+def run(ppl: Any, key: Any, kernel: Kernel, state: Any, log_density: LogDensity, n_steps: int) -> tuple[Any, Any]:
+    """Run `n_steps` of a kernel on any log density; returns the last state and the infos by step, (n_steps, B) each."""
+    return ppl.iterate(
+        lambda s, noise: kernel.move(noise, s, log_density),
+        state,
+        ppl.split(key, n_steps),
+        lambda k: kernel.noise(k, state.z),
+    )
+
+
+def advance(
+    program: Program,
+    key: Any,
+    kernel: Kernel,
+    state: Any,
+    params: Params,
+    n_steps: int,
+    data: Data | None = None,
+    observed: bool | None = None,
+) -> tuple[Any, Any]:
+    """Run `n_steps` of a kernel towards p(z|x), or towards the tilted prior without data; returns what `run` does.
+
+    With data and `observed=False` the target is the prior given their covariates. The program's own loop is used: one
+    step as a graph, compiled or not as `program.how` says.
+    """
+    return program.chain(kernel, state, program.ppl.split(key, n_steps), params, data, observed)
+
+
+def record(
+    program: Program,
+    key: Any,
+    kernel: Kernel,
+    state: Any,
+    params: Params,
+    n_steps: int,
+    every: int = 1,
+    given: Data | None = None,
+) -> tuple[Any, list[Latents]]:
+    """Run a kernel towards the tilted prior and keep the latents every so many steps, the start included.
+
+    Args:
+        given: data with a row for every chain, where the prior reads covariates.
+    """
+    piece = program.ppl.compiled(lambda state, keys, params, given: program.chain(
+        kernel, state, keys, params, given, False)[0])  # fmt: skip
+    kept, keys = [state.z], program.ppl.split(key, n_steps)
+    for i in range(0, n_steps, every):
+        state = piece(state, keys[i : i + every], params, given)
+        if i + every <= n_steps:
+            kept.append(state.z)
+    return state, kept
+
+
+class Trouble(NamedTuple):
+    """What went wrong in a batch of short runs; shares, scalars."""
+
+    divergent: Array  # of the chains: with a non-finite step
+    tamed: Array  # of the steps: with a drift shortened to max_drift, for kernels that do so
+
+
+def short_run(
+    program: Program,
+    key: Any,
+    params: Params,
+    kernel: Kernel,
+    n_steps: int,
+    *,
+    x: Data | None = None,
+    n: Data | int | None = None,
+    init: str | Latents = "normal",
+    coordinates: str = SHORT_RUN_COORDINATES,
+) -> tuple[Latents, Trouble]:
+    """Fresh Langevin chains of fixed length: towards p(z|x) when data are given, else towards the tilted prior.
+
+    Args:
+        program: the tilted program.
+        kernel: made by a function of `pplebm.kernels`.
+        n_steps: length of the chains.
+        x: data, one chain for every row; or
+        n: number of chains of the prior; or data, for one chain of the prior given the covariates of every row.
+        init: see `start`.
+        coordinates: in which the chains move.
+
+    Returns:
+        The last latents, in centred coordinates and cut off from the gradient, and what went wrong.
+    """
+    ppl, moving = program.ppl, program.with_coordinates(coordinates)
+    data, observed = (x, True) if x is not None else (None if isinstance(n, int) else n, False)
+    rows: Data | int = data if data is not None else int(n or 0)
+    count = rows if isinstance(rows, int) else n_rows(rows)
+    k_start, k_run = ppl.split(key)
+    z = start(moving, k_start, params, rows, init)
+    state = kernel.init(z, moving.log_density(params, data, observed))
+    with ppl.threads_for(program.work(count)):
+        state, info = advance(moving, k_run, kernel, state, params, n_steps, data, observed)
+    z = ppl.stop_gradient(moving.move(params, state.z, "centred", data))
+    tamed = getattr(info, "is_tamed", 0.0 * info.log_density)
+    return z, Trouble((state.n_divergent > 0).sum() / count, tamed.sum() / (count * n_steps))
+
+
+def warm_start(
+    program: Program,
+    key: Any,
+    params: Params,
+    x: Data,
+    n: int | None = None,
+    init: str | Latents = "base",
+    n_steps: int = 500,
+    learning_rate: float = 0.1,
+) -> Latents:
+    """Latents near a mode of the posterior, by Adam: a start for chains that would be long under way.
+
+    Args:
+        program: its own coordinates are used.
+        x: data, with a row for every chain, unless the program is joint.
+        n: number of chains; that of the data if left out.
+        init: where the ascent starts, see `start`.
+        n_steps: of the ascent; its rate falls to a hundredth over them, linearly.
+        learning_rate: about the length of a first step in every coordinate; n_steps times half of it must reach the
+            mode.
+
+    Example:
+        >>> import torch, pplebm
+        >>> program = pplebm.Program(pplebm.bind("conjugate_tilt", shape=(3,)))
+        >>> z = warm_start(program, 0, program.params, torch.ones(4, 3))
+        >>> gradient = program.ppl.value_and_grad(program.log_density(program.params, torch.ones(4, 3)), z)[1]
+        >>> max(float(g.abs().max()) for g in gradient.values()) < 1e-3
+        True
+    """
+    kernel = ascent(program.ppl, linear(learning_rate, 0.01 * learning_rate, n_steps))
+    state = begin(program, kernel, key, params, x, n or n_rows(x), init)
+    with program.ppl.threads_for(program.work(n_rows(x))):
+        return advance(program, key, kernel, state, params, n_steps, x)[0].last

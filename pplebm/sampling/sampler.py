@@ -1,0 +1,295 @@
+r"""Many chains of all data in one batch: warm-up, adaptation, draws, to be interrupted and resumed anywhere."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+import warnings
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from pplebm.errors import PplebmError, PplebmWarning
+from pplebm.kernels.adaptation import BLOCK, adapted, adapting, next_window, windows
+from pplebm.kernels.hmc import hmc
+from pplebm.kernels.kernel import Kernel
+from pplebm.ppl.language import Array, Data, Latents, Params
+from pplebm.ppl.trees import n_rows, take_rows, tree_leaves
+from pplebm.program import Program
+from pplebm.sampling import chains
+from pplebm.sampling.draws import STANDARD, Draws, Plan, check_plan
+
+NUMBERS_PER_BLOCK = 4_000_000  # latents of the steps that are held at once
+DRAWS_PER_BLOCK = 200
+
+
+class Block(NamedTuple):
+    """Steps that are run at once."""
+
+    n_steps: int
+    ends: str  # "window" or "warm-up" of an adapting kernel, or nothing
+    metric: bool  # set at the end of the window
+    n_draws: int  # kept of the block; 0 during warm-up
+
+
+def sample(
+    program: Program,
+    kernel: Kernel | None = None,
+    data: Any = None,
+    *,
+    n_chains: int = 4,
+    n_draws: int = 1000,
+    n_warmup: int = 1000,
+    thin: int = 1,
+    key: int = 0,
+    params: Params | None = None,
+    init: str | Latents = "base",
+    extra_fields: Sequence[str] = (),
+    resume: Draws | str | Path | None = None,
+    progress: bool | None = None,
+    given: Any = None,
+) -> Draws:
+    r"""Draw from p(z|x) of every datum, or without data from the tilted prior, by many chains at once.
+
+    All chains of all data are rows of one batch on one device. During warm-up, kernels that accept and reject adapt
+    the step size of every datum and a diagonal metric, pooled over its chains; other kernels simply run.
+
+    Args:
+        program: any program, tilted or not. One with a latent outside the data plate has a single posterior, that of
+            all data together.
+        kernel: made by a function of `pplebm.kernels` for `program.ppl`; `hmc(program.ppl)` if left out.
+        data: an array, a mapping of names to arrays, a data frame or a tuple: one posterior for every row; None for
+            the prior, whose draws honour the tilt because the chain moves in the tilted density.
+        n_chains: chains per datum.
+        n_draws: draws of each chain after warm-up.
+        n_warmup: steps before the first draw.
+        thin: steps per draw.
+        key: seed.
+        params: where the program's parameters are not to be its own.
+        init: where chains start: "base" for ancestral draws, "normal", or latents with one row per chain and datum,
+            chain by chain.
+        extra_fields: what else to keep of every draw, by name: fields of the kernel's Info or State.
+        resume: what an interrupted call returned, or the file that its `save(path)` wrote, in a later session as well:
+            goes on where it stopped, to the same draws as without the interruption. The other arguments must be those
+            of that call.
+        progress: show a bar; by default if the output is a terminal.
+        given: data whose covariates the prior is given, one prior for every row; its observed part may be missing
+            where the model runs without it, and is not looked at.
+
+    Returns:
+        Draws; if interrupted by Ctrl-C, those made so far, with a warning.
+
+    Raises:
+        PplebmError: for arguments out of range, unknown fields, or a resume that does not belong to this call.
+
+    Example:
+        >>> import numpy as np, torch, pyro, pyro.distributions as dist, pplebm
+        >>> def model(x):
+        ...     with pyro.plate("data", len(x)):
+        ...         z = pyro.sample("z", dist.Normal(0., 1.))
+        ...         pplebm.tilt("f", 3. * z)  # N(0, 1) tilted by 3z is N(3, 1)
+        ...         pyro.sample("x", dist.Normal(z, 1.), obs=x)
+        >>> program = pplebm.Program(model, data=torch.zeros(2))
+        >>> prior = sample(program, n_chains=50, n_draws=100, n_warmup=100)
+        >>> bool(abs(prior["z"].mean() - 3.) < 0.2)
+        True
+        >>> posterior = sample(program, data=np.array([0., 4.]), n_chains=50, n_draws=100, n_warmup=100)
+        >>> posterior["z"].shape, np.abs(posterior["z"].mean((0, 1)) - [1.5, 3.5]).max() < 0.2
+        ((50, 100, 2), np.True_)
+    """
+    kernel = hmc(program.ppl) if kernel is None else kernel
+    counts = {"n_chains": n_chains, "n_draws": n_draws, "thin": thin}
+    for name, count in (*counts.items(), ("n_warmup", n_warmup)):
+        if not isinstance(count, int) or count < (name != "n_warmup"):
+            least = 0 if name == "n_warmup" else 1
+            raise PplebmError(f"{name} must be an integer from {least} on, got {count!r}.")
+    if data is not None and given is not None:
+        raise PplebmError("give data= for posteriors, or given= for the prior at covariates, not both.")
+    x = None if data is None and given is None else program.data(given if data is None else data)
+    params = program.params if params is None else dict(params)
+    if data is not None:
+        program.check_data(x, params)
+    elif x is None and (program.prior_reads or program.reads.fed_latents):
+        sites = sorted(program.reads.prior | program.reads.fed_latents)
+        raise PplebmError(
+            f"the prior of site '{sites[0]}' reads {', '.join(program.covariates) or 'observed values'}, so it is "
+            f"another one in every row; give the rows it is wanted at: sample_prior(program, given=data)."
+        )
+    target = _checksum(program, params, x)
+    n_data = 1 if x is None or program.is_joint else n_rows(x)
+    plan = Plan(
+        target, str(kernel.settings), n_chains, n_data, n_draws, n_warmup, thin, int(key), tuple(extra_fields)
+    )  # fmt: skip
+    job = _Job(program, kernel, x, params, plan, data is not None)
+    return job.run(job.begin(init) if resume is None else job.resumed(resume, init), progress)
+
+
+def sample_prior(program: Program, kernel: Kernel | None = None, given: Any = None, **settings: Any) -> Draws:
+    """Draw from the tilted prior: `sample` without data.
+
+    Args:
+        program, kernel, settings: as in `sample`.
+        given: data with the covariates that the prior reads: the draws then have an axis of these rows.
+    """
+    return sample(program, kernel, None, given=given, **settings)
+
+
+def _checksum(program: Program, params: Params, x: Data | None) -> str:
+    """Of what the draws are of."""
+    found = hashlib.sha256(repr(program).encode())
+    for name, a in sorted({**params, **{f"data/{path}": a for path, a in tree_leaves(x)}}.items()):
+        array = np.ascontiguousarray(program.ppl.to_numpy(a))
+        found.update(f"{name} {array.dtype} {array.shape}".encode() + array.tobytes())
+    return found.hexdigest()[:16]
+
+
+class _Job:
+    """One call of `sample`: rows are replicas of chains of data, in this order."""
+
+    def __init__(
+        self, program: Program, kernel: Kernel, x: Data | None, params: Params, plan: Plan, observed: bool
+    ) -> None:
+        self.program, self.kernel, self.params, self.plan, self.given = program, kernel, params, plan, x
+        self.observed = observed
+        self.ppl, self.shape = program.ppl, (kernel.replicas, plan.n_chains, plan.n_data)
+        self.rows = math.prod(self.shape)
+        index = np.tile(np.arange(plan.n_data), self.shape[0] * self.shape[1])
+        self.x = x if x is None or program.is_joint else take_rows(x, self.ppl.asarray(index))
+        self.adapts = kernel.tuning is not None and plan.n_warmup > 0
+        self.warming = adapting(self.ppl, kernel, self.shape) if self.adapts else kernel
+        self.recording = _recording(kernel, plan.extra_fields)
+        most = max(1, NUMBERS_PER_BLOCK // (self.rows * program.width * plan.thin))
+        self.blocks = _blocks(plan, min(most, DRAWS_PER_BLOCK), self.adapts)
+
+    def begin(self, init: str | Latents) -> Draws:
+        """No draws yet, chains at their start."""
+        key = self.ppl.key(_seed(self.plan.key, 0))
+        if not isinstance(init, str):
+            init = {site: a[self.ppl.asarray(np.tile(np.arange(len(a)), self.shape[0]))] for site, a in init.items()}
+
+        state = chains.begin(self.program, self.warming, key, self.params, self.x, self.rows, init, self.observed)
+        log_density = self.program.log_density(self.params, self.x, self.observed)
+        if self.plan.extra_fields:
+            inner = self.kernel.init(state.z, log_density)
+            self.recording.move(self.kernel.noise(key, state.z), inner, log_density)  # raises for unknown fields
+        return Draws(self.program, self.params, self.given, self.plan, state, not self.observed)
+
+    def resumed(self, given: Draws | str | Path, init: str | Latents) -> Draws:
+        """Draws that this job can go on from."""
+        if isinstance(given, Draws):
+            check_plan(given.plan, self.plan)
+            return given
+        draws = self.begin(init)
+        n_warmup = sum(not block.n_draws for block in self.blocks)
+        ends = lambda done: self.adapts and done >= n_warmup
+        draws.load(given, lambda done: adapted(self.ppl, draws.state) if ends(done) else draws.state)
+        return draws
+
+    def run(self, draws: Draws, progress: bool | None) -> Draws:
+        """All blocks that are left."""
+        done = sum(b.n_steps for b in self.blocks[: draws.block])
+        total = sum(b.n_steps for b in self.blocks)
+        bar = tqdm(total=total, initial=done, unit="step", disable=None if progress is None else not progress)
+        try:
+            for block in self.blocks[draws.block :]:
+                bar.set_description("draws" if block.n_draws else "warm-up")
+                began = time.perf_counter()
+                with self.ppl.threads_for(self.program.work(self.rows)):
+                    self.advance(draws, block)
+                draws.facts["seconds"] += time.perf_counter() - began
+                bar.update(block.n_steps)
+        except KeyboardInterrupt:
+            warnings.warn(
+                f"interrupted after {draws.n_draws} of {self.plan.n_draws} draws; give what was returned as resume= "
+                f"to go on, or keep it with .save(path) and give the path.",
+                PplebmWarning,
+                stacklevel=3,
+            )
+        finally:
+            bar.close()
+        return draws
+
+    def advance(self, draws: Draws, block: Block) -> None:
+        """One block; the draws change all at once at its end."""
+        ppl, program = self.ppl, self.program
+        keys = ppl.split(ppl.key(_seed(self.plan.key, draws.block + 1)), block.n_steps)
+        if not block.n_draws:
+            state = program.chain(self.warming, draws.state, keys, self.params, self.x, self.observed)[0]
+            if block.ends:
+                state = self._end(block)(state)
+        else:
+            state, seen = program.chain(self.recording, draws.state, keys, self.params, self.x, self.observed)
+            z = {site: self._kept(a[self.plan.thin - 1 :: self.plan.thin]) for site, a in seen.z.items()}
+            latents = {site: self._by_chain(ppl.to_numpy(a), block) for site, a in z.items()}
+            draws.add(latents, {name: self._stat(name, a, block) for name, a in seen.stats.items()})
+        draws.state, draws.block = state, draws.block + 1
+
+    def _end(self, block: Block) -> Any:
+        ppl, shape = self.ppl, self.shape
+        if block.ends == "warm-up":
+            return self.program.compiled("adapted", partial(adapted, ppl))
+        end = partial(next_window, ppl, shape=shape, metric=block.metric)
+        return self.program.compiled(("window", block.metric, shape), end)
+
+    def _kept(self, rows: Any) -> Any:
+        """Of all replicas, the rows of the last."""
+        return rows[:, -(self.shape[1] * self.shape[2]) :]
+
+    def _by_chain(self, a: np.ndarray, block: Block) -> np.ndarray:
+        """(draws, chains * data, ...) to (chains, draws, data, ...)."""
+        a = a.reshape(block.n_draws, *self.shape[1:], *a.shape[2:]).swapaxes(0, 1)
+        return a if self.x is not None and not self.program.is_joint else a[:, :, 0]
+
+    def _stat(self, name: str, by_step: Array, block: Block) -> np.ndarray:
+        """Of the steps of a draw: whether any diverged, the mean acceptance, and of all else the last."""
+        a = self.ppl.to_numpy(self._kept(by_step))
+        a = a.reshape(block.n_draws, self.plan.thin, *a.shape[1:])
+        of_draw = {"is_divergent": lambda a: a.any(1), "accept_prob": lambda a: a.mean(1)}
+        return self._by_chain(of_draw.get(name, lambda a: a[:, -1])(a), block)
+
+
+class Recorded(NamedTuple):
+    """Of one step: latents, and what was asked for."""
+
+    z: Latents
+    stats: dict[str, Array]
+
+
+def _recording(kernel: Kernel, extra_fields: Sequence[str]) -> Kernel:
+    """The same kernel, its Info the latents after the step and the wanted fields."""
+
+    def move(noise: Any, state: Any, log_density: Any) -> tuple[Any, Recorded]:
+        new, info = kernel.move(noise, state, log_density)
+        told = {name: getattr(info, name) for name in STANDARD if hasattr(info, name)}
+        for name in extra_fields:
+            if name not in (*info._fields, *new._fields):
+                there = ", ".join(dict.fromkeys((*info._fields, *new._fields)))
+                raise PplebmError(f"the kernel tells no '{name}'; extra_fields can be {there}.")
+            leaf = getattr(info, name, None) if name in info._fields else getattr(new, name)
+            told |= {path: a for path, a in tree_leaves(leaf, name) if getattr(a, "ndim", 0)}
+        return new, Recorded(new.z, told)
+
+    return kernel._replace(settings=("recording", kernel.settings, tuple(extra_fields)), move=move)
+
+
+def _blocks(plan: Plan, most: int, adapts: bool) -> list[Block]:
+    """The steps of a call in pieces, most of equal length so that they compile once."""
+    blocks = []
+    phases = windows(plan.n_warmup) if adapts else [(plan.n_warmup, False)]
+    for i, (length, metric) in enumerate(phases):
+        pieces = [min(BLOCK, length - at) for at in range(0, length, BLOCK)]
+        blocks += [Block(n, "", False, 0) for n in pieces]
+        if adapts:
+            blocks[-1] = blocks[-1]._replace(ends="warm-up" if i + 1 == len(phases) else "window", metric=metric)
+    draws = [min(most, plan.n_draws - at) for at in range(0, plan.n_draws, most)]
+    return blocks + [Block(n * plan.thin, "", False, n) for n in draws]
+
+
+def _seed(key: int, i: int) -> int:
+    """Of the i-th block: independent of how a call was interrupted."""
+    return int(np.random.SeedSequence((key, i)).generate_state(1, np.uint64)[0] >> np.uint64(1))

@@ -1,0 +1,230 @@
+"""Draws as ArviZ knows them, on its 0.x and 1.x alike."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pplebm.errors import PplebmError
+from pplebm.ppl.trees import n_rows, take_rows, tree_leaves
+from pplebm.sampling.draws import STANDARD, Draws
+from pplebm.sampling.predictive import log_likelihood, predictive, spaced
+
+ARVIZ_NAMES = {"log_density": "lp", "accept_prob": "acceptance_rate", "is_divergent": "diverging"}
+Variables = dict[str, tuple[tuple[str, ...], np.ndarray, np.ndarray | None]]  # dimensions, values, numbers of draws
+
+
+def to_arviz(
+    posterior: Draws | None = None,
+    prior: Draws | None = None,
+    *,
+    n_base: int = 1000,
+    n_predictive: int | None = 200,
+    key: int = 0,
+) -> Any:
+    r"""Put draws into ArviZ's container: InferenceData on 0.x, xarray.DataTree on 1.x.
+
+    Groups: `posterior`, `sample_stats`, `observed_data`, `posterior_predictive`, `log_likelihood`; `prior`,
+    `sample_stats_prior`, `prior_predictive`; and `base_prior`, ancestral draws with the tilts ignored, to see what
+    the tilt does. The log likelihood holds :math:`\log p(x \mid z)` by datum, tilts left out: they are a factor of
+    the prior. `constant_data` holds covariates. The axis of the data is named after the data plate, axes of other
+    plates after these, the rest after their site; a plate that is named like a column of text has its levels as
+    coordinates. Deterministic sites stand beside the latents.
+
+    Args:
+        posterior: of `pplebm.sample` with data.
+        prior: of `pplebm.sample` without data, of the same program.
+        n_base: draws in `base_prior`; 0 leaves it out.
+        n_predictive: draws of each chain in the predictive groups and the log likelihood, evenly spaced; None: all.
+        key: seed of the base and predictive draws.
+
+    Raises:
+        PplebmError: if neither is given, or a prior stands in the place of a posterior.
+
+    Example:
+        >>> import torch, pplebm
+        >>> program = pplebm.Program(pplebm.bind("conjugate_tilt", shape=(3,)))
+        >>> prior = pplebm.sample(program, n_chains=2, n_draws=50, n_warmup=100)
+        >>> tree = to_arviz(prior=prior)
+        >>> tree.prior["z1"].dims, tree.prior["z1"].shape
+        (('chain', 'draw', 'z1_dim_0'), (2, 50, 3))
+    """
+    given = {"posterior": posterior, "prior": prior}
+    if posterior is None and prior is None:
+        raise PplebmError("give to_arviz(posterior=...), to_arviz(prior=...) or both.")
+    for name, draws in given.items():
+        if draws is not None and draws.is_prior != (name == "prior"):
+            raise PplebmError(
+                f"draws with data are no {name}." if name == "prior" else "draws without data are a prior."
+            )
+    groups: dict[str, Variables] = {}
+    if posterior is not None:
+        groups |= _of_posterior(posterior, n_predictive, key)
+    if prior is not None:
+        groups |= _of_prior(prior, n_predictive, key)
+    one = posterior or prior
+    assert one is not None
+    if n_base and one.program.tilts and not one.program.reads.fed_latents:
+        groups["base_prior"] = _of_base(one, n_base, key)
+    return _container(groups, {name: draws for name, draws in given.items() if draws is not None})
+
+
+def _of_base(draws: Draws, n: int, key: int) -> Variables:
+    """Ancestral draws, of every row where the prior reads covariates."""
+    program, ppl = draws.program, draws.program.ppl
+    k = ppl.key(key)
+    if program.prior_reads and not program.is_joint:
+        rows = n_rows(draws.data)
+        index = ppl.asarray(np.tile(np.arange(rows), n))
+        data = take_rows(draws.data, index)
+        drawn = program.values(draws.params, program.draw_base(k, data, draws.params), data)
+        shaped = {name: ppl.to_numpy(a).reshape(1, n, rows, *a.shape[1:]) for name, a in drawn.items()}
+        return _named(draws, shaped, program.plate or "data")
+    given = draws.data if program.is_joint else None
+    z = program.draw_base(k, n, draws.params, given)
+    drawn = program.values(draws.params, z, given)
+    return _named(draws, {name: ppl.to_numpy(a)[None] for name, a in drawn.items()}, None)
+
+
+def _of_posterior(draws: Draws, n: int | None, key: int) -> dict[str, Variables]:
+    program, plate = draws.program, draws.program.plate or "data"
+    axis = plate if draws.has_data_axis else None
+    groups = {
+        "posterior": _named(draws, draws.values, axis),
+        "sample_stats": _named(draws, _stats(draws), None) | _named(draws, _by_datum(draws), axis),
+    }
+    if program.observed:
+        groups["log_likelihood"] = _named(draws, log_likelihood(draws, n), plate, spaced(draws, n), pointwise=True)
+        groups["posterior_predictive"] = _named(draws, _predicted(draws, n, key), plate, spaced(draws, n))
+        given = {name: program.ppl.to_numpy(a) for name, a in program.observed_data(draws.data).items()}
+        dims = {name: groups["posterior_predictive"][name][0][2:] for name in given}
+        groups["observed_data"] = {name: (dims[name], a, None) for name, a in given.items()}
+    constant = _covariates(draws)
+    return groups | ({"constant_data": constant} if constant else {})
+
+
+def _of_prior(draws: Draws, n: int | None, key: int) -> dict[str, Variables]:
+    program = draws.program
+    axis = program.plate or "data" if draws.has_data_axis else None
+    groups = {
+        "prior": _named(draws, draws.values, axis),
+        "sample_stats_prior": _named(draws, _stats(draws), None),
+    }
+    if program.observed and (draws.data is not None or not program.generator_reads):
+        plate = program.plate if program.is_joint else axis
+        groups["prior_predictive"] = _named(draws, _predicted(draws, n, key), plate, spaced(draws, n))
+    return groups
+
+
+def _predicted(draws: Draws, n: int | None, key: int) -> dict[str, np.ndarray]:
+    """Data of the observed sites; deterministic ones stand in the group of the latents."""
+    found = predictive(draws, n, key)
+    return {site.name: found[site.name] for site in draws.program.observed}
+
+
+def _covariates(draws: Draws) -> Variables:
+    """Arrays of the data that are no observed site's value as a whole, ArviZ's constant_data."""
+    program, ppl = draws.program, draws.program.ppl
+    plate, found = program.plate or "data", Variables()
+    for path, a in tree_leaves(draws.data):
+        name = program.reads.names.get(path, path)
+        if program.reads.parts.get(path, False) or name in {site.name for site in program.observed}:
+            continue
+        dims = (plate, *(f"{name}_dim_{i}" for i in range(a.ndim - 1)))
+        found[name] = (dims, ppl.to_numpy(a), None)
+    return found
+
+
+def _stats(draws: Draws) -> dict[str, np.ndarray]:
+    """What ArviZ's plots look for, (chains, draws): of data together the sum, the mean acceptance, any divergence."""
+    together: dict[str, Any] = {"is_divergent": np.any, "accept_prob": np.mean}
+    found = {}
+    for name, a in draws.stats.items():
+        if draws.has_data_axis and name in STANDARD:
+            a = together.get(name, np.sum)(a, axis=2)
+        if not draws.has_data_axis or name in STANDARD:
+            found[ARVIZ_NAMES.get(name, name)] = a
+    return found
+
+
+def _by_datum(draws: Draws) -> dict[str, np.ndarray]:
+    """The same by datum, and the extra fields."""
+    if not draws.has_data_axis:
+        return {}
+    return {f"{ARVIZ_NAMES.get(n, n)}_by_datum" if n in STANDARD else n: a for n, a in draws.stats.items()}
+
+
+def _named(
+    draws: Draws, arrays: dict[str, np.ndarray], axis: str | None, at: np.ndarray | None = None, pointwise: bool = False
+) -> Variables:
+    """Arrays (chain, draw, ...) with names of their dimensions: the data's if it comes first, plates', then by site.
+
+    Args:
+        axis: name of the first axis after the draws, if it is the data's.
+        at: numbers of the draws, if not all are there.
+        pointwise: the arrays are by datum and have no axes of events.
+    """
+    program, found = draws.program, Variables()
+    sites = {site.name: site for site in (*program.latents, *program.observed)}
+    for name, a in arrays.items():
+        site, plates = sites.get(name), tuple[str, ...]()
+        if site is not None and not pointwise:
+            plates = tuple(p for p in site.plates if p)
+            plates = plates if len(plates) == len(site.plates) else ()
+        first: tuple[str, ...] = ("chain", "draw")
+        is_whole = program.is_joint and site is not None and bool(plates)  # the data plate is among the others then
+        if axis is not None and a.ndim > 2 and not is_whole:
+            first = (*first, axis)
+        named = plates[: max(0, a.ndim - len(first))]
+        rest = a.ndim - len(first) - len(named)
+        found[name] = ((*first, *named, *(f"{name}_dim_{i}" for i in range(rest))), a, at)
+    return found
+
+
+def _dataset(variables: Variables, attributes: dict[str, Any], levels: Mapping[str, Sequence[str]]) -> Any:
+    """Variables with coordinates: the levels of a column of text for the plate of its name, numbers otherwise."""
+    import xarray
+
+    coordinates: dict[str, Any] = {}
+    for dims, a, at in variables.values():
+        for d, n in zip(dims, a.shape, strict=True):
+            coordinates[d] = np.asarray(levels[d]) if len(levels.get(d, ())) == n else np.arange(n)
+        if at is not None:
+            coordinates["draw"] = at
+    return xarray.Dataset({name: (dims, a) for name, (dims, a, _) in variables.items()}, coordinates, attributes)
+
+
+def _container(groups: dict[str, Variables], given: dict[str, Draws]) -> Any:
+    arviz, sets = import_arviz(), {}
+    levels = next(iter(given.values())).program.levels
+    for name, variables in groups.items():
+        attributes: dict[str, Any] = {
+            "inference_library": "pplebm",
+            "inference_library_version": importlib.metadata.version("pplebm"),
+        }
+        if name in given:
+            facts, plan = given[name].facts, given[name].plan
+            attributes |= {"sampling_time": facts["seconds"], "tuning_steps": plan.n_warmup, "kernel": plan.kernel}
+        sets[name] = _dataset(variables, attributes, levels)
+    if has_inference_data():
+        return arviz.InferenceData(**sets)
+    import xarray
+
+    return xarray.DataTree.from_dict(sets)
+
+
+def has_inference_data() -> bool:
+    """Whether ArviZ is 0.x."""
+    return importlib.metadata.version("arviz").startswith("0.")
+
+
+def import_arviz() -> Any:
+    """ArviZ; 0.x announces 1.x by a warning at its first import of a day, which is no news to users of pplebm."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        import arviz
+    return arviz
