@@ -66,7 +66,7 @@ def fitted(page: str, seed: int, backend: str, digits: Any, tilted: bool, folder
     return run, {
         "seconds": time.perf_counter() - began,
         "held_out_error": last[-1]["held_out_error"],
-        "energy_gap": float(np.mean([row.get("energy_gap", 0.0) for row in last])),
+        "tilt_gap": float(np.mean([row.get("tilt_gap", 0.0) for row in last])),
         "rollbacks": len(run.manifest["rollbacks"]),
         "divergent": max(sum(v for k, v in row.items() if k.startswith("divergent")) for row in run.metrics),
     }
@@ -96,7 +96,7 @@ def table(results: list[dict[str, Any]], backend: str) -> str:
 
     lines = [
         "| page | AUC, own chain | long chain | resampled base (ESS) | its base | untilted twin | held-out error | "
-        "twin's | energy gap | seconds | seeds measured | in trouble |",
+        "twin's | tilt gap | seconds | seeds measured | in trouble |",
         "|---|---|---|---|---|---|---|---|---:|---:|---:|---:|",
     ]
     for page in PAGES:
@@ -111,7 +111,7 @@ def table(results: list[dict[str, Any]], backend: str) -> str:
         lines.append(
             f"| {page} | {auc['own']} | {auc['long']} | {auc['resampled']} "
             f"({np.mean([r['ess'] for r in found]):.0f}) | {auc['base']} | {twin} | {errors[0]} | {errors[1]} | "
-            f"{np.mean([r['tilted']['energy_gap'] for r in found]):.2f} | "
+            f"{np.mean([r['tilted']['tilt_gap'] for r in found]):.2f} | "
             f"{np.mean([r['tilted']['seconds'] for r in found]):.0f} | {len(found)} | {bad} of {len(of_page)} |"
         )
     return "\n".join([*lines, "", f"Backend {backend}, one thread; chance is 0.5. `python benchmarks/algorithms.py`"])

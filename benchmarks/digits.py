@@ -80,7 +80,7 @@ def resample(run, seed: int) -> tuple[dict, float]:
 
 
 def model_means(run, z) -> np.ndarray:
-    return run.program.ppl.to_numpy(run.program.observe(run.params, z)["x"])
+    return run.program.ppl.to_numpy(run.program.predict(run.params, z)["x"])
 
 
 def long_chain(run, seed: int) -> dict:
@@ -109,7 +109,7 @@ def measure(seed: int, steps: int | None) -> dict:
             out[name] = {
                 "seconds": time.perf_counter() - began,
                 "held_out_error": last[-1]["held_out_error"],
-                "energy_gap": float(np.mean([row["energy_gap"] for row in last])),
+                "tilt_gap": float(np.mean([row["tilt_gap"] for row in last])),
                 "rollbacks": len(runs[name].manifest["rollbacks"]),
                 "divergent": max(r["divergent_positive"] + r["divergent_negative"] for r in runs[name].metrics),
                 "tamed": float(np.mean([row["tamed_positive"] for row in last])),
@@ -155,14 +155,14 @@ def table(results: list[dict]) -> str:
         lines.append(f"| {label} | {a} | {b} | {cell([f['mmd2'] for f in found], 1, 1e3)} |")
     lines += ["", "| figure | tilted model | untilted twin |", "|---|---|---|"]
     labels = {
-        "energy_gap": ("energy gap at the end of learning, nats", 2),
+        "tilt_gap": ("tilt gap at the end of learning, nats", 2),
         "held_out_error": ("held-out reconstruction error (mean square)", 4),
         "ess": (f"ESS of {N_BASE} weighted base draws", 0),
         "seconds": ("seconds of learning, one thread", 0),
     }
     for key, (label, digits) in labels.items():
         cells = [cell([r[m].get(key) for r in results], digits) for m in ("tilted", "twin")]
-        lines.append(f"| {label} | {cells[0]} | {'–' if key == 'energy_gap' else cells[1]} |")
+        lines.append(f"| {label} | {cells[0]} | {'–' if key == 'tilt_gap' else cells[1]} |")
     bad = [sum(r[m]["rollbacks"] + (r[m]["divergent"] > 0) for r in results) for m in ("tilted", "twin")]
     lines.append(f"| seeds with a divergent chain or a roll-back, of {len(results)} | {bad[0]} | {bad[1]} |")
     return "\n".join(lines)

@@ -33,7 +33,7 @@ class State(NamedTuple):
 class Info(NamedTuple):
     """What a person wants to see of an update; scalars, plotted by name in the report."""
 
-    energy_gap: Any
+    tilt_gap: Any
     log_likelihood: Any
 
 
@@ -57,7 +57,7 @@ def step(ppl: Any, key: Any, state: State, program: Any, x: Any, hyper: Hyper) -
     """One update on a batch x: a new state, the old one unchanged."""
     k_positive, k_negative = ppl.split(key)
     positive, _ = posterior(ppl, k_positive, program, state.params, x, hyper)
-    negative, _ = prior(ppl, k_negative, program, state.params, program.given(x), hyper)
+    negative, _ = prior(ppl, k_negative, program, state.params, program.prior_rows(x), hyper)
     (_, aux), gradient = ppl.value_and_grad(
         lambda params: contrast(program, params, x, positive, negative), state.params, has_aux=True
     )

@@ -20,7 +20,7 @@ PAPER = (
     "Detection. AISTATS 2022. arXiv:2202.07586"
 )
 DEVIATIONS = (
-    "Latents move in noise coordinates; long drifts are shortened; gradients are clipped.",
+    "Latents move in noncentered coordinates; long drifts are shortened; gradients are clipped.",
     "The likelihood keeps its 1/σ²; the released code multiplies by σ².",
     "A tilt, which the paper's models do not have, stays as it is given: modes are no draws of the posterior, and it "
     "would learn just that. The conditionals of a hierarchy have their negative phase from a prior chain.",
@@ -43,7 +43,7 @@ class Hyper(NamedTuple):
     n_steps_fresh: Count = 500  # of data that have no chain, after learning; the paper's number
     temperature: NonNegative = 0.0  # 1: with noise, the original algorithm of Han et al. (AAAI 2017)
     max_drift: Positive | None = 0.5  # of a posterior step; tames a steep decoder
-    n_steps_prior: Count = 30  # in noise coordinates 30 forget most of the start (0.92^30 = 0.08)
+    n_steps_prior: Count = 30  # in noncentered coordinates 30 forget most of the start (0.92^30 = 0.08)
     step_size_prior: Positive = 0.4  # the joint scheme's number
     tilt_penalty: NonNegative = 0.05  # per squared nat; keeps base and tilted prior within reach of each other
     clip_norm: Positive = 100.0  # of the gradient of all parameters
@@ -55,13 +55,13 @@ class State(NamedTuple):
     params: Any
     adam: Any
     update: Any  # number of updates done
-    chains: Any  # of the posterior, a row for every datum, in noise coordinates
+    chains: Any  # of the posterior, a row for every datum, in noncentered coordinates
 
 
 class Info(NamedTuple):
     """What a person wants to see of an update; scalars."""
 
-    energy_gap: Any  # E f(z⁺) - E f(z⁻), nats
+    tilt_gap: Any  # E f(z⁺) - E f(z⁻), nats
     log_likelihood: Any  # E log p(x|z⁺), nats per datum
     tilt_positive: Any
     tilt_negative: Any
@@ -78,20 +78,23 @@ class Info(NamedTuple):
 def init(ppl: Any, key: Any, program: Any, x: Any, hyper: Hyper, n_data: int | None = None) -> State:
     """Start from the program's own parameters, chains near the origin."""
     program.refuse_global_latents("alternating_backprop")
-    params, moving = program.params, program.with_coordinates("noise")
+    params, moving = program.params, program.with_coordinates("noncentered")
     chains = persistent.buffer(moving, key, params, n_data or n_rows(x), "normal")
     return State(params, begun(ppl, params, hyper), 0, chains._replace(z={n: _START * z for n, z in chains.z.items()}))
 
 
 def posterior(ppl: Any, key: Any, program: Any, params: Any, x: Any, hyper: Hyper) -> tuple[Any, Any]:
-    """Fresh chains of any data, longer than those of learning; centred latents, and what went wrong."""
+    """Fresh chains of any data, longer than those of learning; centered latents, and what went wrong."""
     kernel = langevin(ppl, hyper.step_size_posterior, hyper.temperature, hyper.max_drift)
-    z = {n: _START * a for n, a in start(program.with_coordinates("noise"), key, params, n_rows(x), "normal").items()}
+    z = {
+        n: _START * a
+        for n, a in start(program.with_coordinates("noncentered"), key, params, n_rows(x), "normal").items()
+    }
     return short_run(program, key, params, kernel, hyper.n_steps_fresh, x=x, init=z)
 
 
 def prior(ppl: Any, key: Any, program: Any, params: Any, n: Any, hyper: Hyper) -> tuple[Any, Any]:
-    """Negative phase: n latents of the tilted prior, or one at each row of n; centred; and what went wrong."""
+    """Negative phase: n latents of the tilted prior, or one at each row of n; centered; and what went wrong."""
     return short_run(program, key, params, langevin(ppl, hyper.step_size_prior), hyper.n_steps_prior, n=n)
 
 
@@ -99,15 +102,17 @@ def step(ppl: Any, key: Any, state: State, program: Any, x: Any, hyper: Hyper, r
     """One update on a batch x, data `rows` of all, by default the first ones."""
     k_positive, k_negative = ppl.split(key)
     rows = ppl.asarray(range(n_rows(x))) if rows is None else rows
-    params, back = state.params, program.with_coordinates("centred")
+    params, back = state.params, program.with_coordinates("centered")
     kernel = langevin(ppl, hyper.step_size_posterior, hyper.temperature, hyper.max_drift)
     positive, trouble = short_run(
         program, k_positive, params, kernel, hyper.n_steps_posterior, x=x, init=persistent.take_rows(state.chains, rows)
     )
-    chains = persistent.put_rows(ppl, state.chains, rows, ppl.stop_gradient(back.move(params, positive, "noise", x)))
+    chains = persistent.put_rows(
+        ppl, state.chains, rows, ppl.stop_gradient(back.move(params, positive, "noncentered", x))
+    )
     negative, divergent = None, 0.0 * trouble.divergent
     if program.tilts:
-        negative, told = prior(ppl, k_negative, program, params, program.given(x), hyper)
+        negative, told = prior(ppl, k_negative, program, params, program.prior_rows(x), hyper)
         divergent = told.divergent
     (_, aux), gradient = ppl.value_and_grad(
         lambda params: contrast(program, params, x, positive, negative, hyper.tilt_penalty), params, has_aux=True

@@ -19,8 +19,8 @@ PAPER = "Cui, Han. Learning Energy-based Model via Dual-MCMC Teaching. NeurIPS 2
 DEVIATIONS = (
     "The paper's energy is one of the data, and its generator starts that energy's chains; here both phases are "
     "chains of the latents, and the guide starts those of the posterior.",
-    "Chains move in noise coordinates; long drifts are shortened; gradients are clipped, and the tilt's square is "
-    "penalised.",
+    "Chains move in noncentered coordinates; long drifts are shortened; gradients are clipped, and the tilt's square "
+    "is penalised.",
 )
 
 
@@ -28,7 +28,7 @@ class Hyper(NamedTuple):
     updates: Count = 1200  # about as long as the other pages take
     batch_size: Count = 128  # a hundred data fill two cores
     learning_rate: NonNegative = 1e-3  # of generator and guide
-    learning_rate_tilt: NonNegative = 3e-4  # at 1e-3 the tilt outran the prior chains: an energy gap of 9 nats
+    learning_rate_tilt: NonNegative = 3e-4  # at 1e-3 the tilt outran the prior chains: an tilt gap of 9 nats
     decay_share: Share = 0.3  # of the updates, at the end, over which the rates fall to zero
     schedule: Schedule = "linear"  # of that fall; "exponential" ends at a hundredth, "constant" does not fall
     warmup: Whole = 0  # updates at the beginning over which rates rise
@@ -37,7 +37,7 @@ class Hyper(NamedTuple):
     n_steps_posterior: Count = 10  # a quarter of a chain that starts anywhere
     step_size_posterior: Positive = 0.1  # small: the guide is near already
     max_drift: Positive | None = 0.5  # of a posterior step; tames a steep decoder
-    n_steps_prior: Count = 30  # in noise coordinates 30 forget most of the start (0.92^30 = 0.08)
+    n_steps_prior: Count = 30  # in noncentered coordinates 30 forget most of the start (0.92^30 = 0.08)
     step_size_prior: Positive = 0.4  # the joint scheme's number
     tilt_penalty: NonNegative = 0.05  # per squared nat; keeps base and tilted prior within reach of each other
     clip_norm: Positive = 100.0  # of the gradient of all parameters
@@ -54,7 +54,7 @@ class State(NamedTuple):
 class Info(NamedTuple):
     """What a person wants to see of an update; scalars."""
 
-    energy_gap: Any  # E f(z⁺) - E f(z⁻), nats
+    tilt_gap: Any  # E f(z⁺) - E f(z⁻), nats
     log_likelihood: Any  # E log p(x|z⁺), nats per datum
     log_q: Any  # E log q(z⁺|x), nats per datum
     tilt_positive: Any
@@ -76,16 +76,16 @@ def init(ppl: Any, key: Any, program: Any, x: Any, hyper: Hyper) -> State:
 
 
 def posterior(ppl: Any, key: Any, program: Any, params: Any, x: Any, hyper: Hyper) -> tuple[Any, Any]:
-    """Positive phase: chains from the guide's draws; latents in centred coordinates, and what went wrong."""
+    """Positive phase: chains from the guide's draws; latents in centered coordinates, and what went wrong."""
     k_guide, k_chain = ppl.split(key)
     z, _ = guide_of(program, family=hyper.family).draw(k_guide, params, x)
-    start = ppl.stop_gradient(program.with_coordinates("centred").move(params, z, "noise", x))
+    start = ppl.stop_gradient(program.with_coordinates("centered").move(params, z, "noncentered", x))
     kernel = langevin(ppl, hyper.step_size_posterior, max_drift=hyper.max_drift)
     return short_run(program, k_chain, params, kernel, hyper.n_steps_posterior, x=x, init=start)
 
 
 def prior(ppl: Any, key: Any, program: Any, params: Any, n: Any, hyper: Hyper) -> tuple[Any, Any]:
-    """Negative phase: n latents of the tilted prior, or one at each row of n; centred; and what went wrong."""
+    """Negative phase: n latents of the tilted prior, or one at each row of n; centered; and what went wrong."""
     kernel = langevin(ppl, hyper.step_size_prior)
     return short_run(program, key, params, kernel, hyper.n_steps_prior, n=n)
 
@@ -97,7 +97,7 @@ def step(ppl: Any, key: Any, state: State, program: Any, x: Any, hyper: Hyper) -
     positive, trouble = posterior(ppl, k_positive, program, state.params, x, hyper)
     negative, divergent = None, 0.0 * trouble.divergent
     if program.tilts:
-        negative, trouble_negative = prior(ppl, k_negative, program, state.params, program.given(x), hyper)
+        negative, trouble_negative = prior(ppl, k_negative, program, state.params, program.prior_rows(x), hyper)
         divergent = trouble_negative.divergent
 
     def loss(params: Any) -> Any:

@@ -22,7 +22,7 @@ PAPER = (
 )
 DEVIATIONS = (
     "Flows of all training data are fitted side by side, those of a batch at each update.",
-    "Affine coupling layers; the generator may have several layers and a tilt; latents move in noise coordinates.",
+    "Affine coupling layers; the generator may have layers and a tilt; latents move in noncentered coordinates.",
 )
 
 
@@ -70,7 +70,7 @@ def _improved(
     k, n, d = hyper.n_particles, n_rows(x), program.width
     u = ppl.normal_like(key, {"u": ppl.asarray([[0.0] * d] * (k * n))})["u"]
     copies = ppl.asarray([i for _ in range(k) for i in range(n)])
-    moving = program.with_coordinates("noise")
+    moving = program.with_coordinates("noncentered")
 
     def loss(flows: Any) -> Any:
         z, log_det = transport(ppl, {name: a[copies] for name, a in flows.items()}, u)
@@ -83,7 +83,7 @@ def _improved(
 
 
 def posterior(ppl: Any, key: Any, program: Any, params: Any, x: Any, hyper: Hyper) -> tuple[Any, Any]:
-    """A fresh flow for every datum, fitted here, and one draw of each; centred latents."""
+    """A fresh flow for every datum, fitted here, and one draw of each; centered latents."""
     k_fit, k_draw = ppl.split(key)
     flows = coupling(ppl, n_rows(x), program.width, hyper.n_layers, hyper.width, program.seed)
     n = hyper.n_updates_fresh
@@ -99,11 +99,11 @@ def posterior(ppl: Any, key: Any, program: Any, params: Any, x: Any, hyper: Hype
     )
     u = ppl.normal_like(k_draw, {"u": ppl.asarray([[0.0] * program.width] * n_rows(x))})["u"]
     z = latents_of(program, transport(ppl, flows, u)[0])
-    return program.with_coordinates("noise").move(params, z, "centred", x), ppl.asarray(0.0)
+    return program.with_coordinates("noncentered").move(params, z, "centered", x), ppl.asarray(0.0)
 
 
 def prior(ppl: Any, key: Any, program: Any, params: Any, n: Any, hyper: Hyper) -> tuple[Any, Any]:
-    """n latents of the tilted prior, or one at each row of n; centred; and what went wrong."""
+    """n latents of the tilted prior, or one at each row of n; centered; and what went wrong."""
     return short_run(program, key, params, langevin(ppl, hyper.step_size_prior), hyper.n_steps_prior, n=n)
 
 

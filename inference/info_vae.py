@@ -38,7 +38,7 @@ class Hyper(NamedTuple):
     family: str = "ladder"  # of the guide, see pplebm.guides.amortized
     alpha: float = 0.0  # 1: no KL term at all
     weight: NonNegative = 100.0  # λ; in nats per datum, like the log likelihood
-    n_steps_prior: Count = 30  # in noise coordinates 30 forget most of the start (0.92^30 = 0.08)
+    n_steps_prior: Count = 30  # in noncentered coordinates 30 forget most of the start (0.92^30 = 0.08)
     step_size_prior: Positive = 0.4  # the paper's number
     clip_norm: Positive = 100.0  # of the gradient of all parameters
 
@@ -54,7 +54,7 @@ class State(NamedTuple):
 class Info(NamedTuple):
     """What a person wants to see of an update; scalars."""
 
-    energy_gap: Any  # E f(z⁺) - E f(z⁻), nats
+    tilt_gap: Any  # E f(z⁺) - E f(z⁻), nats
     bound: Any  # the ELBO plus log Z, nats per datum
     log_likelihood: Any  # E log p(x|z⁺), nats per datum
     tilt_positive: Any
@@ -73,13 +73,13 @@ def init(ppl: Any, key: Any, program: Any, x: Any, hyper: Hyper) -> State:
 
 
 def posterior(ppl: Any, key: Any, program: Any, params: Any, x: Any, hyper: Hyper) -> tuple[Any, Any]:
-    """Positive phase: one draw of the guide per datum, in centred coordinates; no chain, no trouble."""
+    """Positive phase: one draw of the guide per datum, in centered coordinates; no chain, no trouble."""
     z, log_q = guide_of(program, family=hyper.family).draw(key, params, x)
     return z, 0.0 * log_q.mean()
 
 
 def prior(ppl: Any, key: Any, program: Any, params: Any, n: Any, hyper: Hyper) -> tuple[Any, Any]:
-    """Negative phase: n latents of the tilted prior, or one at each row of n; centred; and what went wrong."""
+    """Negative phase: n latents of the tilted prior, or one at each row of n; centered; and what went wrong."""
     kernel = langevin(ppl, hyper.step_size_prior)
     return short_run(program, key, params, kernel, hyper.n_steps_prior, n=n)
 
@@ -89,7 +89,7 @@ def step(ppl: Any, key: Any, state: State, program: Any, x: Any, hyper: Hyper) -
     k_noise, k_negative = ppl.split(key)
     guide = guide_of(program, family=hyper.family)
     noise = guide.noise(k_noise, n_rows(x))
-    negative, trouble = prior(ppl, k_negative, program, state.params, program.given(x), hyper)
+    negative, trouble = prior(ppl, k_negative, program, state.params, program.prior_rows(x), hyper)
 
     def loss(params: Any) -> Any:
         return info(program, guide, params, x, noise, negative, hyper.alpha, hyper.weight)

@@ -54,7 +54,7 @@ class State(NamedTuple):
 class Info(NamedTuple):
     """What a person wants to see of an update; scalars."""
 
-    energy_gap: Any  # E f(z⁺) - E f(z⁻), nats
+    tilt_gap: Any  # E f(z⁺) - E f(z⁻), nats
     bound: Any  # the ELBO of the untilted twin, nats per datum
     log_likelihood: Any  # E log p(x|z⁺), nats per datum
     tilt_positive: Any
@@ -74,13 +74,13 @@ def init(ppl: Any, key: Any, program: Any, x: Any, hyper: Hyper) -> State:
 
 
 def posterior(ppl: Any, key: Any, program: Any, params: Any, x: Any, hyper: Hyper) -> tuple[Any, Any]:
-    """One draw of the guide per datum, in centred coordinates; no chain, no trouble."""
+    """One draw of the guide per datum, in centered coordinates; no chain, no trouble."""
     z, log_q = guide_of(program, family=hyper.family).draw(key, params, x)
     return z, 0.0 * log_q.mean()
 
 
 def prior(ppl: Any, key: Any, program: Any, params: Any, n: Any, hyper: Hyper) -> tuple[Any, Any]:
-    """n latents of the tilted prior, or one at each row of n; centred; and what went wrong."""
+    """n latents of the tilted prior, or one at each row of n; centered; and what went wrong."""
     kernel = langevin(ppl, hyper.step_size_prior)
     return short_run(program, key, params, kernel, hyper.n_steps_prior, n=n)
 
@@ -90,7 +90,7 @@ def step(ppl: Any, key: Any, state: State, program: Any, x: Any, hyper: Hyper) -
     k_noise, k_base = ppl.split(key)
     guide = guide_of(program, family=hyper.family)
     noise = guide.noise(k_noise, n_rows(x))
-    base = start(program.with_coordinates("centred"), k_base, state.params, program.given(x), "base")
+    base = start(program.with_coordinates("centered"), k_base, state.params, program.prior_rows(x), "base")
     positive, _ = guide.at(state.params, noise, x)
 
     def ratio(params: Any) -> Any:

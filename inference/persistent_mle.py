@@ -17,7 +17,7 @@ from pplebm.sampling.chains import short_run
 PAPER = "Tieleman. Training Restricted Boltzmann Machines using Approximations to the Likelihood Gradient. ICML 2008"
 DEVIATIONS = (
     "Langevin chains of continuous latents in place of Gibbs chains; both phases persist, not the negative one alone.",
-    "Chains move in noise coordinates; long drifts are shortened; gradients are clipped; the tilt is penalised.",
+    "Chains move in noncentered coordinates; long drifts are shortened; gradients are clipped; the tilt is penalised.",
     "5 % of the pool is drawn anew from the base at every update, after Du, Mordatch (NeurIPS 2019).",
 )
 N_STEPS = {"posterior": "n_steps_fresh", "prior": "n_steps_fresh"}  # of chains after learning
@@ -33,10 +33,10 @@ class Hyper(NamedTuple):
     warmup: Whole = 0  # updates at the beginning over which rates rise
     accumulate: Count = 1  # batches to a step of Adam: more where memory holds small batches only
     n_steps_posterior: Count = 15  # an epoch later the chain goes on, so fewer than a fresh one needs
-    step_size_posterior: Positive = 0.2  # in noise coordinates 0.1 hardly moves
+    step_size_posterior: Positive = 0.2  # in noncentered coordinates 0.1 hardly moves
     n_steps_fresh: Count = 100  # of chains of data that have none, after learning
     max_drift: Positive | None = 0.5  # of a posterior step; tames a steep decoder
-    n_steps_prior: Count = 20  # in noise coordinates 30 forget most of the start (0.92^30 = 0.08)
+    n_steps_prior: Count = 20  # in noncentered coordinates 30 forget most of the start (0.92^30 = 0.08)
     step_size_prior: Positive = 0.4  # the joint scheme's number
     pool: Count = 512  # chains of the prior
     renewed: Share = 0.05  # share of the pool drawn anew at an update
@@ -50,14 +50,14 @@ class State(NamedTuple):
     params: Any
     adam: Any
     update: Any  # number of updates done
-    chains: Any  # of the posterior, a row for every datum, in noise coordinates
+    chains: Any  # of the posterior, a row for every datum, in noncentered coordinates
     pool: Any  # of the prior
 
 
 class Info(NamedTuple):
     """What a person wants to see of an update; scalars."""
 
-    energy_gap: Any  # E f(z⁺) - E f(z⁻), nats
+    tilt_gap: Any  # E f(z⁺) - E f(z⁻), nats
     log_likelihood: Any  # E log p(x|z⁺), nats per datum
     tilt_positive: Any
     tilt_negative: Any
@@ -75,20 +75,20 @@ def init(ppl: Any, key: Any, program: Any, x: Any, hyper: Hyper, n_data: int | N
     """Start from the program's own parameters, chains from the base."""
     program.refuse_global_latents("persistent_mle")
     k_data, k_pool = ppl.split(key)
-    params, moving, n = program.params, program.with_coordinates("noise"), n_data or n_rows(x)
+    params, moving, n = program.params, program.with_coordinates("noncentered"), n_data or n_rows(x)
     chains = persistent.buffer(moving, k_data, params, n, "normal")
     pool = persistent.buffer(moving, k_pool, params, n if program.prior_reads else hyper.pool, "normal")
     return State(params, begun(ppl, params, hyper), 0, chains, pool)
 
 
 def posterior(ppl: Any, key: Any, program: Any, params: Any, x: Any, hyper: Hyper) -> tuple[Any, Any]:
-    """Fresh chains of any data, longer than those of learning; centred latents, and what went wrong."""
+    """Fresh chains of any data, longer than those of learning; centered latents, and what went wrong."""
     kernel = langevin(ppl, hyper.step_size_posterior, max_drift=hyper.max_drift)
     return short_run(program, key, params, kernel, hyper.n_steps_fresh, x=x)
 
 
 def prior(ppl: Any, key: Any, program: Any, params: Any, n: Any, hyper: Hyper) -> tuple[Any, Any]:
-    """Fresh chains of the tilted prior, longer than those of learning; centred latents, and what went wrong."""
+    """Fresh chains of the tilted prior, longer than those of learning; centered latents, and what went wrong."""
     return short_run(program, key, params, langevin(ppl, hyper.step_size_prior), hyper.n_steps_fresh, n=n)
 
 
@@ -96,19 +96,21 @@ def step(ppl: Any, key: Any, state: State, program: Any, x: Any, hyper: Hyper, r
     """One update on a batch x, data `rows` of all, by default the first ones."""
     k_positive, k_pick, k_renew, k_negative = ppl.split(key, 4)
     rows = ppl.asarray(range(n_rows(x))) if rows is None else rows
-    params, back, moving = state.params, program.with_coordinates("centred"), program.with_coordinates("noise")
+    params, back, moving = state.params, program.with_coordinates("centered"), program.with_coordinates("noncentered")
     kernel = langevin(ppl, hyper.step_size_posterior, max_drift=hyper.max_drift)
     positive, trouble = short_run(
         program, k_positive, params, kernel, hyper.n_steps_posterior, x=x, init=persistent.take_rows(state.chains, rows)
     )
-    chains = persistent.put_rows(ppl, state.chains, rows, ppl.stop_gradient(back.move(params, positive, "noise", x)))
-    pool, n, negative, divergent = state.pool, program.given(x), None, 0.0 * trouble.divergent
+    chains = persistent.put_rows(
+        ppl, state.chains, rows, ppl.stop_gradient(back.move(params, positive, "noncentered", x))
+    )
+    pool, n, negative, divergent = state.pool, program.prior_rows(x), None, 0.0 * trouble.divergent
     if program.tilts:
         some = rows if program.prior_reads else persistent.shared_rows(program, k_pick, pool, n_rows(x))
         start = persistent.rejuvenate(moving, k_renew, params, persistent.take_rows(pool, some), hyper.renewed, n)
         kernel = langevin(ppl, hyper.step_size_prior)
         negative, told = short_run(program, k_negative, params, kernel, hyper.n_steps_prior, n=n, init=start)
-        pool = persistent.put_rows(ppl, pool, some, ppl.stop_gradient(back.move(params, negative, "noise", x)))
+        pool = persistent.put_rows(ppl, pool, some, ppl.stop_gradient(back.move(params, negative, "noncentered", x)))
         divergent = told.divergent
     loss = lambda params: contrast(program, params, x, positive, negative, hyper.tilt_penalty)
     (_, aux), gradient = ppl.value_and_grad(loss, params, has_aux=True)

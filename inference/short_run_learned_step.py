@@ -1,6 +1,6 @@
 r"""Short-run inference whose step sizes are learned, one for every latent site.
 
-q_s(z|x): the law after K Langevin steps of sizes s from N(0, I) towards p(z|x), in noise coordinates
+q_s(z|x): the law after K Langevin steps of sizes s from N(0, I) towards p(z|x), in noncentered coordinates
 Δs ∝ -∇s KL(q_s(z|x) || p(z|x)),   by  E[ log p̃(x, z_K) ] + ½ log det C_K(s),   C_K: the linearised covariance
 Δθ ∝ E_{q_s}[ ∇θ log p̃(x, z) ] - E[ ∇θ log p̃(z⁻) ]
 """
@@ -43,7 +43,7 @@ class Hyper(NamedTuple):
     n_steps_posterior: Count = 25  # the paper's number
     first_step_size: Positive = 0.1  # before learning; too large a one diverges before it can be learned
     n_learned: Count = 4  # data of a batch that the step sizes learn from: each costs as many rows as it has latents
-    n_steps_prior: Count = 30  # in noise coordinates 30 forget most of the start (0.92^30 = 0.08)
+    n_steps_prior: Count = 30  # in noncentered coordinates 30 forget most of the start (0.92^30 = 0.08)
     step_size_prior: Positive = 0.4  # the joint scheme's number
     tilt_penalty: NonNegative = 0.05  # per squared nat
     clip_norm: Positive = 100.0  # of the gradient of all parameters
@@ -60,7 +60,7 @@ class State(NamedTuple):
 class Info(NamedTuple):
     """What a person wants to see of an update; scalars."""
 
-    energy_gap: Any  # E f(z⁺) - E f(z⁻), nats
+    tilt_gap: Any  # E f(z⁺) - E f(z⁻), nats
     log_likelihood: Any  # E log p(x|z⁺), nats per datum
     divergence: Any  # of the run from the posterior, up to a constant, nats per datum
     step_size: Any  # geometric mean over sites
@@ -81,15 +81,15 @@ def _sizes(ppl: Any, program: Any, params: Any) -> dict[str, Any]:
 
 
 def posterior(ppl: Any, key: Any, program: Any, params: Any, x: Any, hyper: Hyper) -> tuple[Any, Any]:
-    """Positive phase: latents given x, one for each row, in centred coordinates."""
-    moving, (k_start, k_run) = program.with_coordinates("noise"), ppl.split(key)
+    """Positive phase: latents given x, one for each row, in centered coordinates."""
+    moving, (k_start, k_run) = program.with_coordinates("noncentered"), ppl.split(key)
     z, found = start(moving, k_start, params, n_rows(x), "normal"), _sizes(ppl, program, params)
     end = ppl.stop_gradient(unrolled(ppl, k_run, moving.log_density(params, x), z, hyper.n_steps_posterior, found))
-    return ppl.stop_gradient(moving.move(params, end, "centred", x)), 0.0 * zeros(end).sum()
+    return ppl.stop_gradient(moving.move(params, end, "centered", x)), 0.0 * zeros(end).sum()
 
 
 def prior(ppl: Any, key: Any, program: Any, params: Any, n: Any, hyper: Hyper) -> tuple[Any, Any]:
-    """Negative phase: n latents of the tilted prior, or one at each row of n; centred; and what went wrong."""
+    """Negative phase: n latents of the tilted prior, or one at each row of n; centered; and what went wrong."""
     return short_run(program, key, params, langevin(ppl, hyper.step_size_prior), hyper.n_steps_prior, n=n)
 
 
@@ -99,8 +99,8 @@ def step(ppl: Any, key: Any, state: State, program: Any, x: Any, hyper: Hyper) -
     positive, divergent = posterior(ppl, k_positive, program, state.params, x, hyper)
     negative = None
     if program.tilts:
-        negative, (divergent, _) = prior(ppl, k_negative, program, state.params, program.given(x), hyper)
-    moving, few = program.with_coordinates("noise"), take_rows(x, slice(0, hyper.n_learned))
+        negative, (divergent, _) = prior(ppl, k_negative, program, state.params, program.prior_rows(x), hyper)
+    moving, few = program.with_coordinates("noncentered"), take_rows(x, slice(0, hyper.n_learned))
     many = take_rows(few, ppl.asarray([i for i in range(n_rows(few)) for _ in range(program.width)]))
     z = start(moving, k_start, state.params, n_rows(few), "normal")
     densities = (moving.log_density(state.params, few), moving.log_density(state.params, many))

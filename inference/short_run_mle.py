@@ -19,7 +19,7 @@ PAPER = (
     "Cui, Wu, Han. Learning Joint Latent Space EBM Prior Model for Multi-layer Generator. CVPR 2023. arXiv:2306.06323"
 )
 DEVIATIONS = (
-    "Chains move in noise coordinates (with log|J|), so one step size suits every layer; the paper moves z itself.",
+    "Chains move in noncentered coordinates (with log|J|), so one step size suits all layers; the paper moves z.",
     "Long drifts of posterior steps are shortened, and the step size there is twice the paper's.",
     "All parameters are updated together from the same samples by one Adam; the paper steps four in turn.",
     "Gradients are clipped, and the tilt's square is penalised; the paper does neither.",
@@ -35,11 +35,13 @@ class Hyper(NamedTuple):
     schedule: Schedule = "linear"  # of that fall; "exponential" ends at a hundredth, "constant" does not fall
     warmup: Whole = 0  # updates at the beginning over which rates rise
     accumulate: Count = 1  # batches to a step of Adam: more where memory holds small batches only
-    coordinates: Coordinates = "noise"  # "centred" is the paper's
-    init: Init = "normal"  # of both chains; the same as "base" in noise coordinates
+    coordinates: Coordinates = "noncentered"  # "centered" is the paper's
+    init: Init = "normal"  # of both chains; the same as "base" in noncentered coordinates
     n_steps_posterior: Count = 40  # the paper's number
-    step_size_posterior: Positive = 0.2  # the paper's 0.1 hardly moves in noise coordinates
-    n_steps_prior: Count = 30  # the paper takes 60; in noise coordinates 30 forget most of the start (0.92^30 = 0.08)
+    step_size_posterior: Positive = 0.2  # the paper's 0.1 hardly moves in noncentered coordinates
+    n_steps_prior: Count = (
+        30  # the paper takes 60; in noncentered coordinates 30 forget most of the start (0.92^30 = 0.08)
+    )
     step_size_prior: Positive = 0.4  # the paper's number
     max_drift: Positive | None = 0.5  # of a posterior step: half the length of its noise; tames a steep decoder
     tilt_penalty: NonNegative = 0.05  # per squared nat; keeps base and tilted prior within reach of each other
@@ -57,7 +59,7 @@ class State(NamedTuple):
 class Info(NamedTuple):
     """What a person wants to see of an update; scalars."""
 
-    energy_gap: Any  # E f(z⁺) - E f(z⁻), nats
+    tilt_gap: Any  # E f(z⁺) - E f(z⁻), nats
     log_likelihood: Any  # E log p(x|z⁺), nats per datum
     tilt_positive: Any
     tilt_negative: Any
@@ -78,7 +80,7 @@ def init(ppl: Any, key: Any, program: Any, x: Any, hyper: Hyper) -> State:
 
 
 def posterior(ppl: Any, key: Any, program: Any, params: Any, x: Any, hyper: Hyper) -> tuple[Any, Any]:
-    """Positive phase: latents given x, one for each row, in centred coordinates, and what went wrong."""
+    """Positive phase: latents given x, one for each row, in centered coordinates, and what went wrong."""
     kernel = langevin(ppl, hyper.step_size_posterior, max_drift=hyper.max_drift)
     return short_run(
         program, key, params, kernel, hyper.n_steps_posterior, x=x, init=hyper.init, coordinates=hyper.coordinates
@@ -86,7 +88,7 @@ def posterior(ppl: Any, key: Any, program: Any, params: Any, x: Any, hyper: Hype
 
 
 def prior(ppl: Any, key: Any, program: Any, params: Any, n: Any, hyper: Hyper) -> tuple[Any, Any]:
-    """Negative phase: n latents of the tilted prior, or one at each row of n; centred; and what went wrong."""
+    """Negative phase: n latents of the tilted prior, or one at each row of n; centered; and what went wrong."""
     kernel = langevin(ppl, hyper.step_size_prior)
     return short_run(
         program, key, params, kernel, hyper.n_steps_prior, n=n, init=hyper.init, coordinates=hyper.coordinates
@@ -99,7 +101,7 @@ def step(ppl: Any, key: Any, state: State, program: Any, x: Any, hyper: Hyper) -
     positive, trouble = posterior(ppl, k_positive, program, state.params, x, hyper)
     negative, trouble_negative = None, trouble._replace(divergent=0.0 * trouble.divergent)
     if program.tilts:
-        negative, trouble_negative = prior(ppl, k_negative, program, state.params, program.given(x), hyper)
+        negative, trouble_negative = prior(ppl, k_negative, program, state.params, program.prior_rows(x), hyper)
 
     def loss(params: Any) -> Any:
         return contrast(program, params, x, positive, negative, hyper.tilt_penalty)

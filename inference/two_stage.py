@@ -3,7 +3,7 @@ r"""A tilt for a frozen generator: first the untilted twin with its guide, then 
     stage 1:  Δθ, Δω ∝ ∇ E_q[ log p(x|z) + log p₀(z) - log q(z|x) ],            no tilt
     stage 2:  Δα ∝ E_q[ ∇f(z⁺) ] - E[ ∇f(z⁻) ],   z⁻: Langevin steps on f(z(ε)) - ½|ε|², generator and guide fixed
 
-In noise coordinates, z = z(ε), the Jacobian cancels the scales of the conditionals: they are no part of the target.
+In noncentered coordinates, z = z(ε), the Jacobian cancels the scales of the conditionals: they are not in the target.
 """
 
 from typing import Any, NamedTuple
@@ -40,7 +40,7 @@ class Hyper(NamedTuple):
     warmup: Whole = 0  # updates at the beginning over which rates rise
     accumulate: Count = 1  # batches to a step of Adam: more where memory holds small batches only
     family: str = "ladder"  # of the guide, see pplebm.guides.amortized
-    n_steps_prior: Count = 30  # in noise coordinates 30 forget most of the start (0.92^30 = 0.08)
+    n_steps_prior: Count = 30  # in noncentered coordinates 30 forget most of the start (0.92^30 = 0.08)
     step_size_prior: Positive = 0.4  # the joint scheme's number
     tilt_penalty: NonNegative = 0.05  # per squared nat
     clip_norm: Positive = 100.0  # of the gradient of all parameters
@@ -57,7 +57,7 @@ class State(NamedTuple):
 class Info(NamedTuple):
     """What a person wants to see of an update; scalars."""
 
-    energy_gap: Any  # E f(z⁺) - E f(z⁻), nats
+    tilt_gap: Any  # E f(z⁺) - E f(z⁻), nats
     bound: Any  # the ELBO of the untilted twin, nats per datum
     log_likelihood: Any  # E log p(x|z⁺), nats per datum
     tilt_positive: Any
@@ -77,13 +77,13 @@ def init(ppl: Any, key: Any, program: Any, x: Any, hyper: Hyper) -> State:
 
 
 def posterior(ppl: Any, key: Any, program: Any, params: Any, x: Any, hyper: Hyper) -> tuple[Any, Any]:
-    """One draw of the guide per datum, in centred coordinates; no chain, no trouble."""
+    """One draw of the guide per datum, in centered coordinates; no chain, no trouble."""
     z, log_q = guide_of(program, family=hyper.family).draw(key, params, x)
     return z, 0.0 * log_q.mean()
 
 
 def prior(ppl: Any, key: Any, program: Any, params: Any, n: Any, hyper: Hyper) -> tuple[Any, Any]:
-    """n latents of the tilted prior, or one at each row of n; centred; and what went wrong."""
+    """n latents of the tilted prior, or one at each row of n; centered; and what went wrong."""
     kernel = langevin(ppl, hyper.step_size_prior)
     return short_run(program, key, params, kernel, hyper.n_steps_prior, n=n)
 
@@ -95,7 +95,7 @@ def step(ppl: Any, key: Any, state: State, program: Any, x: Any, hyper: Hyper) -
     noise, negative = guide.noise(k_noise, n_rows(x)), None
     divergent = 0.0 * zeros(noise).sum()
     if program.tilts:
-        negative, trouble = prior(ppl, k_negative, program, state.params, program.given(x), hyper)
+        negative, trouble = prior(ppl, k_negative, program, state.params, program.prior_rows(x), hyper)
         divergent = trouble.divergent
 
     def tilt_alone(params: Any) -> Any:

@@ -22,7 +22,7 @@ PAPER = (
     "Cui, Wu, Han. Learning Joint Latent Space EBM Prior Model for Multi-layer Generator. CVPR 2023. arXiv:2306.06323"
 )
 DEVIATIONS = (
-    "The prior chain moves in noise coordinates (with log|J|), so one step size suits every layer.",
+    "The prior chain moves in noncentered coordinates (with log|J|), so one step size suits every layer.",
     "The tilt's gradient is kept from the guide by default (tilt_to_guide): joint learning of both diverges easily.",
     "All parameters are updated together by one Adam; gradients are clipped, and the tilt's square is penalised.",
 )
@@ -40,7 +40,7 @@ class Hyper(NamedTuple):
     family: str = "ladder"  # of the guide, see pplebm.guides.amortized
     n_transforms: Whole = 0  # of flows in the place of the guide's normals
     tilt_to_guide: bool = False  # True is the ELBO, and the paper's
-    n_steps_prior: Count = 30  # in noise coordinates 30 forget most of the start (0.92^30 = 0.08)
+    n_steps_prior: Count = 30  # in noncentered coordinates 30 forget most of the start (0.92^30 = 0.08)
     step_size_prior: Positive = 0.4  # the paper's number
     ratio_weight: NonNegative = 0.0  # of a second loss for the tilt, by telling draws of the guide from base draws
     tilt_penalty: NonNegative = 0.05  # per squared nat; keeps base and tilted prior within reach of each other
@@ -58,7 +58,7 @@ class State(NamedTuple):
 class Info(NamedTuple):
     """What a person wants to see of an update; scalars."""
 
-    energy_gap: Any  # E f(z⁺) - E f(z⁻), nats
+    tilt_gap: Any  # E f(z⁺) - E f(z⁻), nats
     bound: Any  # the ELBO plus log Z, nats per datum
     log_likelihood: Any  # E log p(x|z⁺), nats per datum
     tilt_positive: Any
@@ -82,13 +82,13 @@ def init(ppl: Any, key: Any, program: Any, x: Any, hyper: Hyper) -> State:
 
 
 def posterior(ppl: Any, key: Any, program: Any, params: Any, x: Any, hyper: Hyper) -> tuple[Any, Any]:
-    """Positive phase: one draw of the guide per datum, in centred coordinates; no chain, no trouble."""
+    """Positive phase: one draw of the guide per datum, in centered coordinates; no chain, no trouble."""
     z, log_q = _guide(program, hyper).draw(key, params, x)
     return z, 0.0 * log_q.mean()
 
 
 def prior(ppl: Any, key: Any, program: Any, params: Any, n: Any, hyper: Hyper) -> tuple[Any, Any]:
-    """Negative phase: n latents of the tilted prior, or one at each row of n; centred; and what went wrong."""
+    """Negative phase: n latents of the tilted prior, or one at each row of n; centered; and what went wrong."""
     kernel = langevin(ppl, hyper.step_size_prior)
     return short_run(program, key, params, kernel, hyper.n_steps_prior, n=n)
 
@@ -100,10 +100,10 @@ def step(ppl: Any, key: Any, state: State, program: Any, x: Any, hyper: Hyper) -
     noise, negative = guide.noise(k_noise, n_rows(x)), None
     divergent = 0.0 * zeros(noise).sum()
     if program.tilts:
-        negative, trouble = prior(ppl, k_negative, program, state.params, program.given(x), hyper)
+        negative, trouble = prior(ppl, k_negative, program, state.params, program.prior_rows(x), hyper)
         divergent = trouble.divergent
     told = hyper.ratio_weight > 0 and bool(program.tilts)
-    base = program.with_coordinates("centred").draw_base(k_base, program.given(x), state.params) if told else {}
+    base = program.with_coordinates("centered").draw_base(k_base, program.prior_rows(x), state.params) if told else {}
     drawn = ppl.stop_gradient(guide.at(state.params, noise, x)[0]) if told else {}
 
     def loss(params: Any) -> Any:

@@ -154,7 +154,7 @@ for name, r in (("tilted", run), ("twin", run_twin)):
     assert np.isfinite(last["held_out_error"])
 
 # %% [markdown]
-# The figure to watch is the **energy gap**, $E f(z^+) - E f(z^-)$: how much better the tilt likes latents of data
+# The figure to watch is the **tilt gap**, $E f(z^+) - E f(z^-)$: how much better the tilt likes latents of data
 # ($z^+$) than its own samples ($z^-$), in nats.
 #
 # - At the maximum of the likelihood it would be near zero: both phases agree.
@@ -165,13 +165,13 @@ for name, r in (("tilted", run), ("twin", run_twin)):
 fig, axes = plt.subplots(1, 2, figsize=(10, 3.2))
 update = [row["update"] for row in run.metrics]
 axes[0].axhline(0, color="black", lw=0.6)
-gap = np.array([row["energy_gap"] for row in run.metrics])
+gap = np.array([row["tilt_gap"] for row in run.metrics])
 axes[0].plot(update, gap, ".", color=TILTED, alpha=0.4, label="single updates")
 axes[0].plot(
     update, [gap[max(0, i - 9) : i + 1].mean() for i in range(len(gap))], color=TILTED, lw=2, label="mean of ten"
 )
 axes[0].legend(frameon=False)
-axes[0].set(title="energy gap of the tilted model", xlabel="update", ylabel="nats")
+axes[0].set(title="tilt gap of the tilted model", xlabel="update", ylabel="nats")
 for r, colour, label in ((run, TILTED, "tilted"), (run_twin, TWIN, "twin")):
     rows = [row for row in r.metrics if "held_out_error" in row]
     axes[1].plot(

@@ -166,9 +166,9 @@ for backend, learned in runs.items():
     axes[0].plot(
         [r["update"] for r in rows], [r["log_likelihood"] for r in rows], color=COLOURS[backend], label=backend
     )
-    axes[1].plot([r["update"] for r in rows], [r["energy_gap"] for r in rows], color=COLOURS[backend], label=backend)
+    axes[1].plot([r["update"] for r in rows], [r["tilt_gap"] for r in rows], color=COLOURS[backend], label=backend)
 axes[0].set(xlabel="update", title="$E \\log p(x \\mid z^+)$, nats")
-axes[1].set(xlabel="update", title="energy gap $E f(z^+) - E f(z^-)$, nats")
+axes[1].set(xlabel="update", title="tilt gap $E f(z^+) - E f(z^-)$, nats")
 axes[0].legend(frameon=False)
 plt.tight_layout()
 plt.show()
@@ -228,7 +228,7 @@ for name, s in seconds.items():
 # %%
 learned = runs["numpyro"]
 params, ppl = learned.params, learned.program.ppl
-moving = learned.program.with_coordinates("noise")
+moving = learned.program.with_coordinates("noncentered")
 kernel = langevin(ppl, 0.4)
 counts = [1, 64] if SMOKE else [1, 16, 64, 256, 1024, 4096]
 per_chain = []

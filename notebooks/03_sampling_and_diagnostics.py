@@ -99,7 +99,13 @@ fig, axes = plt.subplots(1, 3, figsize=(10, 2.6), sharey=True)
 short = {}
 for ax, size in zip(axes, (0.1, 0.4, 1.2)):
     z, _ = chains.short_run(
-        program, 0, program.params, langevin(program.ppl, size), 30, n=500 if SMOKE else 20_000, coordinates="noise"
+        program,
+        0,
+        program.params,
+        langevin(program.ppl, size),
+        30,
+        n=500 if SMOKE else 20_000,
+        coordinates="noncentered",
     )
     short[size] = z["z1"].numpy()
     ax.fill_between(grid, exact["prior"], color="0.85", label="exact")

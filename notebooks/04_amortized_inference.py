@@ -89,7 +89,7 @@ print(f"{STEPS} updates in {time.perf_counter() - began:.0f} s")
 
 rows = run.metrics
 fig, axes = plt.subplots(1, 3, figsize=(10, 2.6), constrained_layout=True)
-for axis, name in zip(axes, ("bound", "energy_gap", "log_likelihood"), strict=True):
+for axis, name in zip(axes, ("bound", "tilt_gap", "log_likelihood"), strict=True):
     axis.plot([row["update"] for row in rows], [row[name] for row in rows], lw=1)
     axis.set(title=name.replace("_", " "), xlabel="update")
 plt.show()
@@ -105,7 +105,7 @@ assert rows[-1]["bound"] > rows[0]["bound"] and not run.manifest["rollbacks"]
 # %%
 from pplebm.guides.shared import guide_of
 
-learned, params = run.program.with_coordinates("centred"), run.params
+learned, params = run.program.with_coordinates("centered"), run.params
 guide = guide_of(run.program, family=run.hyper.family)
 x = torch.as_tensor(digits.held_out[:N_DATA])
 n = 200 if SMOKE else 2000
@@ -130,7 +130,7 @@ assert np.isfinite(k_hat).all() and k_hat.shape == (N_DATA,)
 # minimising KL(q | p) makes it too narrow, not too wide.
 
 # %%
-noise = run.program.with_coordinates("noise").with_chains(compiled=not SMOKE)
+noise = run.program.with_coordinates("noncentered").with_chains(compiled=not SMOKE)
 posterior = pplebm.sample(noise, data=x, params=params, n_chains=4, n_draws=N_DRAWS, n_warmup=N_WARMUP, progress=False)
 worst = max(
     float(az.rhat(posterior[s][:, :, i].reshape(4, N_DRAWS, -1)[:, :, j]))
@@ -175,11 +175,11 @@ from pplebm.kernels.mala import mala
 from pplebm.sampling.chains import advance
 
 with torch.no_grad():
-    at_guide = learned.move(params, guide.draw(7, params, x)[0], "noise")
-at_base = run.program.with_coordinates("noise").draw_base(8, len(x), params)
+    at_guide = learned.move(params, guide.draw(7, params, x)[0], "noncentered")
+at_base = run.program.with_coordinates("noncentered").draw_base(8, len(x), params)
 kernel, traces = mala(run.program.ppl, 0.05), {}
 for name, start in (("from the guide", at_guide), ("from the base", at_base)):
-    moving = run.program.with_coordinates("noise")
+    moving = run.program.with_coordinates("noncentered")
     state = kernel.init(start, moving.log_density(params, x))
     traces[name] = advance(moving, 1, kernel, state, params, 30 if SMOKE else 300, x)[1].log_density.mean(1).numpy()
     plt.plot(traces[name], label=name)

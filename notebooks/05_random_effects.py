@@ -244,7 +244,7 @@ beta, many = params["tilted"]["beta"], data["train"]["observed"].sum(1) >= 5
 rest = np.where(data["train"]["observed"], data["train"]["y"] - data["train"]["x"] @ beta, 0).sum(1)
 rest = (rest / data["train"]["observed"].sum(1).clip(1))[many]
 ax.hist(rest - rest.mean(), 25, density=True, color="0.85", label="mean residuals, patients with 5 visits or more")
-ax.set(xlabel="random intercept, centred", ylabel="density", xlim=(-3, 3.5))
+ax.set(xlabel="random intercept, centered", ylabel="density", xlim=(-3, 3.5))
 ax.legend(frameon=False, fontsize=8)
 plt.show()
 

@@ -10,10 +10,11 @@ import numpy as np
 
 from pplebm.data import columns
 from pplebm.errors import PplebmError
-from pplebm.ppl.language import Array, Data, How, Latents, Params, Reads, Site, Traced, load_backend
+from pplebm.ppl.language import Array, ChainOptions, Data, Latents, Params, Reads, Site, Traced, load_backend
 from pplebm.ppl.trees import n_rows, take_rows, tree_leaves, tree_map
 
-Coordinates = Literal["centred", "noise"]
+Coordinates = Literal["centered", "noncentered"]
+OLDER = {"centred": "centered", "noise": "noncentered"}  # words of earlier programs, still understood
 PRECISIONS = ("full", "bf16")
 CHECKED = 4096  # rows whose observed values are checked at once
 
@@ -28,8 +29,8 @@ class Program:
         \log \tilde p(z) = \log p_0(z) + \sum_k f_k(z), \qquad Z = \int \tilde p(z)\, dz .
 
     Sites, plates, supports, tilts and parameters are found by running the model once; nothing is declared twice.
-    Latents live in unconstrained coordinates, `z[site]` of shape (B, *event). In "centred" coordinates a site's
-    value is the host's own bijection of z; in "noise" coordinates :math:`z_i = \mu_i + \sigma_i \epsilon_i` for
+    Latents live in unconstrained coordinates, `z[site]` of shape (B, *event). In "centered" coordinates a site's
+    value is the host's own bijection of z; in "noncentered" coordinates :math:`z_i = \mu_i + \sigma_i \epsilon_i` for
     normal sites. log|J| is included in every density.
 
     Data are what the model is called with: an array, `model(x)`; a mapping of names to arrays or a data frame,
@@ -39,7 +40,7 @@ class Program:
     Args:
         model: any Pyro function, PyroModule or NumPyro function called with data, or what `pplebm.bind` returns.
         data: to run it on; may be left out for bound gallery pages.
-        coordinates: "centred" or "noise".
+        coordinates: "centered" or "noncentered".
         plate: name of the data plate, if there are several plates and none is called "data".
         seed: seed of the first run.
         backend: "pyro" or "numpyro", the language of a plain program; bound pages know theirs.
@@ -68,12 +69,12 @@ class Program:
         model: Callable[..., Any],
         data: Any = None,
         *,
-        coordinates: str = "centred",
+        coordinates: str = "centered",
         plate: str | None = None,
         seed: int = 0,
         backend: str | None = None,
     ) -> None:
-        self.how = How(_checked(coordinates))
+        self.options = ChainOptions(_checked(coordinates))
         self.ppl: Any = load_backend(str(backend or getattr(model, "backend", "pyro")))
         self._model, self._plate, self.seed = model, plate, seed
         self.signature, self.levels = columns.signature_of(model), dict[str, tuple[str, ...]]()
@@ -200,27 +201,27 @@ class Program:
         return self._traced.structure.plate
 
     @property
-    def is_joint(self) -> bool:
+    def has_global_latents(self) -> bool:
         """Whether a latent stands outside the data plate.
 
         The whole data are then one datum: latents have a row per chain and the shape of all data, and log densities
         are one number per chain, (n_chains,).
         """
-        return self._traced.structure.is_joint
+        return self._traced.structure.has_global_latents
 
     @property
     def coordinates(self) -> str:
-        """ "centred" or "noise"."""
-        return self.how.coordinates
+        """ "centered" or "noncentered"."""
+        return self.options.coordinates
 
     @property
-    def has_noise(self) -> dict[str, bool]:
-        """By latent site, whether it has noise coordinates of its own."""
-        return dict(self._traced.structure.has_noise)
+    def has_noncentered(self) -> dict[str, bool]:
+        """By latent site, whether it has noncentered coordinates of its own."""
+        return dict(self._traced.structure.has_noncentered)
 
     def with_coordinates(self, coordinates: str) -> Program:
         """The same program, its latents in other coordinates."""
-        return self._changed(how=self.how._replace(coordinates=_checked(coordinates)))
+        return self._changed(options=self.options._replace(coordinates=_checked(coordinates)))
 
     def with_chains(self, compiled: bool | None = None, precision: str | None = None) -> Program:
         """The same program, its chains run in another way; what is not given stays as it is.
@@ -234,7 +235,7 @@ class Program:
         Raises:
             PplebmError: for a precision that is not known, or not for this backend.
         """
-        how = self.how
+        options = self.options
         if precision is not None:
             if precision not in PRECISIONS:
                 raise PplebmError(f"precision '{precision}' is not known; choose one of {', '.join(PRECISIONS)}.")
@@ -242,8 +243,8 @@ class Program:
                 raise PplebmError(
                     f"precision '{precision}' is for the backend 'pyro'; on '{self.ppl.name}' it was slower."
                 )
-            how = how._replace(precision=precision)
-        return self._changed(how=how if compiled is None else how._replace(compiled=compiled))
+            options = options._replace(precision=precision)
+        return self._changed(options=options if compiled is None else options._replace(compiled=compiled))
 
     def with_params(self, params: Params) -> Program:
         """The same program with `params` as its own: what `draw_base` and `simulate` use when none are given."""
@@ -301,11 +302,11 @@ class Program:
             PplebmError: naming the site, how many rows, the first of them, and the remedies.
         """
         params = self._own(self.params if params is None else params)
-        size = n_rows(data) if self.is_joint else CHECKED
+        size = n_rows(data) if self.has_global_latents else CHECKED
         for at in range(0, n_rows(data), size):
             part = take_rows(data, slice(at, at + size))
-            z = self._traced.draw(self.ppl.key(self.seed), 1, params, part, "centred", True)  # one draw, or one a row
-            one = {name: a[0] for name, a in z.items()} if self.is_joint else z
+            z = self._traced.draw(self.ppl.key(self.seed), 1, params, part, "centered", True)  # one draw, or one a row
+            one = {name: a[0] for name, a in z.items()} if self.has_global_latents else z
             for site, (is_nan, is_outside) in self._traced.faults(params, one, part).items():
                 self._refuse_values(site, is_nan, is_outside, at)
             self._check_gradient(params, z, part, at)
@@ -340,7 +341,7 @@ class Program:
                 f"number where it is masked, for instance where(observed, {name}, 0), before it reaches the model."
             )
 
-    def given(self, data: Data) -> Data | int:
+    def prior_rows(self, data: Data) -> Data | int:
         """What draws of the prior need to know of data: the data where the prior reads covariates, else how many."""
         return data if self.prior_reads else n_rows(data)
 
@@ -451,16 +452,16 @@ class Program:
         self._check_latents(state.z, data)
         needed = data if observed or self.prior_reads else None
         data = self._rows(needed, state.z, "a chain of the prior", self.prior_reads)[1]
-        return self._traced.chain(kernel, state, keys, self._own(params), data, self.how, observed)
+        return self._traced.chain(kernel, state, keys, self._own(params), data, self.options, observed)
 
     def compiled(self, name: Hashable, function: Callable[..., Any]) -> Callable[..., Any]:
         """A pure function of arrays, compiled by the host once for all calls that give the same name.
 
         Whatever the function depends on must be in its arguments, in the name, or in how this program's chains run.
         """
-        return self.once((name, self.how), lambda: self.ppl.compiled(function))
+        return self.cached((name, self.options), lambda: self.ppl.compiled(function))
 
-    def once(self, name: Hashable, make: Callable[[], Any]) -> Any:
+    def cached(self, name: Hashable, make: Callable[[], Any]) -> Any:
         """What `make` gives, made at the first call with this name and kept with the program."""
         if name not in self._kept:
             self._kept[name] = make()
@@ -525,9 +526,9 @@ class Program:
         params = self.params if params is None else params
         k_latents, k_data = self.ppl.split(key)
         z = self.draw_base(k_latents, rows, params)
-        return self.observe(params, z, k_data, None if isinstance(rows, int) else rows)
+        return self.predict(params, z, k_data, None if isinstance(rows, int) else rows)
 
-    def observe(self, params: Params, z: Latents, key: Any | None = None, data: Data | None = None) -> dict[str, Array]:
+    def predict(self, params: Params, z: Latents, key: Any | None = None, data: Data | None = None) -> dict[str, Array]:
         """Means of the observed sites given latents, (B, *event); draws when a key is given.
 
         The mean of a site that reads the value of another observed site is the mean over a thousand draws of that one.
@@ -544,7 +545,7 @@ class Program:
     def generate(
         self, params: Params, z: Latents, key: Any | None = None, data: Data | None = None
     ) -> dict[str, Array]:
-        """What `observe` gives, and the deterministic sites of the same run; those that read data need them."""
+        """What `predict` gives, and the deterministic sites of the same run; those that read data need them."""
         unknown = frozenset() if data is not None else self.reads.deterministic
         return self._observed(params, z, key, data, [d.name for d in self.deterministic if d.name not in unknown])
 
@@ -553,17 +554,17 @@ class Program:
     ) -> dict[str, Array]:
         self._check_latents(z, data)
         rows = self._rows(data, z, "simulate", self.generator_reads or self._needs_data)[1]
-        return self._traced.observe(self._own(params), z, rows, self.coordinates, key, fixed)
+        return self._traced.predict(self._own(params), z, rows, self.coordinates, key, fixed)
 
     @property
     def _needs_data(self) -> bool:
-        """Whether values of latents depend on data: in noise coordinates, where the prior does."""
-        return self.prior_reads and self.coordinates != "centred"
+        """Whether values of latents depend on data: in noncentered coordinates, where the prior does."""
+        return self.prior_reads and self.coordinates != "centered"
 
     def observed_data(self, data: Data) -> dict[str, Array]:
         """Values of the observed sites when the program is called with data: the data, or what it makes of them."""
-        z = self._traced.draw(self.ppl.key(0), 1, self._own(self.params), data, "centred", True)
-        z = {name: a[0] for name, a in z.items()} if self.is_joint else z
+        z = self._traced.draw(self.ppl.key(0), 1, self._own(self.params), data, "centered", True)
+        z = {name: a[0] for name, a in z.items()} if self.has_global_latents else z
         return self._traced.observed_data(self._own(self.params), z, data)
 
     def move(self, params: Params, z: Latents, target: str, data: Data | None = None) -> Latents:
@@ -577,23 +578,23 @@ class Program:
         data = self._rows(data if self.prior_reads else None, z, "a change of coordinates", self.prior_reads)[1]
         return self._traced.move(self._own(params), z, data, self.coordinates, target)
 
-    def values(self, params: Params, z: Latents, data: Data | None = None) -> dict[str, Array]:
+    def constrain(self, params: Params, z: Latents, data: Data | None = None) -> dict[str, Array]:
         """Values of the latent sites in their own supports, and of the deterministic sites.
 
         Deterministic sites are left out where they depend on data, or observed values, that are not given.
         """
         self._check_latents(z, data)
         rows = self._rows(data, z, "the values of latents", self._needs_data)[1]
-        found = self._traced.values(self._own(params), z, rows, self.coordinates)
+        found = self._traced.constrain(self._own(params), z, rows, self.coordinates)
         unknown = self.reads.deterministic | {name for name, of in self.reads.derived.items() if of}
         return found if data is not None else {k: v for k, v in found.items() if k not in unknown}
 
-    def coordinates_of(self, params: Params, values: dict[str, Array], data: Data | None = None) -> Latents:
+    def unconstrain(self, params: Params, values: dict[str, Array], data: Data | None = None) -> Latents:
         """Coordinates of given site values: the inverse of `values`."""
         first = {self.latents[0].name: values[self.latents[0].name]}
         rows = self._rows(data, first, "the coordinates of values", self._needs_data)[1]
         values = {name: self.ppl.asarray(a) for name, a in values.items()}
-        return self._traced.coordinates_of(self._own(params), values, rows, self.coordinates)
+        return self._traced.unconstrain(self._own(params), values, rows, self.coordinates)
 
     def work(self, n: int) -> int:
         """Rough number of multiplications of one density evaluation on n data: parameters times data."""
@@ -633,7 +634,7 @@ class Program:
         return {name: params[name] for name in self._traced.params}
 
     def _check_latents(self, z: Latents, data: Data | None) -> None:
-        n = None if data is None or self.is_joint else n_rows(data)
+        n = None if data is None or self.has_global_latents else n_rows(data)
         for site in self.latents:
             if site.name not in z:
                 raise PplebmError(f"latents lack site '{site.name}'; got {sorted(z)}.")
@@ -648,6 +649,7 @@ def _has_nan(a: Any) -> bool:
 
 
 def _checked(coordinates: str) -> str:
+    coordinates = OLDER.get(coordinates, coordinates)
     if coordinates not in get_args(Coordinates):
         raise PplebmError(
             f"coordinates '{coordinates}' are not known; choose one of {', '.join(get_args(Coordinates))}."

@@ -9,7 +9,7 @@ import pplebm
 CASES = [(1, 1, 1, 0), (2, 1, 3, 1), (3, 2, 4, 2), (2, 4, 3, 3), (6, 6, 5, 4)]  # d1, d2, data width, seed
 
 
-def instance(d1, d2, width, seed, coordinates="centred"):
+def instance(d1, d2, width, seed, coordinates="centered"):
     """Program, hyper, random parameters (a tilt wider than its base included) and a batch of data."""
     rng = np.random.default_rng(seed)
     page = pplebm.load("conjugate_tilt")
@@ -56,3 +56,20 @@ def sigma_points(gaussian):
 def log_evidence(page, params, hyper, x):
     """log p(x) = log ∫ p̃(x, z) dz - log Z in closed form."""
     return page.closed_form(params, hyper, x).log_constant - page.closed_form(params, hyper).log_constant
+
+
+def exact_gradient(page, hyper, values, x, step=1e-5):
+    """Central differences of the mean of the closed-form log p(x), for every entry of every parameter."""
+
+    def objective(v):
+        return np.mean([log_evidence(page, v, hyper, datum) for datum in x])
+
+    gradient = {}
+    for name, value in values.items():
+        gradient[name] = np.zeros_like(value)
+        for index in np.ndindex(value.shape):
+            up, down = value.copy(), value.copy()
+            up[index] += step
+            down[index] -= step
+            gradient[name][index] = (objective(values | {name: up}) - objective(values | {name: down})) / (2 * step)
+    return gradient

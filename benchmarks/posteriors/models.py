@@ -26,7 +26,7 @@ class Posterior(NamedTuple):
     derived: Callable[[Values, dict[str, Any]], Values]
     n_steps: int = 10  # of a trajectory
     start: str = "normal"  # where chains start in unconstrained coordinates: flat priors have no draws worth a start
-    coordinates: str = "centred"  # noise coordinates are in units of the prior, which a flat one does not have
+    coordinates: str = "centered"  # noncentered coordinates are in units of the prior, which a flat one does not have
 
 
 def spread(name: str, a: np.ndarray) -> Values:
@@ -170,7 +170,7 @@ def lotka_volterra(ppl: Any, xp: Any, d: dict[str, Any]) -> Any:
 
 
 def eight_schools(ppl: Any, xp: Any, d: dict[str, Any]) -> Any:
-    """Centred as written; noise coordinates make it the other."""
+    """Centered as written; noncentered coordinates make it the other."""
     sd = ppl.asarray(np.asarray(d["sigma"], dtype=float))
 
     def model(y: Any) -> None:
@@ -254,10 +254,10 @@ SCHOOLS, GAUSS, GP = "eight_schools-eight_schools_noncentered", "low_dim_gauss_m
 POSTERIORS = {
     "arK": Posterior("arK", "arK-arK", ark, named("alpha", "sigma", beta="beta")),
     "eight_schools": Posterior(
-        "eight_schools", SCHOOLS, eight_schools, named("mu", "tau", theta="theta"), coordinates="noise"
+        "eight_schools", SCHOOLS, eight_schools, named("mu", "tau", theta="theta"), coordinates="noncentered"
     ),
     "garch11": Posterior("garch", "garch-garch11", garch, garch_values),
-    "gp_pois_regr": Posterior(GP, f"{GP}-{GP}", gp_pois, named("rho", "alpha", f="f"), 40, coordinates="noise"),
+    "gp_pois_regr": Posterior(GP, f"{GP}-{GP}", gp_pois, named("rho", "alpha", f="f"), 40, coordinates="noncentered"),
     "kidscore_interaction": linear("kidscore_interaction", True),
     "kidscore_momhsiq": linear("kidscore_momhsiq", True),
     "logearn_interaction": linear("logearn_interaction", False),

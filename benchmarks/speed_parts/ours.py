@@ -78,7 +78,7 @@ class Ours(Candidate):
             params = self.placed(program.params, is_batch=False)
             end, _ = chains.short_run(
                 program, self.ppl.key(0), params, self.still(phase), self.size.steps(phase),
-                x=x, n=None if x is not None else n, init=z, coordinates="centred",
+                x=x, n=None if x is not None else n, init=z, coordinates="centered",
             )  # fmt: skip
             return {name: self.ppl.to_numpy(v) for name, v in end.items()}
 

@@ -52,7 +52,7 @@ class _Finder:
     def _latents(self, sites: dict[str, Any]) -> Latents:
         found = {}
         for site in self.traced.structure.latents:
-            u = self.traced.to_coordinates(sites[site.name], "centred")
+            u = self.traced.to_coordinates(sites[site.name], "centered")
             axis = self.traced.coordinate_axes.get(site.name)
             found[site.name] = u if axis is None else self.traced.moved_axis(u, axis, 0)
         return found
@@ -267,7 +267,7 @@ class _Finder:
     def _row_axes(self) -> dict[str, int | None]:
         """Of deterministic sites, the axis whose length follows the number of data."""
         s, n = self.traced.structure, n_rows(self.data)
-        if s.is_joint or not s.deterministic:
+        if s.has_global_latents or not s.deterministic:
             return {}
         whole = self.traced.run(self.params, self.data, self.At(self.z)).sites
         try:
@@ -290,7 +290,7 @@ class _Finder:
 
     def _check_rows(self) -> None:
         """A datum's densities must not change when other data are absent."""
-        if self.traced.structure.is_joint or n_rows(self.data) < 2:
+        if self.traced.structure.has_global_latents or n_rows(self.data) < 2:
             return
         rows = self._subset()
         whole = self._numpy(self.traced.run(self.params, self.data, self.At(self.z)).terms)

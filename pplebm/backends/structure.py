@@ -16,7 +16,7 @@ class Host(NamedTuple):
 
     name: str  # as it stands in a statement: "pyro" or "numpyro"
     unwrap: Callable[[Any], Any]  # the distribution inside Independent and the like
-    has_noise: Callable[[Any], bool]
+    has_noncentered: Callable[[Any], bool]
     is_discrete: Callable[[Any], bool]
     is_deterministic: Callable[[SiteDict], bool]  # recomputed at every run, whatever its statement says
     support_name: Callable[[Any], str]
@@ -61,31 +61,31 @@ def structure_of(
                 f"continuous latents: marginalise it, or observe it."
             )
     plate = find_plate(sites, full_sizes, batch, wanted_plate, host, is_global)
-    is_joint = any(not site["is_observed"] and plate not in plates_of(site) for site in sites)
-    latents, observed, tilts, factors, has_noise, bounds = [], [], [], [], {}, {}
+    has_global_latents = any(not site["is_observed"] and plate not in plates_of(site) for site in sites)
+    latents, observed, tilts, factors, has_noncentered, bounds = [], [], [], [], {}, {}
     for site in sites:
         name, fn, infer = site["name"], site["fn"], site["infer"] or {}
         if infer.get("is_tilt"):
-            check_tilt(site, plate, host, is_joint)
+            check_tilt(site, plate, host, has_global_latents)
             tilts.append(Site(name, (), "", "tilt", True))
             if infer["bound"] is not None:
                 bounds[name] = float(infer["bound"])
         elif infer.get("is_auxiliary"):
-            check_factor(site, plate, host, is_joint)
+            check_factor(site, plate, host, has_global_latents)
             kind = "likelihood factor" if infer.get("is_likelihood") else "factor"
             factors.append(Site(name, (), "", kind, plate in plates_of(site)))
         elif site["is_observed"]:
-            if plate not in plates_of(site) and not is_joint:
+            if plate not in plates_of(site) and not has_global_latents:
                 raise PplebmError(f"observed site '{name}' stands outside the data plate '{plate}'; move it inside.")
-            observed.append(describe(site, site["value"], plate, host, is_joint))
+            observed.append(describe(site, site["value"], plate, host, has_global_latents))
         else:
-            has_noise[name] = host.has_noise(fn)
-            latents.append(describe(site, host.unconstrained(fn, site["value"]), plate, host, is_joint))
+            has_noncentered[name] = host.has_noncentered(fn)
+            latents.append(describe(site, host.unconstrained(fn, site["value"]), plate, host, has_global_latents))
     if not latents:
         raise PplebmError(f"the program has no latent site; write {host.name}.sample('z', ...) without obs for one.")
     deterministic = tuple(Site(s["name"], tuple(s["value"].shape), "", "deterministic", True) for s in fixed)
     return Structure(
-        plate, tuple(latents), tuple(observed), tuple(tilts), has_noise, bounds, tuple(factors), deterministic
+        plate, tuple(latents), tuple(observed), tuple(tilts), has_noncentered, bounds, tuple(factors), deterministic
     )
 
 
@@ -121,10 +121,10 @@ def find_plate(
     return wanted
 
 
-def check_tilt(site: SiteDict, plate: str, host: Host, is_joint: bool) -> None:
+def check_tilt(site: SiteDict, plate: str, host: Host, has_global_latents: bool) -> None:
     """Refuse tilts that are not one finite number per datum, or per chain of a program with global latents."""
     name, frames = site["name"], plates_of(site)
-    if plate not in frames and not is_joint:
+    if plate not in frames and not has_global_latents:
         raise PplebmError(
             f"tilt '{name}' stands outside the data plate '{plate}'; move it inside, one value per datum, shape (B,)."
         )
@@ -144,9 +144,9 @@ def check_tilt(site: SiteDict, plate: str, host: Host, is_joint: bool) -> None:
         )
 
 
-def check_factor(site: SiteDict, plate: str, host: Host, is_joint: bool) -> None:
+def check_factor(site: SiteDict, plate: str, host: Host, has_global_latents: bool) -> None:
     """Refuse a factor that belongs to no datum."""
-    if plate not in plates_of(site) and not is_joint:
+    if plate not in plates_of(site) and not has_global_latents:
         raise PplebmError(
             f"factor '{site['name']}' stands outside the data plate '{plate}'; move it inside, one value per datum."
         )
@@ -161,14 +161,14 @@ def refuse_bare_factor(name: str, host: str) -> PplebmError:
     )
 
 
-def describe(site: SiteDict, value: Any, plate: str, host: Host, is_joint: bool) -> Site:
+def describe(site: SiteDict, value: Any, plate: str, host: Host, has_global_latents: bool) -> Site:
     """Name, shape, support and distribution of a site; the shape is per datum, or of all data in a joint program."""
     frames, shape = plates_of(site), list(value.shape)
     local = plate in frames
     names = [""] * max(len(site["fn"].batch_shape), *(-f.dim for f in frames.values()), 0)
     for name, frame in frames.items():
         names[frame.dim] = name
-    if local and not is_joint:
+    if local and not has_global_latents:
         at = row_axis(value.ndim, site, plate) if site["is_observed"] else coordinate_axis(site, plate)
         del shape[at]
         del names[frames[plate].dim]
@@ -191,7 +191,7 @@ def first_or_whole(trace: Callable[[Any], Any], data: Any, few: Callable[[Any], 
         return trace(data)
     try:
         found, wrong = trace(few(data)), None
-        if not found.structure.is_joint:
+        if not found.structure.has_global_latents:
             return found
     except PplebmError as error:
         wrong = error
@@ -199,7 +199,7 @@ def first_or_whole(trace: Callable[[Any], Any], data: Any, few: Callable[[Any], 
         found = trace(data)
     except PplebmError as error:
         raise (wrong or error) from None
-    if wrong is not None and not found.structure.is_joint:
+    if wrong is not None and not found.structure.has_global_latents:
         raise wrong
     return found
 

@@ -21,7 +21,7 @@ class At(NamedTuple):
     """How a model is to be run."""
 
     z: Latents | None = None  # coordinates of the latents; None: they are drawn by the host
-    coordinates: str = "centred"
+    coordinates: str = "centered"
     observed: bool = True  # score observed sites and factors of the likelihood
     by_datum: bool = False  # score observed sites by datum in joint programs too
     generate: bool = False  # observed statements draw from their own distribution, in order
@@ -91,7 +91,7 @@ class Visit:
     def _summed(self, log_density: Array, msg: Any, kind: str) -> Array:
         """Over all plates but the data's; in a joint program over that one as well, unless points are wanted."""
         plate = self.traced.structure.plate
-        by_datum = not self.traced.structure.is_joint or (self.at.by_datum and kind == "observed")
+        by_datum = not self.traced.structure.has_global_latents or (self.at.by_datum and kind == "observed")
         if not by_datum or plate not in plates_of(msg):
             return log_density.sum()
         front = self.traced.moved_axis(log_density, plates_of(msg)[plate].dim, 0)
@@ -217,7 +217,7 @@ class Traced(ABC):
         self.kinds = {site.name: kind for kind, group in groups.items() for site in group}
         self.kinds |= {site.name: "deterministic" for site in s.deterministic}
         local = [site.name for site in (*s.latents, *s.observed) if site.is_local]
-        self.coordinate_axes = {} if s.is_joint else {n: coordinate_axis(sites[n], s.plate) for n in local}
+        self.coordinate_axes = {} if s.has_global_latents else {n: coordinate_axis(sites[n], s.plate) for n in local}
         self.looped = frozenset(n for n in self.kinds if sites[n].get("_control_flow_done"))
         self.improper = frozenset(n for n in self.kinds if sites[n].get("is_improper"))
         self.dtypes = {site.name: self.numpy(sites[site.name]["value"]).dtype for site in s.latents}
@@ -230,12 +230,12 @@ class Traced(ABC):
 
     def placed(self, a: Array, axis: int | None) -> Array:
         """Rows first, (B, ...), to where a site has them; nothing to do in a joint program."""
-        return a if axis is None or self.structure.is_joint else self.moved_axis(a, 0, axis)
+        return a if axis is None or self.structure.has_global_latents else self.moved_axis(a, 0, axis)
 
     def first(self, msg: Any, value: Array) -> Array:
         """A site's value with rows first."""
         plate = self.structure.plate
-        if self.structure.is_joint:
+        if self.structure.has_global_latents:
             return value
         if self.kinds.get(msg["name"]) == "deterministic":
             axis = self.row_axes[msg["name"]]
@@ -244,7 +244,7 @@ class Traced(ABC):
 
     def rows(self, n: int) -> Data:
         """n rows for runs that read none of them; the whole data of a joint program."""
-        if self.structure.is_joint:
+        if self.structure.has_global_latents:
             return self.example
         size = n_rows(self.example)
         return self.example if n == size else take_rows(self.example, self.index([i % size for i in range(n)]))
@@ -285,7 +285,7 @@ class Traced(ABC):
             return self.moved(visit, coordinates)
 
         with self.off_gradient():
-            if not self.structure.is_joint:
+            if not self.structure.has_global_latents:
                 return drawn(key)
             return self.draw_chains(drawn, self.splits(key, n))
 
@@ -313,7 +313,7 @@ class Traced(ABC):
 
         return self.graph(("move", coordinates, target), eager, params, z, data)
 
-    def values(self, params: Params, z: Latents, data: Data, coordinates: str) -> dict[str, Array]:
+    def constrain(self, params: Params, z: Latents, data: Data, coordinates: str) -> dict[str, Array]:
         """Values of the latents and of the deterministic sites, rows first.
 
         Deterministic sites that depend on an observed value which the data lack are left out.
@@ -331,9 +331,9 @@ class Traced(ABC):
 
     def has_rows(self, name: str) -> bool:
         """Whether a site has a value for every datum: a deterministic one outside the data plate may have none."""
-        return self.structure.is_joint or self.row_axes.get(name, 0) is not None
+        return self.structure.has_global_latents or self.row_axes.get(name, 0) is not None
 
-    def coordinates_of(self, params: Params, values: dict[str, Array], data: Data, coordinates: str) -> Latents:
+    def unconstrain(self, params: Params, values: dict[str, Array], data: Data, coordinates: str) -> Latents:
         """Coordinates of given site values: the inverse of `values`."""
         axes = {s.name: self.coordinate_axes.get(s.name) for s in self.structure.latents}
 
@@ -345,7 +345,7 @@ class Traced(ABC):
 
     # --- observations
 
-    def observe(
+    def predict(
         self, params: Params, z: Latents, data: Data, coordinates: str, key: Any, fixed: list[str]
     ) -> dict[str, Array]:
         """Draws of the observed sites given the latents, or means without a key; deterministic sites of the run."""

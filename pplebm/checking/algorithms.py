@@ -94,7 +94,7 @@ class _Case:
         ppl, key = program.ppl, program.ppl.key(self.seed)
         for what, (z, trouble) in (
             ("posterior", self.page.posterior(ppl, key, program, params, x, hyper)),
-            ("prior", self.page.prior(ppl, key, program, params, program.given(x), hyper)),
+            ("prior", self.page.prior(ppl, key, program, params, program.prior_rows(x), hyper)),
         ):
             wanted = {s.name: (len(x), *s.shape) for s in program.latents}
             got = {name: tuple(v.shape) for name, v in z.items()}

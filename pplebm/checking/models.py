@@ -97,7 +97,7 @@ class _Model:
         p = self.program
         latents = []
         for s in p.latents:
-            noise = "noise coordinates" if p.has_noise[s.name] else "centred coordinates only"
+            noise = "noncentered coordinates" if p.has_noncentered[s.name] else "centered coordinates only"
             latents.append(f"{s.name} {s.shape} {s.distribution} on {s.support}, {noise}")
         observed = ", ".join(f"{s.name} {s.shape} {s.distribution}" for s in p.observed) or "nothing"
         tilts = ", ".join(s.name for s in p.tilts) or "none"
@@ -121,7 +121,7 @@ class _Model:
     def batch_sizes(self) -> Verdict:
         few = take_rows(self.data.train, slice(0, 3))
         Program(self.start.model, data=few, seed=self.seed, backend=self.start.backend)
-        self.z = self.program.draw_start(self._keys(1)[0], self.program.given(self.x))
+        self.z = self.program.draw_start(self._keys(1)[0], self.program.prior_rows(self.x))
         return True, f"runs on 3, 5 and {self.n} data alike"
 
     # --- densities
@@ -147,7 +147,7 @@ class _Model:
         return True, f"log densities are, at base draws: log p̃(x, z) is {np.median(joint):.4g} nats in the median"
 
     def data_shape(self) -> Verdict:
-        drawn = self.program.observe(self.params, self.z, self._keys(7)[6], self.x)
+        drawn = self.program.predict(self.params, self.z, self._keys(7)[6], self.x)
         there, faults = self.program.observed_data(self.x), []
         for name, a in drawn.items():
             if tuple(a.shape) != tuple(there[name].shape):
@@ -255,7 +255,7 @@ class _Model:
         if not self.program.tilts:
             return None, "not needed without a tilt: the base is drawn directly"
         key = self._keys(6)[5]
-        given, params = self.program.given(self.x), self.begun.state.params
+        given, params = self.program.prior_rows(self.x), self.begun.state.params
         z, trouble = self.page.prior(self.program.ppl, key, self.program, params, given, self.hyper)
         return self._chain(z, trouble, "prior", lambda p, z: p.log_prior(self.params, z, self.x))
 

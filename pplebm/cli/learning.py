@@ -18,7 +18,7 @@ from pplebm.errors import PplebmError
 if TYPE_CHECKING:
     from pplebm.runs.run import Run
 
-SHOWN = ("log_likelihood", "energy_gap", "tilt_positive", "tilt_negative", "held_out_error", "seconds")
+SHOWN = ("log_likelihood", "tilt_gap", "tilt_positive", "tilt_negative", "held_out_error", "seconds")
 NEW_RUN_ONLY = (  # options that a run has settled
     "inference", "seed", "seeds", "pairs", "backend", "compiled", "precision", "devices", "nodes", "strategy", "ema",
     "patience", "start", "tensorboard", "scaling",

@@ -21,8 +21,8 @@ class Guide:
               \log q(z \mid x) = \log N(\epsilon) - \log |\partial z / \partial \epsilon|
 
     A guide declares the latents of the model under their own names, inside the data plate, each from a distribution
-    with noise coordinates: normal, multivariate normal, a bijection of these, or a flow of zuko or NumPyro. Any batch
-    size will do.
+    with noncentered coordinates: normal, multivariate normal, a bijection of these, or a flow of zuko or NumPyro. Any
+    batch size will do.
 
     Args:
         model: the program whose latents are guided.
@@ -30,7 +30,7 @@ class Guide:
         is_unconstrained: the guide's sites are the model's unconstrained coordinates, real whatever the supports are.
 
     Raises:
-        PplebmError: for a latent that is missing, of another shape or support, or without noise coordinates.
+        PplebmError: for a latent that is missing, of another shape or support, or without noncentered coordinates.
 
     Example:
         >>> import torch, pyro, pyro.distributions as dist, pplebm
@@ -54,12 +54,12 @@ class Guide:
         self.ppl, self.host = model.ppl, guide
         program = Program(_picking(guide, model.example), data=model.example, plate=model.plate, backend=model.ppl.name)
         _check(model, program, is_unconstrained)
-        self._centred, self._noise = program.with_coordinates("centred"), program.with_coordinates("noise")
+        self._centered, self._noise = program.with_coordinates("centered"), program.with_coordinates("noncentered")
 
     @property
     def params(self) -> Params:
         """Initial parameters by name, each name begun with "guide."."""
-        return {PREFIX + name: a for name, a in self._centred.params.items()}
+        return {PREFIX + name: a for name, a in self._centered.params.items()}
 
     def noise(self, key: Any, n: int) -> Latents:
         """Noise of n draws, standard normal, (n, *event) by site."""
@@ -74,9 +74,9 @@ class Guide:
             x: data, with a row for every draw.
 
         Returns:
-            Latents in the model's centred coordinates, and log q(z|x), (B,); both differentiable.
+            Latents in the model's centered coordinates, and log q(z|x), (B,); both differentiable.
         """
-        z = self._noise.move(self._own(params), noise, "centred", x)
+        z = self._noise.move(self._own(params), noise, "centered", x)
         return z, self.log_density(params, z, x)
 
     def draw(self, key: Any, params: Params, x: Data) -> tuple[Latents, Array]:
@@ -84,15 +84,15 @@ class Guide:
         return self.at(params, self.noise(key, n_rows(x)), x)
 
     def log_density(self, params: Params, z: Latents, x: Data) -> Array:
-        """log q(z|x), (B,), at latents in the model's centred coordinates."""
-        return self._centred.total(self._centred.log_terms(self._own(params), z, x, observed=False))
+        """log q(z|x), (B,), at latents in the model's centered coordinates."""
+        return self._centered.total(self._centered.log_terms(self._own(params), z, x, observed=False))
 
     def write_back(self, params: Params) -> None:
         """Copy parameter values into the guide's own modules and parameters."""
-        self._centred.write_back(self._own(params))
+        self._centered.write_back(self._own(params))
 
     def _own(self, params: Params) -> Params:
-        return {name: params[PREFIX + name] for name in self._centred.params}
+        return {name: params[PREFIX + name] for name in self._centered.params}
 
 
 def _picking(guide: Callable[..., Any], data: Data) -> Callable[..., Any]:
@@ -116,7 +116,7 @@ def _check(model: Program, guide: Program, is_unconstrained: bool) -> None:
                 f"latent '{site.name}' has shape {site.shape}, support {site.support} in the model, and "
                 f"{other.shape}, {other.support} in the guide; they must agree."
             )
-        if not guide.has_noise[site.name]:
+        if not guide.has_noncentered[site.name]:
             raise PplebmError(
                 f"latent '{site.name}' of the guide is {other.distribution}, whose draws are no map of normal noise; "
                 f"use a normal distribution, or a bijection of one such as LogNormal."

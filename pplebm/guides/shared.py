@@ -17,4 +17,4 @@ def guide_of(program: Program, **settings: Any) -> Guide:
     if program.guide is not None:
         return program.guide
     name = ("guide", *sorted((key, str(value)) for key, value in settings.items()))
-    return program.once(name, lambda: amortized(program, seed=program.seed, **settings))
+    return program.cached(name, lambda: amortized(program, seed=program.seed, **settings))

@@ -32,7 +32,7 @@ class TiltedELBO(Trace_ELBO):
 
     Args:
         program: the model, as `pplebm.Program(model, data=x)`.
-        n_steps, step_size: of the chains, one per datum, in noise coordinates from N(0, I), given its covariates.
+        n_steps, step_size: of the chains, one per datum, in noncentered coordinates from N(0, I), given its covariates.
         kernel: of the chains, in the place of unadjusted Langevin steps: `pplebm.kernels.hmc.hmc(ppl)` for instance.
         tilt_penalty: λ of `pplebm.objectives.contrast`, on the chains' ends, per squared nat and datum.
         settings: of `Trace_ELBO`.

@@ -11,7 +11,7 @@ from pplebm.program import Program
 
 
 class Phases:
-    """Draws of the posterior and of the tilted prior as `page` makes them, in centred coordinates."""
+    """Draws of the posterior and of the tilted prior as `page` makes them, in centered coordinates."""
 
     def __init__(self, program: Program, page: ModuleType, hyper: Any) -> None:
         self._program, self._page, self._hyper, ppl = program, page, hyper, program.ppl

@@ -13,7 +13,7 @@ import numpy as np
 
 from pplebm.data import batches
 from pplebm.errors import PplebmError
-from pplebm.learning import safeguards as holding
+from pplebm.learning import safeguards
 from pplebm.ppl.parallel import Alone, Parallel
 from pplebm.ppl.trees import n_rows, take_rows, tree_leaves, tree_map
 from pplebm.program import Program
@@ -32,7 +32,7 @@ class Progress(NamedTuple):
     good: Any  # an earlier state, known to be finite
     good_update: int
     n_rollbacks: int
-    n_gentler: int  # interventions that changed the hyperparameters, see pplebm.learning.safeguards
+    n_back_offs: int  # interventions that changed the hyperparameters, see pplebm.learning.safeguards
     average: Any  # of the parameters over updates, or ()
 
 
@@ -99,9 +99,9 @@ def updates(
     stream = int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> np.uint64(1))
     draw, first, made_for = _rows(n_rows(train), hyper.batch_size, seed), True, -1
     while True:
-        if progress.n_gentler != made_for:
-            now, made_for = holding.gentler(hyper, progress.n_gentler), progress.n_gentler
-            step, watch = _step(page, program, now), holding.watch(program, page, now)
+        if progress.n_back_offs != made_for:
+            now, made_for = safeguards.back_off(hyper, progress.n_back_offs), progress.n_back_offs
+            step, watch = _step(page, program, now), safeguards.watch(program, page, now)
         rows = draw(progress.update)
         x, more = group.share(take_rows(train, rows)), {"rows": ppl.asarray(rows)} if by_row else {}
         key = ppl.key((stream + 1000003 * progress.update + progress.n_rollbacks) % 2**63)
@@ -116,15 +116,15 @@ def updates(
         if finite and learns_tilt and update % WATCH_EVERY == 0:
             with group.alone():
                 metrics |= watch(key, group.local(state.params), x)
-        reason = holding.trouble(metrics) if finite else NOT_FINITE
+        reason = safeguards.trouble(metrics) if finite else NOT_FINITE
         if not reason:
             progress = _kept(progress, update, state, ema)
             yield progress, Event(metrics, None)
             continue
         progress = _roll_back(progress, update, metrics)
         if finite:
-            progress = progress._replace(n_gentler=progress.n_gentler + 1)
-            reason += f"; {holding.told(now, holding.gentler(hyper, progress.n_gentler))}"
+            progress = progress._replace(n_back_offs=progress.n_back_offs + 1)
+            reason += f"; {safeguards.told(now, safeguards.back_off(hyper, progress.n_back_offs))}"
         yield progress, Event(metrics, progress.good_update, reason)
 
 
@@ -157,7 +157,7 @@ def _step(page: ModuleType, program: Program, hyper: Any) -> Callable[..., Any]:
 def _roll_back(progress: Progress, update: int, metrics: dict[str, float]) -> Progress:
     if progress.n_rollbacks >= MAX_ROLLBACKS:
         bad = ", ".join(n for n, v in metrics.items() if not math.isfinite(v)) or "a parameter"
-        what = holding.trouble(metrics) or f"non-finite: {bad}"
+        what = safeguards.trouble(metrics) or f"non-finite: {bad}"
         raise PplebmError(
             f"learning failed ({what}) more than {MAX_ROLLBACKS} times, last at update {update}; lower "
             f"step sizes or learning rates, or bound the tilt (tilt(..., bound=8.0))."

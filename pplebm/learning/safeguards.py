@@ -28,13 +28,13 @@ MAX_LONGER = 4  # interventions that lengthen the chain; further ones lower the 
 def trouble(metrics: Mapping[str, float]) -> str:
     """What is wrong after an update, in words; empty if nothing is.
 
-    >>> trouble({"energy_gap": 31.4})
-    'the energy gap is 31.4 nats'
-    >>> trouble({"energy_gap": 1.2, "divergent_negative": 0.0})
+    >>> trouble({"tilt_gap": 31.4})
+    'the tilt gap is 31.4 nats'
+    >>> trouble({"tilt_gap": 1.2, "divergent_negative": 0.0})
     ''
     """
-    if abs(metrics.get("energy_gap", 0.0)) > MAX_GAP:
-        return f"the energy gap is {metrics['energy_gap']:.1f} nats"
+    if abs(metrics.get("tilt_gap", 0.0)) > MAX_GAP:
+        return f"the tilt gap is {metrics['tilt_gap']:.1f} nats"
     for name, value in metrics.items():
         if name.startswith("divergent") and value > MAX_DIVERGENT:
             return f"{value:.0%} of the chains of {name.partition('_')[2] or 'the model'} had a non-finite step"
@@ -46,11 +46,11 @@ def trouble(metrics: Mapping[str, float]) -> str:
     return ""
 
 
-def gentler(hyper: Any, n: int) -> Any:
+def back_off(hyper: Any, n: int) -> Any:
     """Hyperparameters after n interventions: a slower tilt, and a longer chain to follow it.
 
     >>> from pplebm.inference.short_run_mle import Hyper
-    >>> h = gentler(Hyper(), 1)
+    >>> h = back_off(Hyper(), 1)
     >>> h.learning_rate_tilt, h.n_steps_prior
     (0.0005, 45)
     """
@@ -102,15 +102,15 @@ def watch(program: Program, page: ModuleType, hyper: Any) -> Callable[[Any, Any,
     Where the prior reads covariates it has a law of its own in every row: a few rows are compared one by one, and the
     mean of their differences is told.
     """
-    ppl, centred = program.ppl, program.with_coordinates("centred")
+    ppl, centered = program.ppl, program.with_coordinates("centered")
     phases = Phases(program.with_chains(compiled=False), page, hyper)
 
     def both(key: Any, params: Any, data: Any) -> Any:
         k_chain, k_base = ppl.split(key)
         chains, bases = _rows_for(program, data)
-        ends, base = phases.prior(k_chain, params, chains), centred.draw_base(k_base, bases, params)
+        ends, base = phases.prior(k_chain, params, chains), centered.draw_base(k_base, bases, params)
         at = lambda rows: None if isinstance(rows, int) else rows
-        return centred.log_tilt(params, ends, at(chains)), centred.log_tilt(params, base, at(bases))
+        return centered.log_tilt(params, ends, at(chains)), centered.log_tilt(params, base, at(bases))
 
     compiled = ppl.compiled(both)
 

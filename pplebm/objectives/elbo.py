@@ -48,7 +48,7 @@ def elbo(
         params: of both.
         x: data, with a row for every draw.
         noise: `guide.noise(key, len(x))`.
-        negative: draws of the tilted prior in centred coordinates, treated as constants, one given the covariates of
+        negative: draws of the tilted prior in centered coordinates, treated as constants, one given the covariates of
             every row where the prior reads any; not needed without a tilt.
         tilt_penalty: λ of `pplebm.objectives.contrast`.
         tilt_to_guide: let the tilt pull at the guide, as in the ELBO. False keeps its gradient from the guide, which
@@ -70,7 +70,7 @@ def elbo(
         >>> loss.ndim, bool(aux.bound < 0)
         (0, True)
     """
-    program = program.with_coordinates("centred")
+    program = program.with_coordinates("centered")
     log_q, terms = _weighed(program, guide, params, x, noise, negative, tilt_to_guide)
     log_weights = program.total(terms) - log_q
     loss, phases = two_phases(program, params, -log_weights.mean(), terms, negative, tilt_penalty, x=x)
@@ -84,7 +84,7 @@ def untilted_elbo(program: Program, guide: Guide, params: Params, x: Data, noise
 
     Tilts get no gradient. Arguments as in `elbo`.
     """
-    program = program.with_coordinates("centred")
+    program = program.with_coordinates("centered")
     z, log_q = guide.at(params, noise, x)
     bound = (
         program.total(program.log_terms(params, z, x), (*program.latents, *program.observed, *program.factors)) - log_q
@@ -117,7 +117,7 @@ def iwae(
 
     Source: Burda, Grosse, Salakhutdinov (ICLR 2016), equation 8.
     """
-    program, ppl, n = program.with_coordinates("centred"), program.ppl, n_rows(x)
+    program, ppl, n = program.with_coordinates("centered"), program.ppl, n_rows(x)
     rows = len(next(iter(noise.values())))
     if rows != n_particles * n:
         raise PplebmError(f"iwae needs noise of {n_particles} x {n} draws, got {rows}: guide.noise(key, K * len(x)).")

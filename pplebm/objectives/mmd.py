@@ -81,7 +81,7 @@ def info(
     ELBO; α = 1 holds the aggregate alone to the prior.
 
     Args:
-        prior: draws of the (tilted) prior, centred, constants: of a chain if there is a tilt, else of the base.
+        prior: draws of the (tilted) prior, centered, constants: of a chain if there is a tilt, else of the base.
         alpha: α <= 1.
         weight: λ; the discrepancy enters with weight α + λ - 1 >= 0.
         sites: latents whose aggregate is compared; all by default.
@@ -94,7 +94,7 @@ def info(
 
     Source: Zhao, Song, Ermon (AAAI 2019, arXiv:1706.02262), equation 6.
     """
-    program, ppl = program.with_coordinates("centred"), program.ppl
+    program, ppl = program.with_coordinates("centered"), program.ppl
     if alpha > 1 or alpha + weight < 1:
         raise PplebmError(f"info needs alpha <= 1 and alpha + weight >= 1, got {alpha} and {weight}.")
     names = [site.name for site in program.latents]

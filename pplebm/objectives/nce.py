@@ -18,8 +18,8 @@ def nce(program: Program, params: Params, positive: Latents, base: Latents, x: D
     At the minimum log Z = 0. Only the parameters of the tilts learn; both samples are constants.
 
     Args:
-        positive: draws of the guide or of posterior chains over the data, centred.
-        base: draws of the program without its tilts, centred.
+        positive: draws of the guide or of posterior chains over the data, centered.
+        base: draws of the program without its tilts, centered.
         x: data whose covariates both were drawn given, where the prior reads any.
 
     Raises:
@@ -28,7 +28,7 @@ def nce(program: Program, params: Params, positive: Latents, base: Latents, x: D
     Source: Gutmann, Hyvärinen (JMLR 2012), equation 8, with the base as noise.
     """
     _needs_tilt(program)
-    program, ppl = program.with_coordinates("centred"), program.ppl
+    program, ppl = program.with_coordinates("centered"), program.ppl
     f_positive, f_base = (program.log_tilt(params, z, x) for z in (positive, base))
     return ppl.softplus(-f_positive).mean() + ppl.softplus(f_base).mean()
 
@@ -60,7 +60,7 @@ def telescoped(
             f"the program has {len(program.tilts)} tilts, one per waymark; mixing must be as many numbers that rise "
             f"to 1, got {list(mixing)}."
         )
-    program, ppl = program.with_coordinates("centred"), program.ppl
+    program, ppl = program.with_coordinates("centered"), program.ppl
     marks = [positive]
     for a in mixing:
         marks.append({k: (1.0 - a**2) ** 0.5 * z + a * base[k] for k, z in positive.items()})

@@ -28,7 +28,7 @@ def negative_phase(
     Add it to a loss that is a sum over data i, each of which counts :math:`w_i` times. Without a tilt it is 0.
 
     Args:
-        n_steps, step_size: of the Langevin chains, one per datum, in noise coordinates from N(0, I).
+        n_steps, step_size: of the Langevin chains, one per datum, in noncentered coordinates from N(0, I).
         tilt_penalty: λ of :math:`\lambda f^2`, added to the gradient.
         kernel: of the chains, in the place of `langevin(ppl, step_size)`; adjusted ones included.
 
@@ -48,7 +48,7 @@ def negative_phase(
         (0.0, True)
     """
     program.refuse_global_latents("the negative phase")
-    kernel, centred = kernel or langevin(ppl, step_size), program.with_coordinates("centred")
+    kernel, centered = kernel or langevin(ppl, step_size), program.with_coordinates("centered")
 
     def phase(key: Any, values: Mapping[str, Any], rows: Data | int, weights: Mapping[str, Any] | None = None) -> Array:
         params = program.params_of(values)
@@ -56,9 +56,9 @@ def negative_phase(
         if not program.tilts:
             return 0.0 * sum(p.sum() for p in held.values())
         data = None if isinstance(rows, int) else rows
-        wanted = rows if isinstance(rows, int) else program.given(rows)
+        wanted = rows if isinstance(rows, int) else program.prior_rows(rows)
         z, _ = short_run(program, key, held, kernel, n_steps, n=wanted)
-        terms = centred.log_terms(params, z, data, observed=False)
+        terms = centered.log_terms(params, z, data, observed=False)
         weight = lambda site: 1.0 if weights is None else weights.get(site, 1.0)
         loss: Any = sum((weight(name) * term).sum() for name, term in terms.items())
         f = program.total(terms, program.tilts)

@@ -1,7 +1,7 @@
 """The narrow waist: all that kernels, objectives and gallery pages may ask of a probabilistic language.
 
 A backend is a module with these names (`pplebm.backends.pyro`); it is passed as the argument `ppl`, never
-looked up in a global. A new name needs a law in tests/test_backends.py and an implementation in every backend.
+looked up in a global. A new name needs a law in tests/ppl/test_waist.py and an implementation in every backend.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ class Structure(NamedTuple):
     latents: tuple[Site, ...]
     observed: tuple[Site, ...]
     tilts: tuple[Site, ...]
-    has_noise: dict[str, bool]  # latent -> its distribution has noise coordinates (location and scale)
+    has_noncentered: dict[str, bool]  # latent -> its distribution has noncentered coordinates (location and scale)
     bounds: dict[str, float]  # tilt -> its bound, for tilts that have one
     factors: tuple[Site, ...] = ()  # of the likelihood
     deterministic: tuple[Site, ...] = ()
 
     @property
-    def is_joint(self) -> bool:
+    def has_global_latents(self) -> bool:
         """Some latent stands outside the data plate, so the whole data are one datum of every chain.
 
         Latents then have a row per chain and the shape of all data, and log densities are one number per chain.
@@ -69,10 +69,10 @@ class Reads(NamedTuple):
     whole: dict[str, str]  # observed site -> path of the array that it is, number by number
 
 
-class How(NamedTuple):
+class ChainOptions(NamedTuple):
     """How a program's chains run."""
 
-    coordinates: str = "centred"
+    coordinates: str = "centered"
     compiled: bool = False  # spend seconds on compiling one step; NumPyro compiles whatever it is given
     precision: str = "full"  # of the networks inside a step: that of the program, or "bf16"
 
@@ -97,7 +97,7 @@ class Traced(Protocol):
         """Log density of every site, (B,) each, log|J| included; observed sites are left out where not wanted."""
 
     def chain(
-        self, kernel: Any, state: Any, keys: Any, params: Params, data: Data, how: How, observed: bool
+        self, kernel: Any, state: Any, keys: Any, params: Params, data: Data, options: ChainOptions, observed: bool
     ) -> tuple[Any, Any]:
         """State after one step of a kernel per key towards p(z|x), or towards the prior; infos stacked by step."""
 
@@ -107,16 +107,16 @@ class Traced(Protocol):
     def draw(self, key: Any, n: int, params: Params, data: Data, coordinates: str, start: bool = False) -> Latents:
         """Ancestral draws that ignore the tilts: one per row of the data, or n of a joint program."""
 
-    def values(self, params: Params, z: Latents, data: Data, coordinates: str) -> dict[str, Array]:
+    def constrain(self, params: Params, z: Latents, data: Data, coordinates: str) -> dict[str, Array]:
         """Values of the latent sites in their own supports, and of the deterministic sites that the data tell."""
 
-    def coordinates_of(self, params: Params, values: dict[str, Array], data: Data, coordinates: str) -> Latents:
+    def unconstrain(self, params: Params, values: dict[str, Array], data: Data, coordinates: str) -> Latents:
         """The inverse of `values`."""
 
     def pointwise(self, params: Params, z: Latents, data: Data, coordinates: str) -> dict[str, Array]:
         """Log density of every observed site by datum: (B,), or (B, data) in a joint program."""
 
-    def observe(
+    def predict(
         self, params: Params, z: Latents, data: Data, coordinates: str, key: Any | None, fixed: list[str]
     ) -> dict[str, Array]:
         """Means of the observed sites given the latents, or draws with a key; with these deterministic sites."""
@@ -135,7 +135,7 @@ class Traced(Protocol):
 
 
 class PPL(Protocol):
-    """The vocabulary; laws in tests/test_backends.py."""
+    """The vocabulary; laws in tests/ppl/test_waist.py."""
 
     name: str
     dist: Any  # the host's own distributions

@@ -145,11 +145,11 @@ def ranks(found: Examined) -> Figure:
 def energies(found: Examined) -> Figure:
     """Marginal energy and energy transitions."""
     energy = found.long.stats["energy"]
-    centred, change = (energy - energy.mean(1, keepdims=True)).ravel(), np.diff(energy, axis=1).ravel()
+    centered, change = (energy - energy.mean(1, keepdims=True)).ravel(), np.diff(energy, axis=1).ravel()
     figure = Figure(figsize=(WIDTH / 2, 2.4), layout="constrained")
     ax = figure.subplots()
-    bins = _bins(np.concatenate([centred, change]), 41)
-    ax.stairs(np.histogram(centred, bins, density=True)[0], bins, fill=True, color=BASE, alpha=0.5, label="energy")
+    bins = _bins(np.concatenate([centered, change]), 41)
+    ax.stairs(np.histogram(centered, bins, density=True)[0], bins, fill=True, color=BASE, alpha=0.5, label="energy")
     ax.stairs(np.histogram(change, bins, density=True)[0], bins, color=PRIOR, linewidth=1.5, label="changes")
     ax.set_yticks([])
     ax.set_xlabel(f"nats; smallest BFMI {found.diagnosis.bfmi:.2f}")
@@ -163,8 +163,8 @@ def autocorrelation(x: np.ndarray, n_lags: int) -> np.ndarray:
     >>> autocorrelation(np.array([1., -1., 1., -1.]), 2).tolist()
     [1.0, -0.75]
     """
-    centred = x - x.mean(-1, keepdims=True)
-    products = [(centred[..., : x.shape[-1] - k] * centred[..., k:]).sum(-1) for k in range(n_lags)]
+    centered = x - x.mean(-1, keepdims=True)
+    products = [(centered[..., : x.shape[-1] - k] * centered[..., k:]).sum(-1) for k in range(n_lags)]
     return np.stack(products, -1) / np.maximum(products[0], 1e-30)[..., None]
 
 

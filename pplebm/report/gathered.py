@@ -181,7 +181,7 @@ def _hold(run: Run, data: Dataset) -> Held:
         raise PplebmError(f"The model observes {', '.join(value) or 'nothing'}; pictures and errors are of one site.")
     (name, x), means = next(iter(value.items())), None
     with contextlib.suppress(PplebmError):  # the observed distribution has no mean
-        means = ppl.to_numpy(program.observe(run.params, z, data=data_in)[name])
+        means = ppl.to_numpy(program.predict(run.params, z, data=data_in)[name])
     means = means if means is not None and means.shape == x.shape else None
     event = tuple(range(1, x.ndim))
     return Held(
@@ -216,7 +216,7 @@ def _sample(run: Run, rows: Rows) -> Samples:
     def drawn(seed: int, base: bool) -> np.ndarray:
         z = run.prior_latents(n, seed, base, given=data)
         key = None if image else program.ppl.split(program.ppl.key(seed), 2)[1]
-        return _as_table(run.site_to_user(name, program.ppl.to_numpy(program.observe(run.params, z, key, data)[name])))
+        return _as_table(run.site_to_user(name, program.ppl.to_numpy(program.predict(run.params, z, key, data)[name])))
 
     return Samples(drawn(5, True), drawn(4, False) if program.tilts else None)
 
@@ -269,7 +269,7 @@ def _decoded(run: Run, moving: Any, z: Any, data: Any = None) -> np.ndarray | No
     if len(moving.observed) != 1:
         return None
     try:
-        (name, mean), *_ = moving.observe(run.params, z, data=data).items()
+        (name, mean), *_ = moving.predict(run.params, z, data=data).items()
     except PplebmError:  # the observed distribution has no mean
         return None
     return run.site_to_user(name, moving.ppl.to_numpy(mean))

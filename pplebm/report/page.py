@@ -102,7 +102,7 @@ def _curves(m: Material) -> Iterator[str]:
         return
     known, others = _panels(m)
     if m.prior is None:
-        yield remark("The model has no tilt, so there is no energy gap, and learning needs no negative samples.")
+        yield remark("The model has no tilt, so there is no tilt gap, and learning needs no negative samples.")
     if known:
         rollbacks = [r["update"] for r in m.run.manifest["rollbacks"]]
         yield picture(
@@ -131,7 +131,7 @@ def _panels(m: Material) -> tuple[list[figures.Panel], list[figures.Panel]]:
     """Panels of the columns that are known, and of all others."""
     plain, blue, orange = figures.DATA, figures.POSTERIOR, figures.PRIOR
     wanted: list[figures.Panel] = [
-        ("Energy gap, nats", [("energy_gap", "", orange)], False),
+        ("Energy gap, nats", [("tilt_gap", "", orange)], False),
         ("Held-out reconstruction error", [("held_out_error", "", blue)], False),
         ("Log-likelihood log p(x|z), nats", [("log_likelihood", "", blue)], False),
         ("Mean tilt f, nats", [("tilt_positive", "positive", blue), ("tilt_negative", "negative", orange)], False),

@@ -11,7 +11,7 @@ import numpy as np
 from pplebm.report import figures
 from pplebm.report.gathered import N_BASE, Material, effective_size, reweighted
 
-OF_TILT = {"energy_gap", "tilt_positive", "tilt_negative", "grad_norm_tilt", "divergent_negative", "tamed_negative"}
+OF_TILT = {"tilt_gap", "tilt_positive", "tilt_negative", "grad_norm_tilt", "divergent_negative", "tamed_negative"}
 
 Row = tuple[str, str, str]  # name, value, one line of explanation
 
@@ -126,7 +126,7 @@ def _late(m: Material, name: str) -> float | None:
 def _learning_rows(m: Material) -> list[Row]:
     names = [
         (
-            "energy_gap",
+            "tilt_gap",
             "Energy gap during learning, nats",
             "Mean tilt of positive less negative samples. Good: small, level. Growth without end: chains lag behind.",
         ),
@@ -201,7 +201,7 @@ def _tilt_rows(m: Material) -> list[Row]:
             ("The same, reweighted base draws", value, "Needs no chain; a difference shows how far chains are off.")
         )
     if m.held is not None:
-        line = "Held-out data. The difference from the tilted prior is the energy gap on new data; good: small."
+        line = "Held-out data. The difference from the tilted prior is the tilt gap on new data; good: small."
         rows.append(("Mean tilt of posterior draws", number(*_mean(m.held.draws.tilt)), line))
     line = "What base draws with weights e^f are worth as draws of the tilted prior. Below 1 %: the two are far apart."
     text = f"{number(size)} of {N_BASE:,} ({number(100 * size / N_BASE)} %)"

@@ -69,8 +69,8 @@ def learn(job: Job, progress: train.Progress, show: bool | None) -> None:
                 if progress.update % EVALUATE_EVERY == 0 or last:
                     row |= _held_out_error(job, phases, progress)
                 rows.append(row)
-                if "energy_gap" in event.metrics:
-                    bar.set_postfix(gap=f"{event.metrics['energy_gap']:.2f}", refresh=False)
+                if "tilt_gap" in event.metrics:
+                    bar.set_postfix(gap=f"{event.metrics['tilt_gap']:.2f}", refresh=False)
             if progress.update % CHECKPOINT_EVERY == 0 or last:
                 rows = _save(job, progress, rows)
                 if not last and _has_stalled(job):
@@ -124,7 +124,7 @@ def _held_out_error(job: Job, phases: Phases, progress: train.Progress) -> dict[
     if len(job.program.observed) != 1 or job.program.reads.fed:
         return {}  # several observed sites
     try:
-        (name, mean), *_ = job.program.observe(params, z, data=x).items()
+        (name, mean), *_ = job.program.predict(params, z, data=x).items()
     except PplebmError:  # the observed distribution has no mean
         return {}
     value = job.program.observed_data(x)[name]

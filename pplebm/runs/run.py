@@ -110,7 +110,7 @@ class Run:
     def prior_latents(
         self, n: int, seed: int = 0, base: bool = False, n_steps: int | None = None, given: Any = None
     ) -> Latents:
-        """n latents of the tilted prior (or of its base) as the program's own arrays, centred coordinates.
+        """n latents of the tilted prior (or of its base) as the program's own arrays, centered coordinates.
 
         Args:
             n: how many; the number of rows where data are given.
@@ -136,7 +136,7 @@ class Run:
         return given
 
     def posterior_latents(self, x: Any, seed: int = 0, n_steps: int | None = None) -> Latents:
-        """One latent per datum of the posterior, centred coordinates; x in model units."""
+        """One latent per datum of the posterior, centered coordinates; x in model units."""
         ppl, phases = self.program.ppl, self._phases_of("posterior", n_steps)
         return phases.posterior(ppl.key(seed), self.params, tree_map(lambda a: ppl.asarray(a, keep=True), x))
 
@@ -153,13 +153,13 @@ class Run:
             given: data in the user's units, whose covariates the prior is given: one draw for every row.
         """
         data, n = self._given(n, given)
-        return self._numpy(self.program.values(self.params, self.prior_latents(n, seed, base, n_steps, data), data))
+        return self._numpy(self.program.constrain(self.params, self.prior_latents(n, seed, base, n_steps, data), data))
 
     def sample_posterior(self, x: Any, seed: int = 0, n_steps: int | None = None) -> dict[str, np.ndarray]:
         """Draw one latent per datum given data x, by site."""
 
         def values(x: Any, seed: int) -> Any:
-            return self.program.values(self.params, self.posterior_latents(x, seed, n_steps), x)
+            return self.program.constrain(self.params, self.posterior_latents(x, seed, n_steps), x)
 
         return self._by_chunks(values, x, seed)
 
@@ -167,7 +167,7 @@ class Run:
         """Mean of the data given a posterior draw of their latents, (B, *event); by site where there are several."""
 
         def means(x: Any, seed: int) -> Any:
-            return self.program.observe(self.params, self.posterior_latents(x, seed, n_steps), data=x)
+            return self.program.predict(self.params, self.posterior_latents(x, seed, n_steps), data=x)
 
         return self._observations(self._by_chunks(means, x, seed))
 
@@ -194,7 +194,7 @@ class Run:
         data, n = self._given(n, given)
         z = self.prior_latents(n, seed, base, n_steps, data)
         key = None if mean else self.program.ppl.split(self.program.ppl.key(seed), 2)[1]
-        return self._observations(self._numpy(self.program.observe(self.params, z, key, data)))
+        return self._observations(self._numpy(self.program.predict(self.params, z, key, data)))
 
     def anomaly_score(self, x: Any, seed: int = 0, n_draws: int = 4) -> np.ndarray:
         r"""Score data, (B,); higher is more anomalous.
@@ -218,9 +218,9 @@ class Run:
     def to_arviz(self, x: Any = None, seed: int = 0, **settings: Any) -> Any:
         """Sample prior and, given data x, their posteriors by adjusted chains, and put them into ArviZ's container.
 
-        The chains are those of `pplebm.sample` with `hmc` in noise coordinates, not the short runs of learning; how
-        the two differ is what `pplebm diagnose` shows. Data are in model units there. A prior that reads covariates is
-        drawn at those of x.
+        The chains are those of `pplebm.sample` with `hmc` in noncentered coordinates, not the short runs of learning;
+        how the two differ is what `pplebm diagnose` shows. Data are in model units there. A prior that reads covariates
+        is drawn at those of x.
 
         Args:
             x: data in the user's units.
@@ -230,7 +230,7 @@ class Run:
         Raises:
             PplebmError: for settings that `pplebm.sample` refuses, or data of another shape.
         """
-        program = self.program.with_coordinates("noise")
+        program = self.program.with_coordinates("noncentered")
         settings = {"key": seed, "params": self.params} | settings
         data = None if x is None else self._in_model_units(x)
         posterior = None if data is None else sample(program, data=data, **settings)

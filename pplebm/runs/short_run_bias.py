@@ -53,8 +53,8 @@ def examine(
 ) -> list[Examined]:
     """Compare the short runs of a learned model with Hamiltonian Monte Carlo on the same targets.
 
-    The long chains move in noise coordinates and adapt by target. A prior that reads covariates is another one in every
-    row and is not examined by itself. A short run that differs is no mistake: it is part
+    The long chains move in noncentered coordinates and adapt by target. A prior that reads covariates is another one in
+    every row and is not examined by itself. A short run that differs is no mistake: it is part
     of the model that was learned (Nijkamp et al., NeurIPS 2019). But figures that rest on the density, such as
     evidence, are about the long one.
 
@@ -80,7 +80,7 @@ def examine(
         >>> prior.title, posterior.long["z1"].shape
         ('tilted prior', (4, 50, 2, 3))
     """
-    program, found = run.program.with_coordinates("noise"), []
+    program, found = run.program.with_coordinates("noncentered"), []
     if not program.tilts and x is None:
         raise PplebmError("the model has no tilt, so its prior is exact; give data to examine posteriors.")
     settings = {
@@ -103,7 +103,7 @@ def _examined(title: str, run: Run, long: Draws, short: Any, x: Any) -> Examined
     """Both runs in the supports of the sites, and their scalars compared."""
     program, ppl = run.program, run.program.ppl
     n_data = () if x is None else (long.plan.n_data,)
-    values = {name: ppl.to_numpy(a) for name, a in program.values(run.params, short, x).items()}
+    values = {name: ppl.to_numpy(a) for name, a in program.constrain(run.params, short, x).items()}
     values = {name: a.reshape(-1, *n_data, *a.shape[1:]) for name, a in values.items()}
     short_terms = {
         name: ppl.to_numpy(a).reshape(-1, *n_data) for name, a in _terms(program, run.params, short, x).items()

@@ -14,7 +14,7 @@ from pplebm.ppl.trees import n_rows
 from pplebm.program import Program
 
 Init = Literal["normal", "base"]
-SHORT_RUN_COORDINATES = "noise"  # unless an algorithm says otherwise
+SHORT_RUN_COORDINATES = "noncentered"  # unless an algorithm says otherwise
 TRIES = 20  # starts drawn for a chain before giving up
 
 
@@ -28,7 +28,7 @@ def start(
 ) -> Latents:
     """Where chains start: "normal" for N(0, I), "base" for ancestral draws, or given latents.
 
-    In noise coordinates the two agree, since the base is N(0, I) there.
+    In noncentered coordinates the two agree, since the base is N(0, I) there.
 
     Args:
         rows: number of chains; or data, for a chain at every row.
@@ -43,11 +43,15 @@ def start(
             raise PplebmError(
                 f"init '{init}' is not known; choose one of {', '.join(get_args(Init))}, or give latents."
             )
-        if init == "base" and not all(program.has_noise.values()):
+        if init == "base" and not all(program.has_noncentered.values()):
             return program.draw_start(key, rows, params, given)
         z = program.ppl.normal_like(key, program.zeros(n))
         data = given if isinstance(rows, int) else rows
-        return z if init == "normal" else program.with_coordinates("noise").move(params, z, program.coordinates, data)
+        return (
+            z
+            if init == "normal"
+            else program.with_coordinates("noncentered").move(params, z, program.coordinates, data)
+        )
     for site in program.latents:
         if site.name not in init or len(init[site.name]) != n:
             got = tuple(init[site.name].shape) if site.name in init else "nothing"
@@ -77,7 +81,7 @@ def begin(
     word, given = (init, None) if isinstance(init, str) else ("", init)
 
     def first(key: Any, params: Params, data: Data | None, given: Any) -> tuple[Any, Array]:
-        rows = n if data is None or program.is_joint else data
+        rows = n if data is None or program.has_global_latents else data
         z = start(program, key, params, rows, word or given, data)
         log_density = program.log_density(params, data, observed)
         value, gradient = value_and_gradient(program.ppl, log_density, z)
@@ -183,7 +187,7 @@ def short_run(
         coordinates: in which the chains move.
 
     Returns:
-        The last latents, in centred coordinates and cut off from the gradient, and what went wrong.
+        The last latents, in centered coordinates and cut off from the gradient, and what went wrong.
     """
     ppl, moving = program.ppl, program.with_coordinates(coordinates)
     data, observed = (x, True) if x is not None else (None if isinstance(n, int) else n, False)
@@ -194,7 +198,7 @@ def short_run(
     state = kernel.init(z, moving.log_density(params, data, observed))
     with ppl.threads_for(program.work(count)):
         state, info = advance(moving, k_run, kernel, state, params, n_steps, data, observed)
-    z = ppl.stop_gradient(moving.move(params, state.z, "centred", data))
+    z = ppl.stop_gradient(moving.move(params, state.z, "centered", data))
     tamed = getattr(info, "is_tamed", 0.0 * info.log_density)
     return z, Trouble((state.n_divergent > 0).sum() / count, tamed.sum() / (count * n_steps))
 

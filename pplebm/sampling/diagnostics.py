@@ -152,7 +152,9 @@ def _verdict(found: Diagnosis, draws: Draws) -> list[str]:
             f"{least.name} has {min(least.ess_bulk, least.ess_tail):.0f} effective draws (< {GOOD_ESS:.0f})."
         )
     if found.n_divergent:
-        sentences.append(f"{found.n_divergent} divergent steps: lower the step size, or move in noise coordinates.")
+        sentences.append(
+            f"{found.n_divergent} divergent steps: lower the step size, or move in noncentered coordinates."
+        )
     if found.bfmi is not None and found.bfmi < GOOD_BFMI and draws.n_draws >= 100:
         sentences.append(f"the energy mixes slowly (BFMI {found.bfmi:.2f} < {GOOD_BFMI}): heavy tails or a funnel.")
     return sentences

@@ -87,7 +87,7 @@ class Draws:
         return self._values[1]
 
     def _values_of(self, params: Params, z: Any, data: Any = None) -> dict[str, Any]:
-        return self.program.values(params, z, data)
+        return self.program.constrain(params, z, data)
 
     def by_row(
         self, name: str, function: Callable[..., Any], latents: dict[str, np.ndarray], x: Any = None, key: Any = None
@@ -113,7 +113,7 @@ class Draws:
             rows = np.arange(at, at + size) % n  # the last part is filled up, so that shapes repeat
             given: list[Any] = [self.params, {site: ppl.asarray(a[rows], keep=True) for site, a in flat.items()}]
             if x is not None:
-                given.append(x if self.program.is_joint else take_rows(x, ppl.asarray(rows % n_rows(x))))
+                given.append(x if self.program.has_global_latents else take_rows(x, ppl.asarray(rows % n_rows(x))))
             if key is not None:
                 given.append(keys[i])
             part = run(*given)
@@ -134,7 +134,7 @@ class Draws:
     @property
     def has_data_axis(self) -> bool:
         """Whether the third axis is the data's."""
-        return self.data is not None and not self.program.is_joint
+        return self.data is not None and not self.program.has_global_latents
 
     @property
     def n_divergent(self) -> int:

@@ -62,7 +62,7 @@ def _check_rows(draws: Draws, n: int) -> None:
     """Latents of some rows tell nothing of other rows."""
     program = draws.program
     local = [site.name for site in program.latents if site.is_local]
-    if not draws.has_data_axis and not program.is_joint:
+    if not draws.has_data_axis and not program.has_global_latents:
         raise PplebmError(
             "these draws of the prior belong to no rows; draw at the rows wanted: sample_prior(program, given=data)."
         )

@@ -121,7 +121,7 @@ def sample(
             f"another one in every row; give the rows it is wanted at: sample_prior(program, given=data)."
         )
     target = _checksum(program, params, x)
-    n_data = 1 if x is None or program.is_joint else n_rows(x)
+    n_data = 1 if x is None or program.has_global_latents else n_rows(x)
     plan = Plan(
         target, str(kernel.settings), n_chains, n_data, n_draws, n_warmup, thin, int(key), tuple(extra_fields)
     )  # fmt: skip
@@ -159,7 +159,7 @@ class _Job:
         self.ppl, self.shape = program.ppl, (kernel.replicas, plan.n_chains, plan.n_data)
         self.rows = math.prod(self.shape)
         index = np.tile(np.arange(plan.n_data), self.shape[0] * self.shape[1])
-        self.x = x if x is None or program.is_joint else take_rows(x, self.ppl.asarray(index))
+        self.x = x if x is None or program.has_global_latents else take_rows(x, self.ppl.asarray(index))
         self.adapts = kernel.tuning is not None and plan.n_warmup > 0
         self.warming = adapting(self.ppl, kernel, self.shape) if self.adapts else kernel
         self.recording = _recording(kernel, plan.extra_fields)
@@ -243,7 +243,7 @@ class _Job:
     def _by_chain(self, a: np.ndarray, block: Block) -> np.ndarray:
         """(draws, chains * data, ...) to (chains, draws, data, ...)."""
         a = a.reshape(block.n_draws, *self.shape[1:], *a.shape[2:]).swapaxes(0, 1)
-        return a if self.x is not None and not self.program.is_joint else a[:, :, 0]
+        return a if self.x is not None and not self.program.has_global_latents else a[:, :, 0]
 
     def _stat(self, name: str, by_step: Array, block: Block) -> np.ndarray:
         """Of the steps of a draw: whether any diverged, the mean acceptance, and of all else the last."""

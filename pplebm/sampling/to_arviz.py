@@ -77,16 +77,16 @@ def _of_base(draws: Draws, n: int, key: int) -> Variables:
     """Ancestral draws, of every row where the prior reads covariates."""
     program, ppl = draws.program, draws.program.ppl
     k = ppl.key(key)
-    if program.prior_reads and not program.is_joint:
+    if program.prior_reads and not program.has_global_latents:
         rows = n_rows(draws.data)
         index = ppl.asarray(np.tile(np.arange(rows), n))
         data = take_rows(draws.data, index)
-        drawn = program.values(draws.params, program.draw_base(k, data, draws.params), data)
+        drawn = program.constrain(draws.params, program.draw_base(k, data, draws.params), data)
         shaped = {name: ppl.to_numpy(a).reshape(1, n, rows, *a.shape[1:]) for name, a in drawn.items()}
         return _named(draws, shaped, program.plate or "data")
-    given = draws.data if program.is_joint else None
+    given = draws.data if program.has_global_latents else None
     z = program.draw_base(k, n, draws.params, given)
-    drawn = program.values(draws.params, z, given)
+    drawn = program.constrain(draws.params, z, given)
     return _named(draws, {name: ppl.to_numpy(a)[None] for name, a in drawn.items()}, None)
 
 
@@ -115,7 +115,7 @@ def _of_prior(draws: Draws, n: int | None, key: int) -> dict[str, Variables]:
         "sample_stats_prior": _named(draws, _stats(draws), None),
     }
     if program.observed and (draws.data is not None or not program.generator_reads):
-        plate = program.plate if program.is_joint else axis
+        plate = program.plate if program.has_global_latents else axis
         groups["prior_predictive"] = _named(draws, _predicted(draws, n, key), plate, spaced(draws, n))
     return groups
 
@@ -176,7 +176,9 @@ def _named(
             plates = tuple(p for p in site.plates if p)
             plates = plates if len(plates) == len(site.plates) else ()
         first: tuple[str, ...] = ("chain", "draw")
-        is_whole = program.is_joint and site is not None and bool(plates)  # the data plate is among the others then
+        is_whole = (
+            program.has_global_latents and site is not None and bool(plates)
+        )  # the data plate is among the others then
         if axis is not None and a.ndim > 2 and not is_whole:
             first = (*first, axis)
         named = plates[: max(0, a.ndim - len(first))]

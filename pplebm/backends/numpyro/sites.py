@@ -18,7 +18,7 @@ from pplebm.errors import PplebmError
 def to_value(msg: Any, u: jax.Array, coordinates: str) -> tuple[jax.Array, jax.Array]:
     """Value of a latent at coordinates u, and its log density there; see the Pyro side for the equations."""
     fn = msg["fn"]
-    noise = noise_of(fn) if coordinates == "noise" else None
+    noise = noise_of(fn) if coordinates == "noncentered" else None
     if noise is not None:
         value = noise.to_value(u)
         standard = -0.5 * (u * u) - 0.5 * math.log(2 * math.pi)
@@ -41,7 +41,7 @@ def density_at(msg: Any, u: jax.Array) -> jax.Array:
 
 def to_coordinates(msg: Any, coordinates: str) -> jax.Array:
     """Coordinates of a latent's value: the inverse of `to_value`."""
-    noise = noise_of(msg["fn"]) if coordinates == "noise" and not msg.get("_control_flow_done") else None
+    noise = noise_of(msg["fn"]) if coordinates == "noncentered" and not msg.get("_control_flow_done") else None
     if noise is not None:
         return noise.from_value(msg["value"])
     return biject_to(msg["fn"].support).inv(msg["value"])
@@ -112,7 +112,7 @@ def support_name(support: Any) -> str:
 HOST = Host(
     name="numpyro",
     unwrap=lambda fn: unwrap(unmasked(fn)),
-    has_noise=lambda fn: noise_of(fn) is not None,
+    has_noncentered=lambda fn: noise_of(fn) is not None,
     is_discrete=lambda fn: fn.support.is_discrete,
     is_deterministic=is_deterministic,
     support_name=support_name,

@@ -22,7 +22,7 @@ from pplebm.backends.structure import all_there, first_or_whole, structure_of, w
 from pplebm.backends.traced import At, Traced, Visit, few_rows, other_rows, shapes_of
 from pplebm.data import columns
 from pplebm.errors import PplebmError
-from pplebm.ppl.language import How
+from pplebm.ppl.language import ChainOptions
 from pplebm.ppl.trees import n_rows, take_rows, tree_map
 
 Arrays = dict[str, jax.Array]
@@ -90,7 +90,7 @@ class TracedProgram(Traced):
         self._statements = {n: s for n, s in trace.items() if s["type"] == "param"}
         self.params = self._flatten({n: s["value"] for n, s in self._statements.items()})
         self.structure = structure_of(*_split(trace), n_rows(data), plate, sites.HOST)
-        if not self.structure.is_joint:  # no plate of fixed size
+        if not self.structure.has_global_latents:  # no plate of fixed size
             half = take_rows(data, slice(0, n_rows(data) // 2 + 1))
             structure_of(*_split(self._forward(half, key)), n_rows(half), plate, sites.HOST)
         self.unregistered = []  # a pure function can only use what it is given
@@ -102,7 +102,7 @@ class TracedProgram(Traced):
         self.find(found, data, others, key)
         visit = Visit(self, At())
         visit.sites = found
-        self._sort_parameters(self.moved(visit, "centred"))
+        self._sort_parameters(self.moved(visit, "centered"))
 
     # --- parameters: pytrees of constrained values in the host, flat and unconstrained here
 
@@ -188,7 +188,7 @@ class TracedProgram(Traced):
 
     def by_chain(self, function: Callable[..., Any], *trees: Any) -> Any:
         """Apply to all rows: at once where rows are data, else chain by chain, vectorised."""
-        return jax.vmap(function)(*trees) if self.structure.is_joint else function(*trees)
+        return jax.vmap(function)(*trees) if self.structure.has_global_latents else function(*trees)
 
     def draw_chains(self, drawn: Callable[[Any], Arrays], keys: Any) -> Arrays:
         """One draw per key."""
@@ -196,7 +196,7 @@ class TracedProgram(Traced):
 
     def with_keys(self, function: Callable[..., Any], z: Arrays, key: Any) -> Any:
         """Apply a function of latents and a key, with a key of its own for every chain of a joint program."""
-        keys = jax.random.split(key, n_rows(z)) if self.structure.is_joint else key
+        keys = jax.random.split(key, n_rows(z)) if self.structure.has_global_latents else key
         return self.by_chain(function, z, keys)
 
     # --- compiled functions
@@ -218,12 +218,12 @@ class TracedProgram(Traced):
         return super().terms(params, z, data, coordinates, observed)
 
     def chain(
-        self, kernel: Any, state: Any, keys: jax.Array, params: Arrays, data: Any, how: How, observed: bool
+        self, kernel: Any, state: Any, keys: jax.Array, params: Arrays, data: Any, options: ChainOptions, observed: bool
     ) -> tuple[Any, Any]:
         """Steps of a kernel as one scan, compiled once per kernel and shape."""
-        name = (kernel.settings, how, observed)
+        name = (kernel.settings, options, observed)
         if name not in self._chains:
-            eager, tilts = self.eager(how.coordinates, observed), frozenset(s.name for s in self.structure.tilts)
+            eager, tilts = self.eager(options.coordinates, observed), frozenset(s.name for s in self.structure.tilts)
 
             def chain(state: Any, keys: jax.Array, params: Arrays, data: Any) -> tuple[Any, Any]:
                 def log_density(z: Arrays, tilt_strength: Any = None) -> jax.Array:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from pplebm.backends import transposed as taps
+from pplebm.backends import transposed
 
 MOST = 2**24  # numbers in the product, 64 MiB: beyond, memory costs more than is gained
 
@@ -36,7 +36,7 @@ def spread(a: jax.Array, weight: jax.Array, stride: int, padding: int) -> jax.Ar
 def by_columns(a: jax.Array, weight: jax.Array, stride: int, padding: int) -> jax.Array:
     """By one matrix product and shifted sums."""
     inputs, channels, *kernel = weight.shape
-    sizes = [taps.size(n, k, stride, padding) for n, k in zip(a.shape[1:3], kernel, strict=True)]
+    sizes = [transposed.size(n, k, stride, padding) for n, k in zip(a.shape[1:3], kernel, strict=True)]
     matrix = jax.lax.optimization_barrier(weight.transpose(0, 2, 3, 1).reshape(inputs, -1))
     products = (a.reshape(-1, inputs) @ matrix).reshape(*a.shape[:3], *kernel, channels)
     rows = jnp.stack(_summed(products, 1, 3, kernel[0], stride, padding), 2)  # (N, m, s, w, taps, out)
@@ -48,10 +48,10 @@ def by_columns(a: jax.Array, weight: jax.Array, stride: int, padding: int) -> ja
 def _summed(products: jax.Array, axis: int, at: int, kernel: int, stride: int, padding: int) -> list[jax.Array]:
     """By phase, sums over the taps, which are at axis `at`, of products moved along `axis` to their output."""
     n, found = products.shape[axis], []
-    m = -(-taps.size(n, kernel, stride, padding) // stride)
+    m = -(-transposed.size(n, kernel, stride, padding) // stride)
     for r in range(stride):
         total: jax.Array | float = 0.0
-        for tap, shift in taps.shifts(r, kernel, stride, padding):
+        for tap, shift in transposed.shifts(r, kernel, stride, padding):
             part = jax.lax.index_in_dim(products, tap, at, keepdims=False)
             around = [(0, 0, 0)] * part.ndim
             around[axis] = (shift, m - n - shift, 0)  # negative: cut off

@@ -23,12 +23,12 @@ def to_value(msg: Any, u: torch.Tensor, coordinates: str) -> tuple[torch.Tensor,
     .. math:: s\,m \log p(z(u)) + \log|\partial z/\partial u|
 
     with s, m the scale and the mask of handlers around the statement: they belong to the density, never to the change
-    of variables. "centred": z is the support's own bijection of u. "noise": :math:`z = \mu + \sigma u` for
+    of variables. "centered": z is the support's own bijection of u. "noncentered": :math:`z = \mu + \sigma u` for
     (multivariate) normal sites, and bijections of it for bijections of these; unscaled, their density in u is N(0, I).
-    The centred map for all others.
+    The centered map for all others.
     """
     fn, is_plain = msg["fn"], _is_plain(msg)
-    noise = noise_of(fn) if coordinates == "noise" else None
+    noise = noise_of(fn) if coordinates == "noncentered" else None
     if noise is not None:
         value = noise.to_value(u)
         standard = -0.5 * (u * u) - 0.5 * math.log(2 * math.pi)
@@ -50,7 +50,7 @@ def density_at(msg: Any, u: torch.Tensor) -> torch.Tensor:
 
 def to_coordinates(msg: Any, coordinates: str) -> torch.Tensor:
     """Coordinates of a latent's value: the inverse of `to_value`."""
-    noise = noise_of(msg["fn"]) if coordinates == "noise" else None
+    noise = noise_of(msg["fn"]) if coordinates == "noncentered" else None
     if noise is not None:
         return noise.from_value(msg["value"])
     return biject_to(msg["fn"].support).inv(msg["value"])
@@ -148,7 +148,7 @@ def support_name(support: Any) -> str:
 HOST = Host(
     name="pyro",
     unwrap=lambda fn: unwrap(unmasked(fn)),
-    has_noise=lambda fn: noise_of(fn) is not None,
+    has_noncentered=lambda fn: noise_of(fn) is not None,
     is_discrete=lambda fn: fn.support.is_discrete,
     is_deterministic=is_deterministic,
     support_name=support_name,

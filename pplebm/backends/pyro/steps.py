@@ -15,7 +15,7 @@ from pplebm.backends.pyro.graphs import Tensors, Terms, check_deterministic, els
 from pplebm.backends.pyro.passes import hoist, simplify, writes
 from pplebm.backends.structure import weighed
 from pplebm.errors import PplebmError, PplebmWarning
-from pplebm.ppl.language import How
+from pplebm.ppl.language import ChainOptions
 from pplebm.ppl.trees import tree_fill, tree_leaves
 
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-8}  # relative, of a state after one step
@@ -37,7 +37,7 @@ class Step:
         tilts: names of the tilts among them.
         kernel: a `pplebm.kernels.kernel.Kernel`.
         params, data, state, key: an example of what the step will be given; only shapes matter.
-        how: `compiled` and `precision` are used here.
+        options: `compiled` and `precision` are used here.
     """
 
     def __init__(
@@ -49,9 +49,9 @@ class Step:
         data: Any,
         state: Any,
         key: int,
-        how: How,
+        options: ChainOptions,
     ) -> None:
-        self._terms, self._tilts, self._kernel, self._how = terms, tilts, kernel, how
+        self._terms, self._tilts, self._kernel, self._options = terms, tilts, kernel, options
         self._inputs = (params, data, state, kernel.noise(key, state.z))
         self._paths = [path for path, _ in tree_leaves(self._inputs)]
         self._outputs: tuple[Any, Any] = (state, None)
@@ -63,7 +63,7 @@ class Step:
         self.state, self.info = self._outputs  # their structure; the values are of no use
 
     def _precision(self) -> Any:
-        if self._how.precision == "full":
+        if self._options.precision == "full":
             return contextlib.nullcontext()
         first = next(iter(self._inputs[2].z.values()))
         return torch.autocast(first.device.type, torch.bfloat16, cache_enabled=False)
@@ -97,7 +97,7 @@ class Step:
         n_fixed = len(leaves(self._inputs[:2]))
         self.before, graph = hoist(graph, n_fixed)
         self._check(graph.forward)
-        if not self._how.compiled:
+        if not self._options.compiled:
             return graph.forward
         try:
             with warnings.catch_warnings():
@@ -125,7 +125,7 @@ class Step:
         off = torch.zeros(n, dtype=torch.bool, device=expected[0].device)
         for a, b in zip(expected, got, strict=True):
             if a.is_floating_point() and len(a.shape) and len(a) == n:
-                tolerance = TOLERANCE_BF16 if self._how.precision == "bf16" else TOLERANCE.get(a.dtype, 1e-3)
+                tolerance = TOLERANCE_BF16 if self._options.precision == "bf16" else TOLERANCE.get(a.dtype, 1e-3)
                 a, b = a.nan_to_num().reshape(n, -1), b.nan_to_num().reshape(n, -1)
                 off |= ((a - b).abs() > tolerance * (1 + a.abs())).any(1)
         if int(off.sum()) > KINKS * n + (n > 20):

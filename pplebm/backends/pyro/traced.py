@@ -21,7 +21,7 @@ from pplebm.backends.pyro.steps import Step, leaves, run_steps
 from pplebm.backends.structure import all_there, first_or_whole, structure_of
 from pplebm.backends.traced import At, Traced, Visit, few_rows, other_rows
 from pplebm.errors import PplebmError, PplebmWarning
-from pplebm.ppl.language import How
+from pplebm.ppl.language import ChainOptions
 from pplebm.ppl.trees import n_rows, take_rows, tree_fill, tree_leaves
 
 Tensors = dict[str, torch.Tensor]
@@ -65,7 +65,7 @@ class TracedProgram(Traced):
         with tracing.store_scope(self._store), tracing.seeded(seed), pyro.validation_enabled(True):
             trace = poutine.trace(self._called).get_trace(data)
             self.structure = structure_of(*tracing.split_trace(trace), n_rows(data), plate, sites.HOST)
-            if not self.structure.is_joint:  # no plate of fixed size
+            if not self.structure.has_global_latents:  # no plate of fixed size
                 half = take_rows(data, slice(0, n_rows(data) // 2 + 1))
                 shorter = poutine.trace(self._called).get_trace(half)
                 structure_of(*tracing.split_trace(shorter), n_rows(half), plate, sites.HOST)
@@ -85,20 +85,20 @@ class TracedProgram(Traced):
     def _latents_of(self, found: dict[str, Any]) -> Tensors:
         visit = Visit(self, At())
         visit.sites = found
-        return self.moved(visit, "centred")
+        return self.moved(visit, "centered")
 
     def _choose_loop(self, z: Tensors) -> None:
         """Chains of a joint program run at once where the host's code can be vectorised, else one after another."""
-        if not self.structure.is_joint:
+        if not self.structure.has_global_latents:
             return
         two = {name: torch.stack([a, a]) for name, a in z.items()}
         try:
             with torch.no_grad(), warnings.catch_warnings():
                 warnings.simplefilter("ignore", UserWarning)  # torch on what it vectorises slowly
-                self.eager("centred", True)(self.params, two, self.example)
+                self.eager("centered", True)(self.params, two, self.example)
         except PplebmError as error:
             self._loops = True
-            self.eager("centred", True)(self.params, two, self.example)  # what is wrong all the same is told now
+            self.eager("centered", True)(self.params, two, self.example)  # what is wrong all the same is told now
             what = str(error).partition(": ")[2][:160]
             warnings.warn(
                 f"the model's code cannot be vectorised over chains, which run one after another: {what}",
@@ -150,7 +150,7 @@ class TracedProgram(Traced):
 
     def by_chain(self, function: Callable[..., Any], *trees: Any) -> Any:
         """Apply to all rows: at once where rows are data, else chain by chain, vectorised if the model allows it."""
-        if not self.structure.is_joint:
+        if not self.structure.has_global_latents:
             return function(*trees)
         if self._loops:
             return self._one_by_one(function, *trees)
@@ -164,7 +164,7 @@ class TracedProgram(Traced):
         """Apply a function of latents and a key; what draws from distributions of its own may not be vectorised."""
         run = lambda z: function(z, None)
         with tracing.seeded(key):
-            if not self.structure.is_joint:
+            if not self.structure.has_global_latents:
                 return run(z)
             if not self._draws_one_by_one and not self._loops:
                 try:
@@ -183,15 +183,15 @@ class TracedProgram(Traced):
         return self._compiled[key](params, z, data)
 
     def chain(
-        self, kernel: Any, state: Any, keys: Any, params: Tensors, data: Any, how: How, observed: bool
+        self, kernel: Any, state: Any, keys: Any, params: Tensors, data: Any, options: ChainOptions, observed: bool
     ) -> tuple[Any, Any]:
         """Steps of a kernel by a graph of one step, made once per kernel and shape."""
         tensors = leaves((params, state, data))
-        key = (kernel.settings, how, observed, tuple((t.shape, t.dtype, t.device) for t in tensors))
+        key = (kernel.settings, options, observed, tuple((t.shape, t.dtype, t.device) for t in tensors))
         if key not in self._steps:
-            terms = self.eager(how.coordinates, observed)
+            terms = self.eager(options.coordinates, observed)
             tilts = frozenset(site.name for site in self.structure.tilts)
-            self._steps[key] = Step(terms, tilts, kernel, params, data, state, keys[0], how)
+            self._steps[key] = Step(terms, tilts, kernel, params, data, state, keys[0], options)
         return run_steps(self._steps[key], kernel, state, keys, params, data)
 
     def dependencies(self, function: Callable[[Any], Tensors], data: Any) -> dict[str, set[str]] | None:

@@ -14,7 +14,7 @@ import torch
 from torch.fx import GraphModule, Node
 from torch.nn import functional
 
-from pplebm.backends import transposed as taps
+from pplebm.backends import transposed
 
 FEW_CHANNELS = 4  # at most: the library's transposed form then runs at a tenth of its speed
 _CONVOLUTION = torch.ops.aten.convolution.default
@@ -106,8 +106,10 @@ def by_phases(
     kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int],
 ) -> torch.Tensor:  # fmt: skip
     """Transposed convolution (N, in, h, w) to (N, out, h', w'), every phase an ordinary one."""
-    sizes = [taps.size(n, k, s, p) for n, k, s, p in zip(a.shape[2:], kernel, stride, padding, strict=True)]
-    spans = [[taps.span(r, *axis) for r in range(axis[2])] for axis in zip(sizes, kernel, stride, padding, strict=True)]
+    sizes = [transposed.size(n, k, s, p) for n, k, s, p in zip(a.shape[2:], kernel, stride, padding, strict=True)]
+    spans = [
+        [transposed.span(r, *axis) for r in range(axis[2])] for axis in zip(sizes, kernel, stride, padding, strict=True)
+    ]
     left = [max(0, max(-low for low, _ in axis)) for axis in spans]
     right = [max(0, max(high for _, high in axis) - n) for axis, n in zip(spans, a.shape[2:], strict=True)]
     if any(left + right):
@@ -126,7 +128,7 @@ def by_columns(
     kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int],
 ) -> torch.Tensor:  # fmt: skip
     """Transposed convolution (N, in, h, w) to (N, out, h', w') by one matrix product and shifted sums."""
-    sizes = [taps.size(n, k, s, p) for n, k, s, p in zip(a.shape[2:], kernel, stride, padding, strict=True)]
+    sizes = [transposed.size(n, k, s, p) for n, k, s, p in zip(a.shape[2:], kernel, stride, padding, strict=True)]
     products = functional.conv2d(a, weights[0]).permute(0, 2, 3, 1)
     products = products.reshape(*products.shape[:3], *kernel, -1)  # (N, h, w, taps, taps, out)
     rows = torch.stack(_summed(products, 1, kernel[0], stride[0], padding[0]), 2)  # (N, m, s, w, taps, out)
@@ -144,9 +146,9 @@ def _interleaved(out: torch.Tensor, sizes: list[int], bias: torch.Tensor | None)
 def _summed(products: torch.Tensor, axis: int, kernel: int, stride: int, padding: int) -> list[torch.Tensor]:
     """By phase, sums over taps, (…, n, …, taps, …), of products moved along `axis` to the output they belong to."""
     n, at = products.shape[axis], 3 if axis == 1 else 4
-    m, found = -(-taps.size(n, kernel, stride, padding) // stride), []
+    m, found = -(-transposed.size(n, kernel, stride, padding) // stride), []
     for r in range(stride):
-        parts = [(products.select(at, tap), shift) for tap, shift in taps.shifts(r, kernel, stride, padding)]
+        parts = [(products.select(at, tap), shift) for tap, shift in transposed.shifts(r, kernel, stride, padding)]
         skip = [0, 0] * (products.dim() - 2 - axis)
         moved = [functional.pad(part, [*skip, shift, m - n - shift]) for part, shift in parts]
         found.append(sum(moved[1:], moved[0]))

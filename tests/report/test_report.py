@@ -1,0 +1,156 @@
+"""The report: one file that stands alone, whatever the run was."""
+
+import base64
+import io
+import json
+from html.parser import HTMLParser
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+import pplebm
+from pplebm import report
+from pplebm.data import load
+from pplebm.report import figures, gathered, page, reproduce, tables
+from pplebm.report.gathered import effective_size, reweighted
+from pplebm.runs import files
+
+SECTIONS = ("figures", "curves", "samples", "chains", "latents", "reproduce")
+SHORT = {"batch_size": 16, "n_steps_prior": 3, "n_steps_posterior": 3}
+SMALL = {**SHORT, "latent_dim": 3, "width": 8, "tilt_width": 8}
+
+
+@pytest.fixture(autouse=True)
+def fewer_draws(monkeypatch):
+    for name, n in {"N_BASE": 300, "N_DRAWS": 40, "N_CHAINS": 12}.items():
+        monkeypatch.setattr(gathered, name, n)
+    monkeypatch.setattr(page, "DPI", 40)
+
+
+class Page(HTMLParser):
+    """What a page consists of: sections, links, pictures, and whether every tag is closed."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.sections, self.links, self.images, self.open, self.words = [], [], [], [], ""
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        values = dict(attributes)
+        if tag == "section":
+            self.sections.append(values["id"])
+        self.links += [values[name] for name in ("src", "href") if name in values]
+        if tag == "img":
+            self.images.append(values["src"])
+        if tag not in ("img", "meta"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words += data
+
+
+def table(columns):
+    return np.random.default_rng(0).normal(size=(60, columns)) * np.arange(1, columns + 1)
+
+
+def written(run, data=None):
+    """Write the report, check what holds for every one of them, and return it as a Page."""
+    path = report.write(run, data)
+    assert path == run.path / files.REPORT
+    shown = Page(path.read_text())
+    assert shown.sections == list(SECTIONS)
+    assert all(link.startswith(("#", "data:image/png;base64,")) for link in shown.links)
+    assert shown.images
+    for source in shown.images:
+        pixels = imread(io.BytesIO(base64.b64decode(source.partition(",")[2], validate=True)))
+        assert min(pixels.shape[:2]) > 50 and pixels[..., :3].std() > 0
+    assert "Traceback" not in shown.words and "nan" not in shown.words.split()
+    return shown
+
+
+def test_the_command_names_what_is_not_at_its_default(tmp_path):
+    first = pplebm.fit("latent_ebm", out=tmp_path / "first", steps=2, hyper=SHORT)
+    words = reproduce.footer(SimpleNamespace(run=first))
+    assert "--steps 2 --set" in words and "--backend" not in words and "--no-compile" not in words
+    run = pplebm.fit("latent_ebm", out=tmp_path / "run", steps=250, hyper=SHORT, backend="numpyro", ema=0.5, patience=1,
+                     start=first.path)  # fmt: skip
+    words = reproduce.footer(SimpleNamespace(run=run))
+    assert f"--backend numpyro --ema 0.5 --patience 1 --start {tmp_path}/first" in words
+    manifest = run.manifest | {"backend": "pyro", "chains": {"compiled": False, "precision": "bf16"}}
+    words = reproduce.footer(SimpleNamespace(run=SimpleNamespace(**vars(run) | {"manifest": manifest})))
+    assert "--precision bf16" in words and "--no-compile" in words
+
+
+def test_images(tmp_path):
+    hyper = {**SHORT, "latent_dims": (3, 2), "width": 8, "tilt_width": 8}
+    run = pplebm.fit("joint_ebm", out=tmp_path / "run", steps=2, seed=1, hyper=hyper)
+    shown = written(run)
+    assert len(shown.images) >= 6  # curves, grids, strip, profile, two layers
+    assert "pplebm fit joint_ebm --data digits --inference short_run_mle --seed 1 --steps 2" in shown.words
+    assert "--set latent_dims=3,2 " in shown.words and "--set batch_size=16" in shown.words
+    assert run.manifest["model"]["paper"] in shown.words
+    assert all(sentence in shown.words for sentence in run.manifest["inference"]["deviations"])
+    assert "Effective sample size" in shown.words and "Mean tilt of posterior draws" in shown.words
+
+
+def test_a_table_with_its_data_and_without(tmp_path):
+    run = pplebm.fit("latent_ebm", table(2), out=tmp_path / "run", steps=2, hyper=SMALL)
+    shown = written(run, table(2))
+    assert "Held-out log-likelihood" in shown.words and "--data DATA" in shown.words
+
+    without = written(run)
+    assert "given as an array" in without.words and "pplebm.report.write(run, data)" in without.words
+    assert len(without.images) == len(shown.images)
+    assert "Mean tilt of posterior draws" not in without.words
+
+    with pytest.raises(pplebm.PplebmError, match="data have shapes"):
+        report.write(run, table(4))
+
+
+def test_an_untilted_run_of_one_row(tmp_path):
+    run = pplebm.fit("latent_ebm", out=tmp_path / "run", steps=1, hyper={**SMALL, "latent_dim": 1, "tilted": False})
+    assert len(run.metrics) == 1
+    shown = written(run)
+    assert "no tilt gap" in shown.words and "no chain is needed" in shown.words
+    assert "Energy gap" not in shown.words and len(shown.images) == 4
+    one = (run.path / files.REPORT).read_bytes()
+    assert report.write(pplebm.open_run(run.path)).read_bytes() == one, "the same run makes the same report"
+
+
+def test_rollbacks_odd_columns_and_no_rows(tmp_path):
+    run = pplebm.fit("conjugate_tilt", table(2), out=tmp_path / "run", steps=2, hyper=SHORT)
+    rollback = {"update": 2, "to": 1, "reason": "the tilt gap is 31.4 nats", "metrics": {}}
+    manifest = {**files.read_manifest(run.path), "rollbacks": [rollback]}
+    manifest["inference"]["hyper"]["updates"] = 9
+    manifest["model"]["paper"] = "<script>alert(1)</script>"
+    files.write_manifest(run.path, manifest)
+    rows = [{"update": i, "seconds": 1.0, "elbo": -i, "tilt_gap": float("nan"), "note": "a"} for i in (1, 2)]
+    (run.path / files.METRICS).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    shown = written(pplebm.open_run(run.path), load(table(2)))
+    assert "update 2: the tilt gap is 31.4 nats; went back to update 1" in shown.words
+    assert "2 of 9: learning was stopped early" in shown.words
+    assert "Further figures" in shown.words and "<script>" in shown.words  # as words, not as a tag
+
+    (run.path / files.METRICS).unlink()
+    assert "No figures by update were kept." in written(pplebm.open_run(run.path)).words
+
+
+def test_reweighted_base_draws_have_the_tilted_mean():
+    z = np.random.default_rng(0).normal(size=200_000)
+    mean, error = reweighted(z, 0.5 * z)  # N(0, 1) tilted by exp(z/2) is N(1/2, 1)
+    assert abs(mean - 0.5) < 4 * error < 0.02
+    assert effective_size(0.5 * z) == pytest.approx(len(z) * np.exp(-0.25), rel=0.02)  # exp(-s²) for f = s·z
+
+
+def test_small_parts():
+    grid = figures.tiled(np.zeros((3, 14, 14)), 2, 0.0, 1.0)
+    assert grid.shape == (29, 29, 3)
+    assert (grid[:14, :14] == 0).all() and (grid[14] == 1).all() and (grid[15:, 15:] == 1).all()
+    assert figures.smooth(np.array([2.0])).tolist() == [2.0]
+    assert tables.number(float("nan")) == "not finite"
