@@ -8,7 +8,7 @@ import difflib
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pplebm.errors import PplebmError
@@ -42,8 +42,9 @@ Schedule = Literal["linear", "exponential", "constant"]  # of learning rates tow
 def override(defaults: Any, changes: Mapping[str, Any], owner: str) -> Any:
     """The NamedTuple with some fields changed, text converted to each field's type.
 
-    A field may be declared as one of `Count`, `Whole`, `Positive`, `NonNegative` and `Share`, or as a `Literal` of
-    words such as `Schedule`; what lies outside is refused.
+    A field may be declared as one of `Count`, `Whole`, `Positive`, `NonNegative` and `Share`, as a `Literal` of words
+    such as `Schedule`, or as a NamedTuple of fields again. What lies outside is refused. A field of an inner
+    NamedTuple is named `prior.n_steps`, or `n_steps_prior`; `n_steps` alone changes it wherever it stands.
 
     Raises:
         PplebmError: for a name that is not a field, or a value of the wrong type or out of its range.
@@ -54,19 +55,42 @@ def override(defaults: Any, changes: Mapping[str, Any], owner: str) -> Any:
         ...     dims: tuple[Count, ...] = (16, 8)
         >>> override(Hyper(), {"sigma": "0.5", "dims": "4,2"}, "page")
         Hyper(sigma=0.5, dims=(4, 2))
+        >>> import pplebm
+        >>> override(pplebm.load("short_run_mle").Hyper(), {"n_steps_prior": "60"}, "page").prior.n_steps
+        60
         >>> override(Hyper(), {"sigma": -1}, "page")
         Traceback (most recent call last):
         pplebm.errors.PplebmError: hyperparameter 'sigma' of page must be greater than 0, got -1.0.
     """
-    hints = typing.get_type_hints(type(defaults), include_extras=True)
-    values = {}
+    values = defaults
     for name, value in changes.items():
-        if name not in defaults._fields:
-            close = difflib.get_close_matches(name, defaults._fields, 1)
-            hint = f"did you mean '{close[0]}'?" if close else f"it has {', '.join(defaults._fields)}."
-            raise PplebmError(f"{owner} has no hyperparameter '{name}'; {hint}")
-        values[name] = _convert(value, hints[name], f"hyperparameter '{name}' of {owner}")
-    return defaults._replace(**values)
+        paths = paths_of(defaults, name)
+        if not paths:
+            raise PplebmError(f"{owner} has no hyperparameter '{name}'; {_meant(name, flat(defaults))}")
+        for path in paths:
+            values = _replaced(values, path, value, f"hyperparameter '{name}' of {owner}")
+    return values
+
+
+def flat(hyper: Any) -> dict[str, Any]:
+    """All fields by name, those of inner NamedTuples as "prior.n_steps".
+
+    >>> import pplebm
+    >>> [name for name in flat(pplebm.load("short_run_mle").Hyper()) if name.startswith("prior")][:2]
+    ['prior.n_steps', 'prior.step_size']
+    """
+    found: dict[str, Any] = {}
+    for name, value in hyper._asdict().items():
+        inner = flat(value) if hasattr(value, "_fields") else None
+        found |= {name: value} if inner is None else {f"{name}.{field}": v for field, v in inner.items()}
+    return found
+
+
+def paths_of(hyper: Any, name: str) -> list[tuple[str, ...]]:
+    """The fields that a name stands for: "prior.n_steps", "n_steps_prior", or "n_steps" wherever it stands."""
+    paths = [tuple(path.split(".")) for path in flat(hyper)]
+    exact = [path for path in paths if name in (".".join(path), "_".join(reversed(path)))]
+    return exact or [path for path in paths if name == path[-1]]
 
 
 def split_between(changes: Mapping[str, Any], owners: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -77,17 +101,36 @@ def split_between(changes: Mapping[str, Any], owners: Mapping[str, Any]) -> dict
     """
     shares: dict[str, dict[str, Any]] = {owner: {} for owner in owners}
     for name, value in changes.items():
-        prefix, _, field = name.rpartition(".")
-        homes = [prefix] if prefix else [o for o, h in owners.items() if h is not None and field in h._fields]
+        first, _, rest = name.partition(".")
+        owner, field = (first, rest) if rest and first in owners else ("", name)
+        homes = [o for o, h in owners.items() if h is not None and (not owner or o == owner) and paths_of(h, field)]
         if len(homes) > 1:
             raise PplebmError(f"'{name}' is a hyperparameter of {' and '.join(homes)}; write {homes[0]}.{name}=...")
-        if not homes or homes[0] not in owners or owners[homes[0]] is None:
-            fields = [f for h in owners.values() if h is not None for f in h._fields]
-            close = difflib.get_close_matches(field, fields, 1)
-            hint = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(fields) or 'none'}."
-            raise PplebmError(f"no hyperparameter '{name}'; {hint}")
+        if not homes:
+            fields = [f for h in owners.values() if h is not None for f in flat(h)]
+            raise PplebmError(f"no hyperparameter '{name}'; {_meant(field, fields)}")
         shares[homes[0]][field] = value
     return shares
+
+
+def _meant(name: str, fields: Iterable[str]) -> str:
+    """What was probably meant by a name that is none of the fields, as a sentence."""
+    words = {word: field for field in fields for word in (field.rpartition(".")[2], _turned(field), field)}
+    close = difflib.get_close_matches(name, words, 1)
+    return f"did you mean '{close[0]}'?" if close else f"there are {', '.join(fields) or 'none'}."
+
+
+def _turned(path: str) -> str:
+    return "_".join(reversed(path.split(".")))
+
+
+def _replaced(hyper: Any, path: tuple[str, ...], value: Any, what: str) -> Any:
+    """The NamedTuple with the field at a path changed."""
+    name, *rest = path
+    if rest:
+        return hyper._replace(**{name: _replaced(getattr(hyper, name), tuple(rest), value, what)})
+    hint = typing.get_type_hints(type(hyper), include_extras=True)[name]
+    return hyper._replace(**{name: _convert(value, hint, what)})
 
 
 def _convert(value: Any, hint: Any, what: str) -> Any:

@@ -1,38 +1,331 @@
-"""The two phases of an algorithm page on a program, for use after or beside learning: compiled once per shape."""
+r"""The owner of an algorithm: a page, on a program, with hyperparameters. Everything that learns or draws asks it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import math
+from collections.abc import Callable, Mapping
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
-from pplebm.ppl.language import Data, Latents, Params
+from pplebm.errors import PplebmError
+from pplebm.gallery.hyper import flat, override
+from pplebm.gallery.pages import page_name
+from pplebm.guides.guide import Guide
+from pplebm.guides.shared import guide_of
+from pplebm.learning.optimizer import Optimizer
+from pplebm.learning.sources import CHAINS, Amortized, Samples, Source, with_n_steps
+from pplebm.ppl.language import PPL, Array, Data, Latents, Params
+from pplebm.ppl.trees import n_rows
 from pplebm.program import Program
 
+SLOWER, LONGER = 0.5, 1.5  # factors of the tilt's rate and of the prior chain's length, at every back-off
+MAX_LONGER = 4  # back-offs that lengthen the chain; further ones lower the rate only
 
-class Phases:
-    """Draws of the posterior and of the tilted prior as `page` makes them, in centered coordinates."""
+REPORTED = {
+    "tilt_gap": "E f(z⁺) - E f(z⁻), nats: what the tilt still has to learn",
+    "log_likelihood": "E log p(x|z⁺), nats per datum",
+    "tilt_positive": "E f(z⁺), nats",
+    "tilt_negative": "E f(z⁻), nats",
+    "tilt_penalty": "value of the tilt's penalty in the loss",
+    "tilt_saturation": "share of tilt values at their bound",
+    "grad_norm": "length of the gradient of all parameters, before clipping",
+    "grad_norm_tilt": "length of the gradient of the tilts' parameters",
+    "clipped": "1 if the gradient was shortened to clip_norm",
+    "divergent_positive": "share of posterior chains with a non-finite step",
+    "divergent_negative": "share of prior chains with a non-finite step",
+    "tamed_positive": "share of posterior steps whose drift was shortened to max_drift",
+    "tamed_negative": "share of prior steps whose drift was shortened to max_drift",
+}
 
-    def __init__(self, program: Program, page: ModuleType, hyper: Any) -> None:
-        self._program, self._page, self._hyper, ppl = program, page, hyper, program.ppl
-        self._priors: dict[int | str, Callable[..., Latents]] = {}
-        self._posterior: Callable[..., Latents] = ppl.compiled(
-            lambda key, params, x: page.posterior(ppl, key, program, params, x, hyper)[0]
-        )
 
-    def posterior(self, key: Any, params: Params, x: Data) -> Latents:
-        """One latent per datum given data x, in model units."""
-        return self._posterior(key, params, x)
+class State(NamedTuple):
+    """What the next update needs."""
 
-    def prior(self, key: Any, params: Params, n: Data | int) -> Latents:
-        """n latents of the tilted prior; or one given the covariates of every row of data."""
-        program, page, hyper, ppl = self._program, self._page, self._hyper, self._program.ppl
-        if not isinstance(n, int):
-            if "given" not in self._priors:
-                self._priors["given"] = ppl.compiled(
-                    lambda key, params, given: page.prior(ppl, key, program, params, given, hyper)[0]
-                )
-            return self._priors["given"](key, params, n)
-        if n not in self._priors:
-            self._priors[n] = ppl.compiled(lambda key, params: page.prior(ppl, key, program, params, n, hyper)[0])
-        return self._priors[n](key, params)
+    params: Params  # of the program, its guide, and whatever else learns
+    optimizer: Any
+    update: Any  # number of updates done
+    positive: Any = ()  # chains of the posterior that live on
+    negative: Any = ()  # chains of the prior that live on
+
+
+Info = dict[str, Array]  # what a person wants to see of an update, by name; scalars
+
+
+class Algorithm:
+    r"""A page on a program with hyperparameters.
+
+    A page states where positive samples come from (`Hyper.posterior`), where negative ones come from (`Hyper.prior`),
+    and the loss, `loss(algorithm, key, params, x, positive, negative)`, whose gradient learns:
+
+    .. math:: \Delta\theta \propto -\nabla_\theta\, \mathrm{loss}(\theta; x, z^+, z^-), \qquad
+              z^+ \sim p(z \mid x), \quad z^- \sim \tilde p(z) / Z
+
+    Where its paper does something else it has functions of its own: `positive(algorithm, key, params, x)` and
+    `negative(algorithm, key, params, rows)` that give `Samples`; `rates(algorithm, update)`, factors of learning rates
+    by parameter; `init(algorithm, key, x, n_data)` that gives a `State`; `step(algorithm, key, state, x, index)`.
+
+    Args:
+        page: of `pplebm.load`, or any object with such names.
+        program: the tilted program.
+        hyper: hyperparameters, the page's `Hyper`; its defaults if left out.
+
+    Example:
+        >>> import torch, pplebm
+        >>> program = pplebm.Program(pplebm.bind("conjugate_tilt", shape=(3,)))
+        >>> algorithm = Algorithm(pplebm.load("short_run_mle"), program)
+        >>> x = torch.ones(8, 3)
+        >>> state, info = algorithm.step(1, algorithm.init(0, x), x)
+        >>> state.update, sorted(info)[:3]
+        (1, ['clipped', 'divergent_negative', 'divergent_positive'])
+    """
+
+    def __init__(self, page: ModuleType | Any, program: Program, hyper: Any = None) -> None:
+        self.page, self.program = page, program
+        self.hyper = page.Hyper() if hyper is None else hyper
+        self.name = page_name(page) if isinstance(page, ModuleType) else type(page).__name__
+        self._compiled: dict[Any, Callable[..., Latents]] = {}
+
+    def __repr__(self) -> str:
+        return f"Algorithm({self.name} on {self.program!r})"
+
+    @property
+    def ppl(self) -> PPL:
+        """The backend."""
+        return self.program.ppl
+
+    @functools.cached_property
+    def centered(self) -> Program:
+        """The program in centered coordinates."""
+        return self.program.with_coordinates("centered")
+
+    @functools.cached_property
+    def noncentered(self) -> Program:
+        """The program in noncentered coordinates."""
+        return self.program.with_coordinates("noncentered")
+
+    # --- what the page states
+
+    def source(self, phase: str) -> Source | None:
+        """Where the page says that samples of the "posterior" or the "prior" come from; None if it draws them itself."""
+        return getattr(self.hyper, phase, None)
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """How parameters follow their gradients."""
+        return self.hyper.optimizer
+
+    @property
+    def learns_tilt(self) -> bool:
+        """Whether the program has a tilt whose parameters move."""
+        return bool(self.program.tilts) and getattr(self.hyper, "optimizer", Optimizer()).learning_rate_tilt > 0
+
+    @property
+    def keeps_rows(self) -> bool:
+        """Whether something is kept for every training datum, so that updates must know which data they see."""
+        return getattr(self.page, "KEEPS_ROWS", False) or any(hasattr(self.source(p), "begin") for p in PHASES)
+
+    @property
+    def guide(self) -> Guide:
+        """The guide that the page learns, the program's own or one derived from it.
+
+        Raises:
+            PplebmError: if it learns none.
+        """
+        settings = next((field for field in self.hyper if isinstance(field, Amortized)), None)
+        if settings is None:
+            raise PplebmError(f"algorithm '{self.name}' learns no guide; choose one that does (`pplebm list`).")
+        return guide_of(self.program, **settings._asdict())
+
+    @property
+    def has_guide(self) -> bool:
+        """Whether the page learns a guide."""
+        return any(isinstance(field, Amortized) for field in self.hyper)
+
+    @property
+    def reports(self) -> dict[str, str]:
+        """What the figures of an update mean, by name."""
+        return REPORTED | getattr(self.page, "REPORTS", {})
+
+    # --- the same algorithm, changed
+
+    def with_changes(self, program: Program | None = None, hyper: Any = None) -> Algorithm:
+        """The same page on another program or with other hyperparameters."""
+        return Algorithm(self.page, program or self.program, self.hyper if hyper is None else hyper)
+
+    def with_n_steps(self, phase: str, n: int) -> Algorithm:
+        """The same algorithm, its fresh chains of a phase n steps long.
+
+        Raises:
+            PplebmError: where samples of the phase do not come from chains, or for a number that is not positive.
+        """
+        chain = self.source(phase)
+        if not isinstance(chain, CHAINS):
+            raise PplebmError(f"the {phase} draws of algorithm '{self.name}' come from no chain; leave n_steps out.")
+        if not isinstance(n, int) or n < 1:
+            raise PplebmError(f"n_steps must be a positive integer, got {n!r}.")
+        return self.with_changes(hyper=self.hyper._replace(**{phase: with_n_steps(chain, n)}))
+
+    def back_off(self, n: int) -> Algorithm:
+        """The algorithm after n interventions: a slower tilt, and a longer prior chain to follow it.
+
+        >>> import pplebm
+        >>> program = pplebm.Program(pplebm.bind("conjugate_tilt", shape=(3,)))
+        >>> hyper = Algorithm(pplebm.load("short_run_mle"), program).back_off(1).hyper
+        >>> hyper.optimizer.learning_rate_tilt, hyper.prior.n_steps
+        (0.0005, 45)
+        """
+        changes: dict[str, Any] = {}
+        if (optimizer := getattr(self.hyper, "optimizer", None)) is not None:
+            changes["optimizer"] = optimizer._replace(learning_rate_tilt=optimizer.learning_rate_tilt * SLOWER**n)
+        if isinstance(chain := self.source("prior"), CHAINS):
+            changes["prior"] = chain._replace(n_steps=math.ceil(chain.n_steps * LONGER ** min(n, MAX_LONGER)))
+        return self.with_changes(hyper=self.hyper._replace(**changes)) if n else self
+
+    def differences(self, other: Algorithm) -> str:
+        """What hyperparameters of another one differ, in words; empty if none do."""
+        mine, its = flat(self.hyper), flat(other.hyper)
+        return ", ".join(f"{name} {mine[name]:g} -> {its[name]:g}" for name in mine if mine[name] != its[name])
+
+    # --- learning
+
+    def init(self, key: Any, x: Data, n_data: int | None = None) -> Any:
+        """State before the first update.
+
+        Args:
+            key: of the backend.
+            x: a batch.
+            n_data: training data; the rows of the batch if left out.
+
+        Raises:
+            PplebmError: for a program with latents outside the data plate.
+        """
+        n_data = n_rows(x) if n_data is None else n_data
+        if hasattr(self.page, "init"):
+            return self.page.init(self, key, x, n_data)
+        return self.begin(key, n_data)
+
+    def begin(self, key: Any, n_data: int, params: Params | None = None) -> State:
+        """The state that most pages begin with: the program's parameters and the guide's, chains at their start.
+
+        Args:
+            key: of the backend.
+            n_data: training data.
+            params: further ones that the page learns.
+        """
+        self.program.refuse_global_latents(self.name)
+        params = self.program.params | (self.guide.params if self.has_guide else {}) | (params or {})
+        kept = [
+            source.begin(self, k, params, n_data) if hasattr(source, "begin") else ()
+            for source, k in zip(map(self.source, PHASES), self.ppl.split(key), strict=True)
+        ]
+        return State(params, self.optimizer.init(self.ppl, params), 0, *kept)
+
+    def step(self, key: Any, state: Any, x: Data, index: Array | None = None) -> tuple[Any, Info]:
+        """One update on a batch: a new state, the old one unchanged, and what a person wants to see.
+
+        Args:
+            key: of the backend.
+            state: of `init`, or of the update before.
+            x: the batch.
+            index: numbers of its data among all, where chains live on; the first ones if left out.
+        """
+        index = self.ppl.asarray(range(n_rows(x))) if index is None else index
+        if hasattr(self.page, "step"):
+            return self.page.step(self, key, state, x, index)
+        ppl, program, params = self.ppl, self.program, state.params
+        k_positive, k_negative, k_loss = ppl.split(key, 3)
+        positive = self._advance("posterior", k_positive, params, x, state.positive, index)
+        negative = None
+        if program.tilts:
+            rows = program.prior_rows(x)
+            negative = self._advance("prior", k_negative, params, rows, state.negative, index)
+
+        def loss(params: Params) -> tuple[Array, Any]:
+            return self.page.loss(self, k_loss, params, x, positive.z, None if negative is None else negative.z)
+
+        (_, seen), gradient = ppl.value_and_grad(loss, params, has_aux=True)
+        runs = (positive.info, None if negative is None else negative.info)
+        gradient, seen, runs = ppl.average((gradient, named(seen), runs))
+        factors = self.page.rates(self, state.update) if hasattr(self.page, "rates") else None
+        new = self.optimizer.update(program, params, gradient, state.optimizer, state.update, self.hyper.updates, factors)
+        kept = (positive.kept, state.negative if negative is None else negative.kept)
+        return State(new.params, new.state, state.update + 1, *kept), _info(seen, runs, new)
+
+    def _advance(self, phase: str, key: Any, params: Params, rows: Any, kept: Any, index: Any) -> Samples:
+        """Samples of a phase within an update."""
+        own, source = getattr(self.page, SAMPLES[phase], None), self.source(phase)
+        if own is not None:
+            return own(self, key, params, rows)
+        assert source is not None
+        return source.advance(self, key, params, rows, phase == "posterior", kept, index)
+
+    # --- draws, in learning and after it
+
+    def positive(self, key: Any, params: Params, x: Data) -> Samples:
+        """One fresh draw of the posterior for every row of data, centered."""
+        return self._fresh("posterior", key, params, x)
+
+    def negative(self, key: Any, params: Params, rows: Data | int) -> Samples:
+        """So many fresh draws of the tilted prior, or one at the covariates of every row; centered."""
+        return self._fresh("prior", key, params, rows)
+
+    def _fresh(self, phase: str, key: Any, params: Params, rows: Any) -> Samples:
+        own, source = getattr(self.page, SAMPLES[phase], None), self.source(phase)
+        if own is not None:
+            return own(self, key, params, rows)
+        assert source is not None
+        return source.draw(self, key, params, rows, phase == "posterior")
+
+    def posterior_latents(self, key: Any, params: Params, x: Data) -> Latents:
+        """The latents of `positive`, compiled once per shape of the data."""
+        name = "posterior"
+        if name not in self._compiled:
+            self._compiled[name] = self.ppl.compiled(lambda key, params, x: self.positive(key, params, x).z)
+        return self._compiled[name](key, params, x)
+
+    def prior_latents(self, key: Any, params: Params, rows: Data | int) -> Latents:
+        """The latents of `negative`, compiled once per number or shape."""
+        name = rows if isinstance(rows, int) else "given"
+        if name not in self._compiled:
+            draw = lambda key, params, given: self.negative(key, params, rows if given is None else given).z
+            self._compiled[name] = self.ppl.compiled(draw)
+        return self._compiled[name](key, params, None if isinstance(rows, int) else rows)
+
+
+PHASES = ("posterior", "prior")
+SAMPLES = {"posterior": "positive", "prior": "negative"}  # a page's own functions
+
+
+def algorithm_of(page: ModuleType, program: Program, changes: Mapping[str, Any] | None = None) -> Algorithm:
+    """An algorithm with some hyperparameters changed.
+
+    Raises:
+        PplebmError: for a hyperparameter that the page does not have, or a value outside its range.
+    """
+    return Algorithm(page, program, override(page.Hyper(), changes or {}, f"algorithm '{page_name(page)}'"))
+
+
+def named(*parts: Any, **more: Array) -> dict[str, Array]:
+    """By-products of a loss by name: those of NamedTuples and mappings, inner ones included, and some more.
+
+    >>> class Seen(NamedTuple):
+    ...     bound: float
+    >>> named(Seen(1.0), {"nce": 2.0}, total=3.0)
+    {'bound': 1.0, 'nce': 2.0, 'total': 3.0}
+    """
+    found: dict[str, Array] = {}
+    for part in (*parts, more):
+        fields = part._asdict() if hasattr(part, "_asdict") else part
+        for name, value in fields.items():
+            found |= named(value) if hasattr(value, "_asdict") else {name: value}
+    return found
+
+
+def _info(seen: dict[str, Array], runs: tuple[Any, Any], new: Any) -> Info:
+    """All that is reported of an update."""
+    found = {"tilt_gap": seen["tilt_positive"] - seen["tilt_negative"]} if "tilt_positive" in seen else {}
+    found |= seen | {"grad_norm": new.grad_norm, "grad_norm_tilt": new.grad_norm_tilt, "clipped": new.clipped}
+    for phase, run in zip(("positive", "negative"), runs, strict=True):
+        found |= {} if run is None else {f"{name}_{phase}": share for name, share in run._asdict().items()}
+    return found

@@ -1,102 +1,148 @@
-r"""From a gradient to new parameters: accumulation, clipping, rates that rise and fall, Adam."""
+r"""From a gradient to new parameters: accumulation, clipping, rates that rise and fall, and the rule itself."""
 
 from __future__ import annotations
 
+import ast
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from pplebm.errors import PplebmError
+from pplebm.gallery.hyper import Count, NonNegative, Positive, Schedule, Share, Whole
 from pplebm.learning.gradients import clip, norm
-from pplebm.ppl.language import Array, Params
+from pplebm.ppl.language import PPL, Array, Params, Rule
+from pplebm.ppl.trees import tree_map
 from pplebm.program import Program
 
-LOWEST = 0.01  # where an exponential fall ends
+EXPONENTIAL_END = 0.01  # where an exponential fall of the rates ends
 
 
 class Accumulated(NamedTuple):
-    """Adam's state, and the mean gradient of the batches since its last step, so far."""
+    """The rule's state, and the mean gradient of the batches since its last step, so far."""
 
-    adam: Any
+    rule: Any
     gradient: Params
 
 
-class Moved(NamedTuple):
+class Update(NamedTuple):
     """New parameters, and what a person wants to see of the way there."""
 
     params: Params
-    adam: Any
+    state: Any
     grad_norm: Array  # before clipping; of the mean so far, where gradients are accumulated
     grad_norm_tilt: Array
     clipped: Array  # whether the gradient was shortened
 
 
-def begun(ppl: Any, params: Params, hyper: Any) -> Any:
-    """State of the optimiser before the first update."""
-    adam = ppl.init_adam(params)
-    if hyper.accumulate == 1:
-        return adam
-    return Accumulated(adam, {name: 0.0 * p for name, p in params.items()})
+class Optimizer(NamedTuple):
+    r"""How parameters follow their gradients, as data.
 
+    The learning rate at update t of T is
 
-def factor(ppl: Any, update: Any, hyper: Any) -> Array:
-    r"""What rates are multiplied by at an update, a scalar.
+    .. math:: \text{learning\_rate} \cdot \min(1, (t + 1) / w)\; g(\min(1, (1 - t/T) / s))
 
-    .. math:: \min(1, (t + 1) / w)\; g(\min(1, (1 - t/T) / s))
+    with warm-up w, the share s of the updates over which rates fall, and g(a) = a ("linear"), :math:`0.01^{1 - a}`
+    ("exponential"), 1 ("constant").
 
-    with warm-up w, T updates, and the share s of them over which rates fall: g(a) = a ("linear"),
-    :math:`0.01^{1 - a}` ("exponential"), 1 ("constant").
-
-    >>> import pplebm.backends.pyro as ppl
-    >>> from pplebm.inference.short_run_mle import Hyper
-    >>> hyper = Hyper(updates=100, decay_share=0.5, warmup=10)
-    >>> [round(float(factor(ppl, t, hyper)), 2) for t in (0, 9, 50, 75, 100)]
-    [0.1, 1.0, 1.0, 0.5, 0.0]
+    >>> from types import SimpleNamespace
+    >>> import torch, pplebm
+    >>> program = pplebm.Program(pplebm.bind("latent_ebm", shape=(2,), latent_dim=1))
+    >>> optimizer = Optimizer(rule="sgd", arguments="momentum=0.9")
+    >>> state = optimizer.init(program.ppl, program.params)
+    >>> gradient = {name: torch.ones_like(p) for name, p in program.params.items()}
+    >>> new = optimizer.update(program, program.params, gradient, state, 0, 100)
+    >>> sorted(new.params) == sorted(program.params), round(float(new.grad_norm) ** 2) == sum(
+    ...     p.numel() for p in program.params.values())
+    (True, True)
     """
-    left = ppl.asarray((1.0 - update / hyper.updates) / max(hyper.decay_share, 1e-6))
-    left = ppl.where(left < 1.0, left, 1.0 + 0.0 * left)
-    risen = ppl.asarray((update + 1.0) / max(hyper.warmup, 1))
-    risen = ppl.where(risen < 1.0, risen, 1.0 + 0.0 * risen)
-    falls = {"linear": left, "exponential": ppl.exp(math.log(LOWEST) * (1.0 - left)), "constant": 1.0}
-    return risen * falls[hyper.schedule]
+
+    learning_rate: NonNegative = 1e-3  # of all parameters but the tilts'
+    learning_rate_tilt: NonNegative = 1e-3  # of the parameters that enter tilts alone
+    decay_share: Share = 0.3  # of the updates, at the end, over which the rates fall
+    schedule: Schedule = "linear"  # of that fall to zero; "exponential" ends at a hundredth, "constant" does not fall
+    warmup: Whole = 0  # updates at the beginning over which rates rise
+    accumulate: Count = 1  # batches to a step of the rule: more where memory holds small batches only
+    clip_norm: Positive = 100.0  # longest gradient of all parameters; ordinary norms are 10 to 50
+    rule: str = "adam"  # or one of torch.optim or optax by name, or the path of one's own, package.module.name
+    arguments: str = ""  # of that rule, as in a call: "momentum=0.9, nesterov=True"
+
+    def init(self, ppl: PPL, params: Params) -> Any:
+        """State before the first update.
+
+        Raises:
+            PplebmError: for a rule that is not known, or arguments that it does not take.
+        """
+        state = self._rule(ppl).init(params)
+        return state if self.accumulate == 1 else Accumulated(state, {n: 0.0 * p for n, p in params.items()})
+
+    def factor(self, ppl: PPL, update: Any, n_updates: int) -> Array:
+        """What rates are multiplied by at an update, a scalar.
+
+        >>> import pplebm.backends.pyro as ppl
+        >>> optimizer = Optimizer(decay_share=0.5, warmup=10)
+        >>> [round(float(optimizer.factor(ppl, t, 100)), 2) for t in (0, 9, 50, 75, 100)]
+        [0.1, 1.0, 1.0, 0.5, 0.0]
+        """
+        left = ppl.asarray((1.0 - update / n_updates) / max(self.decay_share, 1e-6))
+        left = ppl.where(left < 1.0, left, 1.0 + 0.0 * left)
+        risen = ppl.asarray((update + 1.0) / max(self.warmup, 1))
+        risen = ppl.where(risen < 1.0, risen, 1.0 + 0.0 * risen)
+        falls = {"linear": left, "exponential": ppl.exp(math.log(EXPONENTIAL_END) * (1.0 - left)), "constant": 1.0}
+        return risen * falls[self.schedule]
+
+    def update(
+        self,
+        program: Program,
+        params: Params,
+        gradient: Params,
+        state: Any,
+        update: Any,
+        n_updates: int,
+        factors: Mapping[str, Any] | None = None,
+    ) -> Update:
+        """One step of the rule on a clipped gradient; with `accumulate` k > 1 after every k-th, on the mean of k.
+
+        Args:
+            program: says which parameters are the tilts'.
+            params: of the model, its guide and whatever else learns.
+            gradient: of a loss that falls, by name.
+            state: of `init`, or of the update before.
+            update: number of updates done.
+            n_updates: of the whole run.
+            factors: further factors of rates by name; 0 holds a parameter still.
+        """
+        ppl, k, rule = program.ppl, self.accumulate, self._rule(program.ppl)
+        if k > 1:
+            gradient = {name: g + gradient[name] / k for name, g in state.gradient.items()}
+        like = next(iter(gradient.values())).sum()
+        norm_tilt = norm({name: gradient[name] for name in program.tilt_params}, like=like)
+        clipped, norm_all = clip(ppl, gradient, self.clip_norm)
+        factor = self.factor(ppl, update, n_updates)
+        rate, rate_tilt = factor * self.learning_rate, factor * self.learning_rate_tilt
+        rates = {name: rate_tilt if name in program.tilt_params else rate for name in params}
+        rates |= {name: further * rates[name] for name, further in (factors or {}).items()}
+        before = state.rule if k > 1 else state
+        new, after = rule.update(params, clipped, before, rates)
+        if k > 1:
+            is_full = ppl.asarray(1.0 * ((update + 1) % k)) < 0.5
+            choose = lambda a, b: tree_map(lambda a, b: ppl.where(is_full, a, b), a, b)
+            kept = choose({name: 0.0 * g for name, g in gradient.items()}, gradient)
+            new, after = choose(new, dict(params)), Accumulated(choose(after, before), kept)
+        return Update(new, after, norm_all, norm_tilt, norm_all > self.clip_norm)
+
+    def _rule(self, ppl: PPL) -> Rule:
+        return ppl.optimizer(self.rule, **_keywords(self.arguments))
 
 
-def moved(
-    program: Program,
-    params: Params,
-    gradient: Params,
-    adam: Any,
-    update: Any,
-    hyper: Any,
-    factors: Mapping[str, Any] | None = None,
-) -> Moved:
-    r"""One step of Adam on a gradient clipped to `hyper.clip_norm`.
+def _keywords(text: str) -> dict[str, Any]:
+    """Arguments as in a call, by name.
 
-    Rates are `hyper.learning_rate`, of the tilts `hyper.learning_rate_tilt`; `factor` tells their course. With
-    `hyper.accumulate` k > 1 a step is made after every k-th gradient, on the mean of k.
-
-    Args:
-        params: of the model, its guide and whatever else learns.
-        adam: of `begun`, or of the update before.
-        update: number of updates done.
-        factors: further factors of rates by name; 0 holds a parameter still.
+    >>> _keywords("momentum=0.9, betas=(0.5, 0.9)")
+    {'momentum': 0.9, 'betas': (0.5, 0.9)}
     """
-    ppl, k = program.ppl, hyper.accumulate
-    if k > 1:
-        gradient = {name: g + gradient[name] / k for name, g in adam.gradient.items()}
-    like = next(iter(gradient.values())).sum()
-    norm_tilt = norm({name: gradient[name] for name in program.tilt_params}, like=like)
-    clipped, norm_all = clip(ppl, gradient, hyper.clip_norm)
-    course = factor(ppl, update, hyper)
-    tilt_rate, rate = course * hyper.learning_rate_tilt, course * hyper.learning_rate
-    rates = {name: tilt_rate if name in program.tilt_params else rate for name in params}
-    for name, further in (factors or {}).items():
-        rates[name] = further * rates[name]
-    before = adam.adam if k > 1 else adam
-    new, after = ppl.adam(params, clipped, before, rates)
-    if k > 1:
-        full = ppl.asarray(1.0 * ((update + 1) % k)) < 0.5
-        choose = lambda a, b: {name: ppl.where(full, a[name], b[name]) for name in b}
-        new, rest = choose(new, params), choose({n: 0.0 * g for n, g in gradient.items()}, gradient)
-        moments = (choose(after.mean, before.mean), choose(after.square, before.square))
-        after = Accumulated(type(after)(*moments, ppl.where(full, after.n_updates, before.n_updates)), rest)
-    return Moved(new, after, norm_all, norm_tilt, norm_all > hyper.clip_norm)
+    try:
+        call = ast.parse(f"f({text})", mode="eval").body
+        assert isinstance(call, ast.Call) and not call.args
+        return {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+    except (SyntaxError, ValueError, AssertionError) as error:
+        raise PplebmError(f"optimizer arguments '{text}' are none; write them as in a call: momentum=0.9.") from error

@@ -134,6 +134,14 @@ class Traced(Protocol):
         """Copy parameter values into the user's own modules."""
 
 
+class Rule(NamedTuple):
+    """A rule by which parameters follow gradients; pure functions."""
+
+    init: Callable[[Params], Any]  # parameters -> the state before the first update
+    update: Callable[[Params, Params, Any, Mapping[str, Any]], tuple[Params, Any]]
+    """Parameters, gradients, state and learning rates by name -> new parameters, new state."""
+
+
 class PPL(Protocol):
     """The vocabulary; laws in tests/ppl/test_waist.py."""
 
@@ -180,10 +188,7 @@ class PPL(Protocol):
     def repeat(self, function: Callable[[Any], Any], state: Any, n: int) -> Any: ...
     def compiled(self, function: Callable[..., Any]) -> Callable[..., Any]: ...
     def threads_for(self, work: int) -> Any: ...
-    def init_adam(self, params: Params) -> Any: ...
-    def adam(
-        self, params: Params, gradients: Params, state: Any, rates: Mapping[str, Any], betas: tuple[float, float]
-    ) -> tuple[Params, Any]: ...
+    def optimizer(self, rule: str = "adam", **arguments: Any) -> Rule: ...
 
     # processes and devices that learn together
     def parallel(self, devices: int, nodes: int, strategy: str) -> Parallel: ...

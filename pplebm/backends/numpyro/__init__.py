@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import numpyro.distributions as dist
 
-from pplebm.backends.numpyro.arrays import adam as adam
 from pplebm.backends.numpyro.arrays import asarray as asarray
 from pplebm.backends.numpyro.arrays import compiled as compiled
 from pplebm.backends.numpyro.arrays import exp as exp
 from pplebm.backends.numpyro.arrays import grad as grad
-from pplebm.backends.numpyro.arrays import init_adam as init_adam
 from pplebm.backends.numpyro.arrays import isfinite as isfinite
 from pplebm.backends.numpyro.arrays import iterate as iterate
 from pplebm.backends.numpyro.arrays import key as key
@@ -35,6 +33,7 @@ from pplebm.backends.numpyro.declare import sample as sample
 from pplebm.backends.numpyro.declare import tilt as tilt
 from pplebm.backends.numpyro.devices import average as average
 from pplebm.backends.numpyro.devices import parallel as parallel
+from pplebm.backends.numpyro.optimizers import optimizer as optimizer
 from pplebm.backends.numpyro.traced import trace as trace
 
 __all__ = ["dist"]

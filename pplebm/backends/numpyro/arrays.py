@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
-import optax
 
 BLOCK = 100  # steps whose random numbers are drawn at once
 
@@ -156,36 +155,3 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 def threads_for(work: int) -> Any:
     """XLA chooses its own threads."""
     return contextlib.nullcontext()
-
-
-# --- updates
-
-
-class AdamState(NamedTuple):
-    """First and second moments by parameter name, and the number of updates."""
-
-    mean: dict[str, jax.Array]
-    square: dict[str, jax.Array]
-    n_updates: jax.Array
-
-
-def init_adam(params: Mapping[str, jax.Array]) -> AdamState:
-    """Moments zero."""
-    zeros = {n: jnp.zeros_like(p) for n, p in params.items()}
-    return AdamState(zeros, dict(zeros), jnp.asarray(0.0))
-
-
-def adam(
-    params: Mapping[str, jax.Array],
-    gradients: Mapping[str, jax.Array],
-    state: AdamState,
-    rates: Mapping[str, Any],
-    betas: tuple[float, float] = (0.9, 0.999),
-) -> tuple[dict[str, jax.Array], AdamState]:
-    """One Adam descent step with a learning rate per parameter; returns new arrays."""
-    rule = optax.scale_by_adam(*betas)
-    before = optax.ScaleByAdamState(state.n_updates.astype(jnp.int32), dict(state.mean), dict(state.square))
-    updates, after = rule.update(dict(gradients), before)
-    new = {n: p - rates[n] * updates[n] for n, p in params.items()}
-    assert isinstance(after, optax.ScaleByAdamState)
-    return new, AdamState(after.mu, after.nu, state.n_updates + 1)

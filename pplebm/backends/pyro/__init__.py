@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import pyro.distributions as dist
 
-from pplebm.backends.pyro.arrays import adam as adam
 from pplebm.backends.pyro.arrays import asarray as asarray
 from pplebm.backends.pyro.arrays import compiled as compiled
 from pplebm.backends.pyro.arrays import exp as exp
 from pplebm.backends.pyro.arrays import grad as grad
-from pplebm.backends.pyro.arrays import init_adam as init_adam
 from pplebm.backends.pyro.arrays import isfinite as isfinite
 from pplebm.backends.pyro.arrays import iterate as iterate
 from pplebm.backends.pyro.arrays import key as key
@@ -34,6 +32,7 @@ from pplebm.backends.pyro.declare import sample as sample
 from pplebm.backends.pyro.declare import tilt as tilt
 from pplebm.backends.pyro.devices import average as average
 from pplebm.backends.pyro.devices import parallel as parallel
+from pplebm.backends.pyro.optimizers import optimizer as optimizer
 from pplebm.backends.pyro.traced import trace as trace
 from pplebm.backends.pyro.tracing import seeded as seeded
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
-from torch.optim.adam import adam as _torch_adam
 
 from pplebm.ppl.trees import tree_fill, tree_leaves, tree_map
 
@@ -157,52 +156,3 @@ def threads_for(work: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-# --- updates
-
-
-class AdamState(NamedTuple):
-    """First and second moments by parameter name, and the number of updates."""
-
-    mean: dict[str, torch.Tensor]
-    square: dict[str, torch.Tensor]
-    n_updates: torch.Tensor
-
-
-def init_adam(params: Mapping[str, torch.Tensor]) -> AdamState:
-    """Moments zero."""
-    zeros = {n: torch.zeros_like(p) for n, p in params.items()}
-    return AdamState(zeros, {n: z.clone() for n, z in zeros.items()}, torch.tensor(0.0))
-
-
-def adam(
-    params: Mapping[str, torch.Tensor],
-    gradients: Mapping[str, torch.Tensor],
-    state: AdamState,
-    rates: Mapping[str, Any],
-    betas: tuple[float, float] = (0.9, 0.999),
-) -> tuple[dict[str, torch.Tensor], AdamState]:
-    """One Adam descent step with a learning rate per parameter; returns new arrays, changes none."""
-    new = {n: p.detach().clone() for n, p in params.items()}
-    mean = {n: m.clone() for n, m in state.mean.items()}
-    square = {n: s.clone() for n, s in state.square.items()}
-    numbers = {n: float(rates[n]) for n in new}
-    for rate in sorted(set(numbers.values())):
-        names = [n for n in new if numbers[n] == rate]
-        _torch_adam(
-            [new[n] for n in names],
-            [gradients[n].detach() for n in names],
-            [mean[n] for n in names],
-            [square[n] for n in names],
-            [],
-            [state.n_updates.clone() for _ in names],
-            amsgrad=False,
-            beta1=betas[0],
-            beta2=betas[1],
-            lr=rate,
-            weight_decay=0.0,
-            eps=1e-8,
-            maximize=False,
-        )
-    return new, AdamState(mean, square, state.n_updates + 1)

@@ -1,0 +1,191 @@
+r"""Where the samples of a phase come from, as data: fresh chains, chains that live on, or a guide.
+
+A source draws once for every row, `draw`, and in learning goes on from what it keeps between updates, `advance`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from pplebm.errors import PplebmError
+from pplebm.gallery.hyper import Count, NonNegative, Positive, Share, Whole
+from pplebm.kernels.kernel import Kernel
+from pplebm.kernels.langevin import langevin
+from pplebm.kernels.mala import mala
+from pplebm.ppl.language import PPL, Data, Latents, Params
+from pplebm.program import Coordinates, Program
+from pplebm.sampling import buffers
+from pplebm.sampling.chains import Init, RunInfo, short_run, start
+
+if TYPE_CHECKING:
+    from pplebm.learning.algorithm import Algorithm
+
+KernelName = Literal["langevin", "mala"]
+
+
+class Samples(NamedTuple):
+    """Latents in centered coordinates; of a guide in learning, the noise they are a function of."""
+
+    z: Latents
+    info: RunInfo | None = None  # of the chains that led there
+    kept: Any = ()  # what the source goes on from at the next update
+
+
+class ShortRun(NamedTuple):
+    r"""Fresh chains of fixed length, anew every time: :math:`z_{k+1} = z_k + \tfrac12 s^2 \nabla \log p + s \xi`."""
+
+    n_steps: Count = 30
+    step_size: Positive = 0.4  # s
+    max_drift: Positive | None = None  # longest drift of a step; tames steep places
+    temperature: NonNegative = 1.0  # 0: no noise, the chain climbs to a mode
+    init: Init = "normal"  # the same as "base" in noncentered coordinates
+    coordinates: Coordinates = "noncentered"
+    kernel: KernelName = "langevin"  # "mala": every step accepted or rejected, so exact for long chains
+
+    def draw(
+        self,
+        algorithm: Algorithm,
+        key: Any,
+        params: Params,
+        rows: Data | int,
+        observed: bool,
+        init: str | Latents | None = None,
+    ) -> Samples:
+        """Draw from the posterior given data, or from the tilted prior: n times, or at the covariates of every row."""
+        z, info = short_run(
+            algorithm.program, key, params, rows, kernel_of(self), self.n_steps,
+            observed=observed, init=self.init if init is None else init, coordinates=self.coordinates,
+        )  # fmt: skip
+        return Samples(z, info)
+
+    def advance(
+        self, algorithm: Algorithm, key: Any, params: Params, rows: Data | int, observed: bool, kept: Any, index: Any
+    ) -> Samples:
+        """The same; nothing is kept."""
+        return self.draw(algorithm, key, params, rows, observed)
+
+
+class Persistent(NamedTuple):
+    """Chains of the posterior that live on between updates, one for every datum, in noncentered coordinates."""
+
+    n_steps: Count = 15  # an epoch later the chain goes on, so fewer than a fresh one needs
+    step_size: Positive = 0.2
+    max_drift: Positive | None = 0.5
+    temperature: NonNegative = 1.0
+    spread: Positive = 1.0  # standard deviation of where chains start
+    n_steps_fresh: Count = 100  # of chains of data that have none, after learning
+    kernel: KernelName = "langevin"
+
+    def begin(self, algorithm: Algorithm, key: Any, params: Params, n: int) -> buffers.Buffer:
+        """Chains of all n data at their start."""
+        kept = buffers.buffer(algorithm.noncentered, key, params, n, "normal")
+        return kept._replace(z={name: self.spread * z for name, z in kept.z.items()})
+
+    def draw(self, algorithm: Algorithm, key: Any, params: Params, rows: Data | int, observed: bool) -> Samples:
+        """Fresh chains of any data, longer than those of learning."""
+        k_start, k_run = algorithm.ppl.split(key)
+        z = start(algorithm.noncentered, k_start, params, rows, "normal")
+        z = {name: self.spread * a for name, a in z.items()}
+        return Samples(*self._run(algorithm, k_run, params, rows, observed, self.n_steps_fresh, z))
+
+    def advance(
+        self, algorithm: Algorithm, key: Any, params: Params, rows: Data | int, observed: bool, kept: Any, index: Any
+    ) -> Samples:
+        """Go on with the chains of the data `index`, whose rows these are."""
+        z, info = self._run(algorithm, key, params, rows, observed, self.n_steps, buffers.take_rows(kept, index))
+        return Samples(z, info, _put(algorithm, params, rows, kept, index, z))
+
+    def _run(self, algorithm: Algorithm, key: Any, params: Params, rows: Any, observed: bool, n: int, z: Any) -> Any:
+        return short_run(algorithm.program, key, params, rows, kernel_of(self), n, observed=observed, init=z)
+
+
+class Pool(NamedTuple):
+    """Chains of the tilted prior that live on between updates, in noncentered coordinates.
+
+    Every update moves as many of them as the batch has rows; where the prior reads covariates, those of the batch's
+    own rows, one of each.
+    """
+
+    n_steps: Count = 20
+    step_size: Positive = 0.4
+    max_drift: Positive | None = None
+    temperature: NonNegative = 1.0
+    pool: Count = 512  # chains
+    renewed: Share = 0.05  # share of the chains drawn anew from the base at an update
+    n_steps_fresh: Count = 100  # of fresh chains, after learning
+    kernel: KernelName = "langevin"
+
+    def begin(self, algorithm: Algorithm, key: Any, params: Params, n: int) -> buffers.Buffer:
+        """Chains at their start: the pool, or one for each of n data where the prior reads covariates."""
+        n = n if algorithm.program.prior_reads else self.pool
+        return buffers.buffer(algorithm.noncentered, key, params, n, "normal")
+
+    def draw(self, algorithm: Algorithm, key: Any, params: Params, rows: Data | int, observed: bool) -> Samples:
+        """Fresh chains of the tilted prior, longer than those of learning."""
+        z, info = short_run(
+            algorithm.program, key, params, rows, kernel_of(self), self.n_steps_fresh, observed=observed
+        )
+        return Samples(z, info)
+
+    def advance(
+        self, algorithm: Algorithm, key: Any, params: Params, rows: Data | int, observed: bool, kept: Any, index: Any
+    ) -> Samples:
+        """Go on with some chains of the pool, or with those of the data `index`."""
+        program, moving = algorithm.program, algorithm.noncentered
+        k_pick, k_renew, k_run = program.ppl.split(key, 3)
+        picked = index if program.prior_reads else buffers.shared_rows(program, k_pick, kept, len(index))
+        z = buffers.rejuvenate(moving, k_renew, params, buffers.take_rows(kept, picked), self.renewed, rows)
+        z, info = short_run(program, k_run, params, rows, kernel_of(self), self.n_steps, observed=observed, init=z)
+        return Samples(z, info, _put(algorithm, params, rows, kept, picked, z))
+
+
+class Amortized(NamedTuple):
+    """Draws of a guide q(z|x): the program's own (`guide=`), or one derived from it, see `pplebm.guides.amortized`."""
+
+    family: Literal["ladder", "mean_field", "top_down"] = "ladder"
+    n_transforms: Whole = 0  # of flows in the place of the guide's normals
+
+    def draw(self, algorithm: Algorithm, key: Any, params: Params, rows: Data | int, observed: bool) -> Samples:
+        """One draw of the guide for every row."""
+        return Samples(algorithm.guide.draw(key, params, rows)[0])
+
+    def advance(
+        self, algorithm: Algorithm, key: Any, params: Params, rows: Data | int, observed: bool, kept: Any, index: Any
+    ) -> Samples:
+        r"""Noise :math:`\epsilon`: the loss puts :math:`z = T(\epsilon, x)` itself, and so learns the guide by it."""
+        return Samples(algorithm.guide.noise(key, len(index)))
+
+
+Chain = ShortRun | Persistent | Pool
+CHAINS = (ShortRun, Persistent, Pool)
+Source = Chain | Amortized
+
+
+def kernel_of(chain: Chain) -> Kernel:
+    """The kernel of a chain's steps.
+
+    Raises:
+        PplebmError: for settings that the kernel does not have.
+    """
+    if chain.kernel == "langevin":
+        return langevin(chain.step_size, chain.temperature, chain.max_drift)
+    if chain.max_drift is not None or chain.temperature == 0.0:
+        raise PplebmError("mala needs no max_drift and a positive temperature; set max_drift=None, or take langevin.")
+    return mala(chain.step_size, temperature=chain.temperature)
+
+
+def coordinates_of(chain: Chain) -> str:
+    """The coordinates that a chain moves in."""
+    return chain.coordinates if isinstance(chain, ShortRun) else "noncentered"
+
+
+def with_n_steps(chain: Chain, n: int) -> Any:
+    """The same chain with fresh draws of n steps."""
+    return chain._replace(n_steps=n) if isinstance(chain, ShortRun) else chain._replace(n_steps_fresh=n)
+
+
+def _put(algorithm: Algorithm, params: Params, rows: Any, kept: buffers.Buffer, index: Any, z: Latents) -> Any:
+    """The buffer with the chains of `index` where they ended."""
+    ppl, data = algorithm.ppl, None if isinstance(rows, int) else rows
+    ended = ppl.stop_gradient(algorithm.centered.move(params, z, "noncentered", data))
+    return buffers.put_rows(ppl, kept, index, ended)
