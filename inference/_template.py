@@ -45,12 +45,12 @@ def init(ppl: Any, key: Any, program: Any, x: Any, hyper: Hyper) -> State:
 
 def posterior(ppl: Any, key: Any, program: Any, params: Any, x: Any, hyper: Hyper) -> tuple[Any, Any]:
     """Latents given x, and a diagnostic; used in learning and, afterwards, by `run.sample_posterior`."""
-    return short_run(program, key, params, langevin(ppl, hyper.step_size), hyper.n_steps, x=x)
+    return short_run(program, key, params, x, langevin(ppl, hyper.step_size), hyper.n_steps)
 
 
 def prior(ppl: Any, key: Any, program: Any, params: Any, n: Any, hyper: Hyper) -> tuple[Any, Any]:
     """n latents of the tilted prior, and a diagnostic; used in learning and by `run.sample_prior`."""
-    return short_run(program, key, params, langevin(ppl, hyper.step_size), hyper.n_steps, n=n)
+    return short_run(program, key, params, n, langevin(ppl, hyper.step_size), hyper.n_steps, observed=False)
 
 
 def step(ppl: Any, key: Any, state: State, program: Any, x: Any, hyper: Hyper) -> tuple[State, Info]:

@@ -90,12 +90,12 @@ def posterior(ppl: Any, key: Any, program: Any, params: Any, x: Any, hyper: Hype
         n: _START * a
         for n, a in start(program.with_coordinates("noncentered"), key, params, n_rows(x), "normal").items()
     }
-    return short_run(program, key, params, kernel, hyper.n_steps_fresh, x=x, init=z)
+    return short_run(program, key, params, x, kernel, hyper.n_steps_fresh, init=z)
 
 
 def prior(ppl: Any, key: Any, program: Any, params: Any, n: Any, hyper: Hyper) -> tuple[Any, Any]:
     """Negative phase: n latents of the tilted prior, or one at each row of n; centered; and what went wrong."""
-    return short_run(program, key, params, langevin(ppl, hyper.step_size_prior), hyper.n_steps_prior, n=n)
+    return short_run(program, key, params, n, langevin(ppl, hyper.step_size_prior), hyper.n_steps_prior, observed=False)
 
 
 def step(ppl: Any, key: Any, state: State, program: Any, x: Any, hyper: Hyper, rows: Any = None) -> tuple[State, Info]:
@@ -105,7 +105,7 @@ def step(ppl: Any, key: Any, state: State, program: Any, x: Any, hyper: Hyper, r
     params, back = state.params, program.with_coordinates("centered")
     kernel = langevin(ppl, hyper.step_size_posterior, hyper.temperature, hyper.max_drift)
     positive, trouble = short_run(
-        program, k_positive, params, kernel, hyper.n_steps_posterior, x=x, init=persistent.take_rows(state.chains, rows)
+        program, k_positive, params, x, kernel, hyper.n_steps_posterior, init=persistent.take_rows(state.chains, rows)
     )
     chains = persistent.put_rows(
         ppl, state.chains, rows, ppl.stop_gradient(back.move(params, positive, "noncentered", x))

@@ -81,13 +81,13 @@ def posterior(ppl: Any, key: Any, program: Any, params: Any, x: Any, hyper: Hype
     z, _ = guide_of(program, family=hyper.family).draw(k_guide, params, x)
     start = ppl.stop_gradient(program.with_coordinates("centered").move(params, z, "noncentered", x))
     kernel = langevin(ppl, hyper.step_size_posterior, max_drift=hyper.max_drift)
-    return short_run(program, k_chain, params, kernel, hyper.n_steps_posterior, x=x, init=start)
+    return short_run(program, k_chain, params, x, kernel, hyper.n_steps_posterior, init=start)
 
 
 def prior(ppl: Any, key: Any, program: Any, params: Any, n: Any, hyper: Hyper) -> tuple[Any, Any]:
     """Negative phase: n latents of the tilted prior, or one at each row of n; centered; and what went wrong."""
     kernel = langevin(ppl, hyper.step_size_prior)
-    return short_run(program, key, params, kernel, hyper.n_steps_prior, n=n)
+    return short_run(program, key, params, n, kernel, hyper.n_steps_prior, observed=False)
 
 
 def step(ppl: Any, key: Any, state: State, program: Any, x: Any, hyper: Hyper) -> tuple[State, Info]:

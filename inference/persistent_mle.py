@@ -84,12 +84,12 @@ def init(ppl: Any, key: Any, program: Any, x: Any, hyper: Hyper, n_data: int | N
 def posterior(ppl: Any, key: Any, program: Any, params: Any, x: Any, hyper: Hyper) -> tuple[Any, Any]:
     """Fresh chains of any data, longer than those of learning; centered latents, and what went wrong."""
     kernel = langevin(ppl, hyper.step_size_posterior, max_drift=hyper.max_drift)
-    return short_run(program, key, params, kernel, hyper.n_steps_fresh, x=x)
+    return short_run(program, key, params, x, kernel, hyper.n_steps_fresh)
 
 
 def prior(ppl: Any, key: Any, program: Any, params: Any, n: Any, hyper: Hyper) -> tuple[Any, Any]:
     """Fresh chains of the tilted prior, longer than those of learning; centered latents, and what went wrong."""
-    return short_run(program, key, params, langevin(ppl, hyper.step_size_prior), hyper.n_steps_fresh, n=n)
+    return short_run(program, key, params, n, langevin(ppl, hyper.step_size_prior), hyper.n_steps_fresh, observed=False)
 
 
 def step(ppl: Any, key: Any, state: State, program: Any, x: Any, hyper: Hyper, rows: Any = None) -> tuple[State, Info]:
@@ -99,7 +99,7 @@ def step(ppl: Any, key: Any, state: State, program: Any, x: Any, hyper: Hyper, r
     params, back, moving = state.params, program.with_coordinates("centered"), program.with_coordinates("noncentered")
     kernel = langevin(ppl, hyper.step_size_posterior, max_drift=hyper.max_drift)
     positive, trouble = short_run(
-        program, k_positive, params, kernel, hyper.n_steps_posterior, x=x, init=persistent.take_rows(state.chains, rows)
+        program, k_positive, params, x, kernel, hyper.n_steps_posterior, init=persistent.take_rows(state.chains, rows)
     )
     chains = persistent.put_rows(
         ppl, state.chains, rows, ppl.stop_gradient(back.move(params, positive, "noncentered", x))
@@ -107,9 +107,11 @@ def step(ppl: Any, key: Any, state: State, program: Any, x: Any, hyper: Hyper, r
     pool, n, negative, divergent = state.pool, program.prior_rows(x), None, 0.0 * trouble.divergent
     if program.tilts:
         some = rows if program.prior_reads else persistent.shared_rows(program, k_pick, pool, n_rows(x))
-        start = persistent.rejuvenate(moving, k_renew, params, persistent.take_rows(pool, some), hyper.renewed, n)
+        start = persistent.rejuvenate(moving, k_renew, params, persistent.take_rows(pool, some), n, hyper.renewed)
         kernel = langevin(ppl, hyper.step_size_prior)
-        negative, told = short_run(program, k_negative, params, kernel, hyper.n_steps_prior, n=n, init=start)
+        negative, told = short_run(
+            program, k_negative, params, n, kernel, hyper.n_steps_prior, observed=False, init=start
+        )
         pool = persistent.put_rows(ppl, pool, some, ppl.stop_gradient(back.move(params, negative, "noncentered", x)))
         divergent = told.divergent
     loss = lambda params: contrast(program, params, x, positive, negative, hyper.tilt_penalty)

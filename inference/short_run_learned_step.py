@@ -84,13 +84,13 @@ def posterior(ppl: Any, key: Any, program: Any, params: Any, x: Any, hyper: Hype
     """Positive phase: latents given x, one for each row, in centered coordinates."""
     moving, (k_start, k_run) = program.with_coordinates("noncentered"), ppl.split(key)
     z, found = start(moving, k_start, params, n_rows(x), "normal"), _sizes(ppl, program, params)
-    end = ppl.stop_gradient(unrolled(ppl, k_run, moving.log_density(params, x), z, hyper.n_steps_posterior, found))
+    end = ppl.stop_gradient(unrolled(ppl, k_run, z, moving.log_density(params, x), hyper.n_steps_posterior, found))
     return ppl.stop_gradient(moving.move(params, end, "centered", x)), 0.0 * zeros(end).sum()
 
 
 def prior(ppl: Any, key: Any, program: Any, params: Any, n: Any, hyper: Hyper) -> tuple[Any, Any]:
     """Negative phase: n latents of the tilted prior, or one at each row of n; centered; and what went wrong."""
-    return short_run(program, key, params, langevin(ppl, hyper.step_size_prior), hyper.n_steps_prior, n=n)
+    return short_run(program, key, params, n, langevin(ppl, hyper.step_size_prior), hyper.n_steps_prior, observed=False)
 
 
 def step(ppl: Any, key: Any, state: State, program: Any, x: Any, hyper: Hyper) -> tuple[State, Info]:

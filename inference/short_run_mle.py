@@ -83,7 +83,7 @@ def posterior(ppl: Any, key: Any, program: Any, params: Any, x: Any, hyper: Hype
     """Positive phase: latents given x, one for each row, in centered coordinates, and what went wrong."""
     kernel = langevin(ppl, hyper.step_size_posterior, max_drift=hyper.max_drift)
     return short_run(
-        program, key, params, kernel, hyper.n_steps_posterior, x=x, init=hyper.init, coordinates=hyper.coordinates
+        program, key, params, x, kernel, hyper.n_steps_posterior, init=hyper.init, coordinates=hyper.coordinates
     )
 
 
@@ -91,7 +91,15 @@ def prior(ppl: Any, key: Any, program: Any, params: Any, n: Any, hyper: Hyper) -
     """Negative phase: n latents of the tilted prior, or one at each row of n; centered; and what went wrong."""
     kernel = langevin(ppl, hyper.step_size_prior)
     return short_run(
-        program, key, params, kernel, hyper.n_steps_prior, n=n, init=hyper.init, coordinates=hyper.coordinates
+        program,
+        key,
+        params,
+        n,
+        kernel,
+        hyper.n_steps_prior,
+        observed=False,
+        init=hyper.init,
+        coordinates=hyper.coordinates,
     )
 
 

@@ -85,7 +85,7 @@ def posterior(ppl: Any, key: Any, program: Any, params: Any, x: Any, hyper: Hype
 def prior(ppl: Any, key: Any, program: Any, params: Any, n: Any, hyper: Hyper) -> tuple[Any, Any]:
     """n latents of the tilted prior, or one at each row of n; centered; and what went wrong."""
     kernel = langevin(ppl, hyper.step_size_prior)
-    return short_run(program, key, params, kernel, hyper.n_steps_prior, n=n)
+    return short_run(program, key, params, n, kernel, hyper.n_steps_prior, observed=False)
 
 
 def step(ppl: Any, key: Any, state: State, program: Any, x: Any, hyper: Hyper) -> tuple[State, Info]:

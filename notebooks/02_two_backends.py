@@ -233,7 +233,7 @@ kernel = langevin(ppl, 0.4)
 counts = [1, 64] if SMOKE else [1, 16, 64, 256, 1024, 4096]
 per_chain = []
 for n in counts:
-    draw = ppl.compiled(lambda key, params, n=n: chains.short_run(learned.program, key, params, kernel, 30, n=n)[0])
+    draw = ppl.compiled(lambda key, params, n=n: chains.short_run(learned.program, key, params, n, kernel, 30)[0])
     times = []
     for i in range(6):  # the first compiles
         began = time.perf_counter()

@@ -102,9 +102,9 @@ for ax, size in zip(axes, (0.1, 0.4, 1.2)):
         program,
         0,
         program.params,
+        500 if SMOKE else 20_000,
         langevin(program.ppl, size),
         30,
-        n=500 if SMOKE else 20_000,
         coordinates="noncentered",
     )
     short[size] = z["z1"].numpy()

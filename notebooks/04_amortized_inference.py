@@ -181,7 +181,7 @@ kernel, traces = mala(run.program.ppl, 0.05), {}
 for name, start in (("from the guide", at_guide), ("from the base", at_base)):
     moving = run.program.with_coordinates("noncentered")
     state = kernel.init(start, moving.log_density(params, x))
-    traces[name] = advance(moving, 1, kernel, state, params, 30 if SMOKE else 300, x)[1].log_density.mean(1).numpy()
+    traces[name] = advance(moving, 1, state, params, x, kernel, 30 if SMOKE else 300)[1].log_density.mean(1).numpy()
     plt.plot(traces[name], label=name)
 plt.gca().set(xlabel="step of MALA", ylabel="log density, mean over digits", xscale="symlog")
 plt.legend()

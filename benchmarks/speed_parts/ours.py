@@ -77,8 +77,8 @@ class Ours(Candidate):
             z = self.placed({name: self.ppl.asarray(v) for name, v in start.items()}, is_batch=True)
             params = self.placed(program.params, is_batch=False)
             end, _ = chains.short_run(
-                program, self.ppl.key(0), params, self.still(phase), self.size.steps(phase),
-                x=x, n=None if x is not None else n, init=z, coordinates="centered",
+                program, self.ppl.key(0), params, n if x is None else x, self.still(phase), self.size.steps(phase),
+                init=z, coordinates="centered",
             )  # fmt: skip
             return {name: self.ppl.to_numpy(v) for name, v in end.items()}
 

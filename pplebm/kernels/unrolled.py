@@ -11,7 +11,7 @@ from pplebm.ppl.language import Latents
 
 
 def unrolled(
-    ppl: Any, key: Any, log_density: LogDensity, z: Latents, n_steps: int, step_size: Any | Mapping[str, Any]
+    ppl: Any, key: Any, z: Latents, log_density: LogDensity, n_steps: int, step_size: Any | Mapping[str, Any]
 ) -> Latents:
     r"""Run `n_steps` of unadjusted Langevin and keep the graph, so that the end is a function of the step sizes.
 
@@ -23,8 +23,8 @@ def unrolled(
     Args:
         ppl: the backend.
         key: of the noise.
-        log_density: whatever it depends on is differentiated through as well, second derivatives included.
         z: where the chains start, (B, *event) by site.
+        log_density: whatever it depends on is differentiated through as well, second derivatives included.
         n_steps: K; memory grows with it, unlike that of kernels.
         step_size: s > 0, an array with or without gradient: a number, one number per step, or a dict of these by
             site. Positive numbers are learned as exp of free ones.
@@ -35,7 +35,7 @@ def unrolled(
         >>> import torch, pplebm.backends.pyro as ppl
         >>> z = {"z": torch.zeros(20_000)}
         >>> def spread(p):
-        ...     end = unrolled(ppl, 0, lambda z: -0.5 * z["z"] ** 2, z, 1, ppl.exp(p["log_s"]))
+        ...     end = unrolled(ppl, 0, z, lambda z: -0.5 * z["z"] ** 2, 1, ppl.exp(p["log_s"]))
         ...     return (end["z"] ** 2).mean()
         >>> value, gradient = ppl.value_and_grad(spread, {"log_s": torch.tensor(0.)})  # E z² = s², derivative 2 s²
         >>> round(value.item(), 1), round(gradient["log_s"].item(), 1)

@@ -57,7 +57,7 @@ def negative_phase(
             return 0.0 * sum(p.sum() for p in held.values())
         data = None if isinstance(rows, int) else rows
         wanted = rows if isinstance(rows, int) else program.prior_rows(rows)
-        z, _ = short_run(program, key, held, kernel, n_steps, n=wanted)
+        z, _ = short_run(program, key, held, wanted, kernel, n_steps, observed=False)
         terms = centered.log_terms(params, z, data, observed=False)
         weight = lambda site: 1.0 if weights is None else weights.get(site, 1.0)
         loss: Any = sum((weight(name) * term).sum() for name, term in terms.items())

@@ -238,7 +238,7 @@ def _follow(run: Run, rows: Rows) -> Chain:
     state = kernel.init(start, moving.log_density(params, given, False))
     n_steps = LENGTHEN * hyper.n_steps_prior
     every = -(-n_steps // MAX_KEPT)
-    _, kept = chains.record(moving, k_run, kernel, state, params, n_steps, every, given)
+    _, kept = chains.record(moving, k_run, state, params, given, kernel, n_steps, every)
     looked = [_energy_and_tilt(moving, params, z, given) for z in kept]
     steps = every * np.arange(len(kept))
     last = int(np.searchsorted(steps, hyper.n_steps_prior, side="right")) - 1

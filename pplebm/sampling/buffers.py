@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from pplebm.errors import PplebmError
 from pplebm.kernels.batch import choose, zeros
+from pplebm.kernels.metropolis import log_uniform, uniform_noise
 from pplebm.ppl.language import Array, Data, Latents, Params
 from pplebm.program import Program
 from pplebm.sampling import chains
@@ -18,8 +19,8 @@ class Buffer(NamedTuple):
     age: Array  # (N,) runs since the row was drawn anew
 
 
-def buffer(program: Program, key: Any, params: Params, n: Data | int, init: str | Latents = "base") -> Buffer:
-    """A buffer of n chains at their start, or of one for every row of data, see `pplebm.sampling.chains.start`.
+def buffer(program: Program, key: Any, params: Params, rows: Data | int, init: str | Latents = "base") -> Buffer:
+    """A buffer of so many chains at their start, or of one for every row of data; see `pplebm.sampling.chains.start`.
 
     Example:
         >>> import torch, pplebm
@@ -30,7 +31,7 @@ def buffer(program: Program, key: Any, params: Params, n: Data | int, init: str 
         >>> chains.age.sum().item()
         2.0
     """
-    z = chains.start(program, key, params, n, init)
+    z = chains.start(program, key, params, rows, init)
     return Buffer(z, zeros(z))
 
 
@@ -54,17 +55,15 @@ def shared_rows(program: Program, key: Any, buffer: Buffer, n: int) -> Array:
     size = len(buffer.age)
     if n > size:
         raise PplebmError(f"{n} chains are wanted of a buffer of {size}; make it larger.")
-    luck = program.ppl.normal_like(key, {"": buffer.age})[""]
-    return luck.argsort()[:n]
+    order = program.ppl.normal_like(key, {"": buffer.age})[""].argsort()
+    return order[:n]
 
 
-def rejuvenate(
-    program: Program, key: Any, params: Params, z: Latents, share: float, given: Data | int | None = None
-) -> Latents:
-    """Draw a share of the rows anew from the base, so that no region is kept by habit alone.
+def rejuvenate(program: Program, key: Any, params: Params, z: Latents, rows: Data | int, share: float) -> Latents:
+    """Latents of which a share of the rows is drawn anew from the base, so that no region is kept by habit alone.
 
     Args:
-        given: `program.given` of the data of these rows; needed where the prior reads covariates.
+        rows: how many there are, or `program.prior_rows` of their data where the prior reads covariates.
         share: in [0, 1], of the rows on average; Du and Mordatch (NeurIPS 2019) take 0.05.
 
     Raises:
@@ -73,9 +72,6 @@ def rejuvenate(
     if not 0 <= share <= 1:
         raise PplebmError(f"share must lie in [0, 1], got {share!r}.")
     ppl = program.ppl
-    k_luck, k_draw = ppl.split(key)
-    luck = ppl.normal_like(k_luck, {"first": zeros(z), "second": zeros(z)})
-    uniform = ppl.exp(-0.5 * (luck["first"] ** 2 + luck["second"] ** 2))
-    return choose(
-        ppl, uniform < share, chains.start(program, k_draw, params, len(uniform) if given is None else given, "base"), z
-    )
+    k_renew, k_draw = ppl.split(key)
+    uniform = ppl.exp(log_uniform(ppl.normal_like(k_renew, uniform_noise(z))))
+    return choose(ppl, uniform < share, chains.start(program, k_draw, params, rows, "base"), z)

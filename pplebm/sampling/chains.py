@@ -61,10 +61,10 @@ def start(
 
 def begin(
     program: Program,
-    kernel: Kernel,
     key: Any,
     params: Params,
     data: Data | None,
+    kernel: Kernel,
     n: int,
     init: str | Latents = "base",
     observed: bool | None = None,
@@ -88,22 +88,22 @@ def begin(
         return kernel.init(z, log_density), program.ppl.isfinite(value) & program.ppl.isfinite(squares(gradient))
 
     at = program.compiled(("begin", kernel.settings, n, word, data is None, observed), first)
-    state, fine = at(key, params, data, given)
+    state, is_finite = at(key, params, data, given)
     z, attempts = state.z, program.ppl.split(key, TRIES) if word else []
     for again in attempts:
-        if fine.all():
+        if is_finite.all():
             break
         other, found = at(again, params, data, None)
-        z, fine = choose(program.ppl, fine, z, other.z), fine | found
-    if not fine.all():
+        z, is_finite = choose(program.ppl, is_finite, z, other.z), is_finite | found
+    if not is_finite.all():
         raise PplebmError(
-            f"at the start of {int((~fine).sum())} of {n} chains the log density of {program!r} or its gradient is "
-            f"not finite{f', in {TRIES} draws' if word else ''}; give init= latents at which it is."
+            f"at the start of {int((~is_finite).sum())} of {n} chains the log density of {program!r} or its gradient "
+            f"is not finite{f', in {TRIES} draws' if word else ''}; give init= latents at which it is."
         )
-    return state if z is state.z else begin(program, kernel, key, params, data, n, z, observed)
+    return state if z is state.z else begin(program, key, params, data, kernel, n, z, observed)
 
 
-def run(ppl: Any, key: Any, kernel: Kernel, state: Any, log_density: LogDensity, n_steps: int) -> tuple[Any, Any]:
+def run(ppl: Any, key: Any, state: Any, log_density: LogDensity, kernel: Kernel, n_steps: int) -> tuple[Any, Any]:
     """Run `n_steps` of a kernel on any log density; returns the last state and the infos by step, (n_steps, B) each."""
     return ppl.iterate(
         lambda s, noise: kernel.move(noise, s, log_density),
@@ -116,17 +116,17 @@ def run(ppl: Any, key: Any, kernel: Kernel, state: Any, log_density: LogDensity,
 def advance(
     program: Program,
     key: Any,
-    kernel: Kernel,
     state: Any,
     params: Params,
+    data: Data | None,
+    kernel: Kernel,
     n_steps: int,
-    data: Data | None = None,
     observed: bool | None = None,
 ) -> tuple[Any, Any]:
     """Run `n_steps` of a kernel towards p(z|x), or towards the tilted prior without data; returns what `run` does.
 
     With data and `observed=False` the target is the prior given their covariates. The program's own loop is used: one
-    step as a graph, compiled or not as `program.how` says.
+    step as a graph, compiled or not as `program.options` says.
     """
     return program.chain(kernel, state, program.ppl.split(key, n_steps), params, data, observed)
 
@@ -134,30 +134,30 @@ def advance(
 def record(
     program: Program,
     key: Any,
-    kernel: Kernel,
     state: Any,
     params: Params,
+    data: Data | None,
+    kernel: Kernel,
     n_steps: int,
     every: int = 1,
-    given: Data | None = None,
 ) -> tuple[Any, list[Latents]]:
     """Run a kernel towards the tilted prior and keep the latents every so many steps, the start included.
 
     Args:
-        given: data with a row for every chain, where the prior reads covariates.
+        data: with a row for every chain, where the prior reads covariates; None otherwise.
     """
-    piece = program.ppl.compiled(lambda state, keys, params, given: program.chain(
-        kernel, state, keys, params, given, False)[0])  # fmt: skip
+    piece = program.ppl.compiled(lambda state, keys, params, data: program.chain(
+        kernel, state, keys, params, data, False)[0])  # fmt: skip
     kept, keys = [state.z], program.ppl.split(key, n_steps)
     for i in range(0, n_steps, every):
-        state = piece(state, keys[i : i + every], params, given)
+        state = piece(state, keys[i : i + every], params, data)
         if i + every <= n_steps:
             kept.append(state.z)
     return state, kept
 
 
-class Trouble(NamedTuple):
-    """What went wrong in a batch of short runs; shares, scalars."""
+class RunInfo(NamedTuple):
+    """What a person wants to see of a batch of short runs; shares, scalars."""
 
     divergent: Array  # of the chains: with a non-finite step
     tamed: Array  # of the steps: with a drift shortened to max_drift, for kernels that do so
@@ -167,47 +167,56 @@ def short_run(
     program: Program,
     key: Any,
     params: Params,
+    rows: Data | int,
     kernel: Kernel,
     n_steps: int,
     *,
-    x: Data | None = None,
-    n: Data | int | None = None,
+    observed: bool = True,
     init: str | Latents = "normal",
     coordinates: str = SHORT_RUN_COORDINATES,
-) -> tuple[Latents, Trouble]:
-    """Fresh Langevin chains of fixed length: towards p(z|x) when data are given, else towards the tilted prior.
+) -> tuple[Latents, RunInfo]:
+    """Fresh chains of fixed length: towards p(z|x) of every row of data, or towards the tilted prior.
 
     Args:
         program: the tilted program.
+        rows: data, with a row for every chain; or a number of chains of the prior, where it reads no covariates.
         kernel: made by a function of `pplebm.kernels`.
         n_steps: length of the chains.
-        x: data, one chain for every row; or
-        n: number of chains of the prior; or data, for one chain of the prior given the covariates of every row.
+        observed: False for chains of the prior, given the covariates of the rows.
         init: see `start`.
         coordinates: in which the chains move.
 
     Returns:
-        The last latents, in centered coordinates and cut off from the gradient, and what went wrong.
+        The last latents, in centered coordinates and cut off from the gradient, and how the chains ran.
+
+    Example:
+        >>> import torch, pplebm
+        >>> from pplebm.kernels.langevin import langevin
+        >>> program = pplebm.Program(pplebm.bind("conjugate_tilt", shape=(3,)))
+        >>> kernel = langevin(program.ppl, 0.4)
+        >>> positive, _ = short_run(program, 0, program.params, torch.ones(5, 3), kernel, 30)
+        >>> negative, info = short_run(program, 1, program.params, 7, kernel, 30)
+        >>> positive["z1"].shape, negative["z1"].shape, float(info.divergent)
+        (torch.Size([5, 3]), torch.Size([7, 3]), 0.0)
     """
     ppl, moving = program.ppl, program.with_coordinates(coordinates)
-    data, observed = (x, True) if x is not None else (None if isinstance(n, int) else n, False)
-    rows: Data | int = data if data is not None else int(n or 0)
-    count = rows if isinstance(rows, int) else n_rows(rows)
+    count, data = (rows, None) if isinstance(rows, int) else (n_rows(rows), rows)
+    observed = observed and data is not None
     k_start, k_run = ppl.split(key)
     z = start(moving, k_start, params, rows, init)
     state = kernel.init(z, moving.log_density(params, data, observed))
     with ppl.threads_for(program.work(count)):
-        state, info = advance(moving, k_run, kernel, state, params, n_steps, data, observed)
+        state, info = advance(moving, k_run, state, params, data, kernel, n_steps, observed)
     z = ppl.stop_gradient(moving.move(params, state.z, "centered", data))
     tamed = getattr(info, "is_tamed", 0.0 * info.log_density)
-    return z, Trouble((state.n_divergent > 0).sum() / count, tamed.sum() / (count * n_steps))
+    return z, RunInfo((state.n_divergent > 0).sum() / count, tamed.sum() / (count * n_steps))
 
 
 def warm_start(
     program: Program,
     key: Any,
     params: Params,
-    x: Data,
+    data: Data,
     n: int | None = None,
     init: str | Latents = "base",
     n_steps: int = 500,
@@ -217,7 +226,7 @@ def warm_start(
 
     Args:
         program: its own coordinates are used.
-        x: data, with a row for every chain, unless the program is joint.
+        data: with a row for every chain, unless the program is joint.
         n: number of chains; that of the data if left out.
         init: where the ascent starts, see `start`.
         n_steps: of the ascent; its rate falls to a hundredth over them, linearly.
@@ -233,6 +242,6 @@ def warm_start(
         True
     """
     kernel = ascent(program.ppl, linear(learning_rate, 0.01 * learning_rate, n_steps))
-    state = begin(program, kernel, key, params, x, n or n_rows(x), init)
-    with program.ppl.threads_for(program.work(n_rows(x))):
-        return advance(program, key, kernel, state, params, n_steps, x)[0].last
+    state = begin(program, key, params, data, kernel, n or n_rows(data), init)
+    with program.ppl.threads_for(program.work(n_rows(data))):
+        return advance(program, key, state, params, data, kernel, n_steps)[0].last

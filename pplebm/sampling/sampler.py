@@ -172,7 +172,7 @@ class _Job:
         if not isinstance(init, str):
             init = {site: a[self.ppl.asarray(np.tile(np.arange(len(a)), self.shape[0]))] for site, a in init.items()}
 
-        state = chains.begin(self.program, self.warming, key, self.params, self.x, self.rows, init, self.observed)
+        state = chains.begin(self.program, key, self.params, self.x, self.warming, self.rows, init, self.observed)
         log_density = self.program.log_density(self.params, self.x, self.observed)
         if self.plan.extra_fields:
             inner = self.kernel.init(state.z, log_density)

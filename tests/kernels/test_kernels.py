@@ -32,7 +32,7 @@ EXACT = {
 
 def run(ppl, kernel, z, log_density, n_steps, seed=0):
     state = kernel.init(z, log_density)
-    go = ppl.compiled(lambda key, state: chains.run(ppl, key, kernel, state, log_density, n_steps))
+    go = ppl.compiled(lambda key, state: chains.run(ppl, key, state, log_density, kernel, n_steps))
     return go(ppl.key(seed), state)
 
 
@@ -160,7 +160,7 @@ def test_underdamped_on_an_asymmetric_target(ppl):
     kernel, log_density = underdamped(ppl, 0.1), lambda z: target.log_density(ppl, z)
     state = kernel.init(start, log_density)
     moving = state._replace(momentum=ppl.normal_like(ppl.key(5), start))
-    state, _ = ppl.compiled(lambda s: chains.run(ppl, ppl.key(0), kernel, s, log_density, 40))(moving)
+    state, _ = ppl.compiled(lambda s: chains.run(ppl, ppl.key(0), s, log_density, kernel, 40))(moving)
     assert_same_law(rows_of(ppl, state.z), target.draw(np.random.default_rng(2), N))
 
 
@@ -301,7 +301,7 @@ def test_unrolled_has_the_closed_form_law_and_derivative(ppl, by_step):
     def moments(params, power):
         s = ppl.exp(params["log_s"])
         s = s + ppl.asarray(np.zeros(k)) if by_step else s
-        return (unrolled(ppl, ppl.key(2), gaussian(ppl, precision, mean), z, k, s)["a"] ** power).mean()
+        return (unrolled(ppl, ppl.key(2), z, gaussian(ppl, precision, mean), k, s)["a"] ** power).mean()
 
     m, v = law(log_s)
     e = 1e-4

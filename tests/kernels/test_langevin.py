@@ -33,7 +33,7 @@ def gaussian_target(z):
 
 def sample(ppl, log_density, start, n_steps, seed=0, **settings):
     kernel = langevin(ppl, **settings)
-    state, info = chains.run(ppl, ppl.key(seed), kernel, init(ppl, start), log_density, n_steps)
+    state, info = chains.run(ppl, ppl.key(seed), init(ppl, start), log_density, kernel, n_steps)
     return state, info
 
 

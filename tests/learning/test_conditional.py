@@ -97,7 +97,7 @@ def test_prior_chains_are_those_of_each_row(ppl, how):
     if how == "short run":
         many = program.data({name: np.tile(a, copies) for name, a in DATA.items()})
         kernel = langevin(ppl, 0.3)
-        z, _ = short_run(program, ppl.key(0), program.params, kernel, 100, n=program.prior_rows(many))
+        z, _ = short_run(program, ppl.key(0), program.params, program.prior_rows(many), kernel, 100, observed=False)
         draws = ppl.to_numpy(z["z"]).reshape(copies, N)
         bias = 0.0
     else:

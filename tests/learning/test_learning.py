@@ -197,7 +197,7 @@ def test_short_run_without_data_is_the_prior_and_with_data_the_posterior(float64
         (None, page.closed_form(as_numpy(params), page.Hyper())),
         (torch.as_tensor(np.repeat(x[None], n, 0)), page.closed_form(as_numpy(params), page.Hyper(), x)),
     ):
-        z, trouble = chains.short_run(program, 3, params, kernel, 250, x=data, n=n)
+        z, trouble = chains.short_run(program, 3, params, n if data is None else data, kernel, 250)
         got = np.concatenate([z["z1"].numpy(), z["z2"].numpy()], 1)
         error = np.sqrt(np.diag(exact.covariance) / n)
         assert (np.abs(got.mean(0) - exact.mean) < 5 * error).all()

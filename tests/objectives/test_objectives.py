@@ -335,7 +335,7 @@ def test_the_noise_space_target_has_mean_zero_where_the_published_one_has_not():
 
     program = pplebm.Program(model, data=torch.zeros(3))
     kernel = langevin(ppl, 0.3)
-    z, _ = short_run(program, 0, program.params, kernel, 200, n=20_000)
+    z, _ = short_run(program, 0, program.params, 20_000, kernel, 200)
     assert abs(float(z["z2"].mean())) < 5 / np.sqrt(20_000)
 
     moving = program.with_coordinates("noncentered")

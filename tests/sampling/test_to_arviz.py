@@ -214,7 +214,7 @@ def test_persistent_chains_forget_their_start_and_rejuvenation_is_a_share(backen
 
     def visit(key, held):
         z = persistent.take_rows(held, index)
-        state, _ = chains.advance(program, key, kernel, kernel.init(z, None), params, 10)
+        state, _ = chains.advance(program, key, kernel.init(z, None), params, None, kernel, 10)
         return persistent.put_rows(ppl, held, index, state.z)
 
     visit = ppl.compiled(visit)
@@ -224,11 +224,11 @@ def test_persistent_chains_forget_their_start_and_rejuvenation_is_a_share(backen
     got = np.concatenate([ppl.to_numpy(z["z1"]), ppl.to_numpy(z["z2"])], 1)
     error = np.sqrt(np.diag(law().covariance) / 2000)
     assert (np.abs(got.mean(0) - law().mean) < 5 * error + 0.03).all() and float(held.age[0]) == 30
-    fresh = persistent.rejuvenate(program, ppl.key(5), params, held.z, 0.3)
+    fresh = persistent.rejuvenate(program, ppl.key(5), params, held.z, 2000, 0.3)
     share = (ppl.to_numpy(fresh["z2"]) != ppl.to_numpy(held.z["z2"])).any(1).mean()
     assert abs(share - 0.3) < 5 * np.sqrt(0.21 / 2000)
     with pytest.raises(PplebmError, match="share"):
-        persistent.rejuvenate(program, ppl.key(5), params, held.z, 1.5)
+        persistent.rejuvenate(program, ppl.key(5), params, held.z, 2000, 1.5)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
