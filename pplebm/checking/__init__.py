@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 from pplebm.checking import algorithms, models
 from pplebm.checking.findings import Checklist, Finding, Report, told
 from pplebm.errors import PplebmError
 from pplebm.gallery import pages as gallery
 from pplebm.gallery.hyper import override, split_between
-from pplebm.runs.job import dataset_of, is_own, kind_of_scaling
+from pplebm.runs.config import RunConfig
+from pplebm.runs.modelling import dataset_of, is_own, kind_of_scaling, shape_for
 
 __all__ = ["Finding", "Report", "check", "told"]
 
@@ -40,7 +41,7 @@ def check(
         hyper: changes to the hyperparameters of either page.
         seed: of data split, initial weights and noise.
         data_dir: where named data sets lie.
-        backend: "pyro" or "numpyro"; for a callable or a file of your own, the language it is written in.
+        backend: "pyro" or "numpyro"; for a callable or a file of your own, the one it is written for.
         scaling: as for `pplebm.fit`.
 
     Returns:
@@ -59,36 +60,24 @@ def check(
     if not callable(model):
         page = _load(items, model, seed)
     subject = f"check of {getattr(model, '__name__', None) or model}"
-    if page is not None and hasattr(page, "step"):
+    if page is not None and gallery.is_algorithm(page):
         algorithms.check(items, page, dict(hyper or {}), seed)
         return Report(subject, tuple(items.findings))
     algorithm = gallery.load(inference, seed)
-    if not hasattr(algorithm, "step"):
+    if not gallery.is_algorithm(algorithm):
         raise PplebmError(f"'{inference}' is a model page, not an algorithm; see `pplebm list`.")
     shares = _shares(page, algorithm, dict(hyper or {}) if page or callable(model) else {})
     settings = override(algorithm.Hyper(), shares["inference"], f"algorithm '{gallery.page_name(algorithm)}'")
-    wish = Wanted(model, data, data_dir, seed, backend, scaling)
     if page is None and not callable(model):
         return Report(subject, tuple(items.findings))
-    dataset, kind = dataset_of(wish, page), kind_of_scaling(scaling, page)
+    config = RunConfig(model, data, inference, seed, data_dir=data_dir, backend=backend, scaling=scaling)
+    dataset, kind = dataset_of(config, page), kind_of_scaling(scaling, page)
     bound = model if callable(model) else None
     if page is not None:
-        shape = dataset.shapes if gallery.takes_columns(page) else dataset.event_shape
-        bound = _bind(items, page, backend, shape, seed, shares["model"])
+        bound = _bind(items, page, backend, shape_for(page, dataset), seed, shares["model"])
     start = models.Start(bound, dataset, kind, is_own(page), seed, backend)
     models.check(items, start, algorithm, settings)
     return Report(f"{subject} on {dataset.name} by {gallery.page_name(algorithm)}", tuple(items.findings))
-
-
-class Wanted(NamedTuple):
-    """What `pplebm.runs.job.dataset_of` needs to know."""
-
-    model: Any
-    data: Any
-    data_dir: Any
-    seed: int
-    backend: str
-    scaling: str | None
 
 
 def _load(items: Checklist, model: str | Path, seed: int) -> ModuleType | None:
@@ -100,8 +89,8 @@ def _load(items: Checklist, model: str | Path, seed: int) -> ModuleType | None:
 
     def loads() -> tuple[bool, str]:
         pages.append(gallery.load(model, seed))
-        kind = "an algorithm page" if hasattr(pages[0], "step") else "a page for every backend"
-        if not hasattr(pages[0], "step") and not gallery.is_gallery_model(pages[0].model):
+        kind = "an algorithm page" if gallery.is_algorithm(pages[0]) else "a page for every backend"
+        if hasattr(pages[0], "model") and not gallery.is_gallery_model(pages[0].model):
             kind = "a plain program"
         return True, f"{pages[0].__file__} is {kind}"
 

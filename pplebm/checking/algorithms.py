@@ -11,8 +11,11 @@ import numpy as np
 
 from pplebm.checking.findings import Checklist, Verdict
 from pplebm.gallery import pages as gallery
-from pplebm.gallery.hyper import override
-from pplebm.learning import loop as train
+from pplebm.gallery.hyper import flat, override
+from pplebm.learning import loop
+from pplebm.learning.algorithm import Algorithm
+from pplebm.learning.optimizer import Optimizer
+from pplebm.learning.sources import Source
 from pplebm.ppl.trees import tree_leaves
 from pplebm.program import Program
 from pplebm.runs import files
@@ -36,11 +39,15 @@ def check(items: Checklist, page: ModuleType, changes: dict[str, Any], seed: int
 
 
 def _names(page: ModuleType) -> Verdict:
-    missing = [name for name in gallery.SHELVES["inference"] if not hasattr(page, name)]
+    missing = [name for name in ("PAPER", "DEVIATIONS", "Hyper") if not hasattr(page, name)]
     if missing:
         return False, f"it lacks {', '.join(missing)}; compare with inference/_template.py"
-    loose = [name for name in ("Hyper", "State", "Info") if not hasattr(getattr(page, name), "_fields")]
-    return not loose, f"{', '.join(loose)} must be a NamedTuple" if loose else "it has all that a page must have"
+    if not hasattr(page.Hyper, "_fields"):
+        return False, "Hyper must be a NamedTuple"
+    own = [name for name in ("positive", "negative", "rates", "init", "step") if hasattr(page, name)]
+    return True, f"it has a loss and {', '.join(own) or 'nothing else of its own'}" if hasattr(page, "loss") else (
+        "it has a step of its own"
+    )
 
 
 def _hyper(page: ModuleType) -> Verdict:
@@ -50,7 +57,13 @@ def _hyper(page: ModuleType) -> Verdict:
     missing = [f for f in ("updates", "batch_size") if not isinstance(getattr(page.Hyper(), f, None), int)]
     if missing:
         return False, f"Hyper needs whole numbers {', '.join(missing)}, which `pplebm fit` reads"
-    return True, f"{len(page.Hyper._fields)}, all with defaults"
+    if not hasattr(page, "step"):
+        wanted: dict[str, Any] = {"optimizer": Optimizer, "posterior": Source, "prior": Source}
+        own = {"posterior": hasattr(page, "positive"), "prior": hasattr(page, "negative")}
+        wrong = [f for f, t in wanted.items() if not (isinstance(getattr(page.Hyper(), f, None), t) or own.get(f))]
+        if wrong:
+            return False, f"Hyper needs {', '.join(wrong)}, see pplebm.learning.{{optimizer,sources}}"
+    return True, f"{len(flat(page.Hyper()))}, all with defaults"
 
 
 class _Case:
@@ -61,57 +74,58 @@ class _Case:
         self.settings = settings
         self.data = np.random.default_rng(seed).normal(size=(N, D)).astype(np.float32)
 
-    def _begin(self) -> tuple[Program, Any, Any, train.Progress]:
+    def _begin(self) -> tuple[Algorithm, Any, loop.Progress]:
         model = gallery.bind(self.model, "pyro", shape=(D,), seed=self.seed, **self.model_hyper)
         program = Program(model, data=self.data[:5], seed=self.seed)
         hyper = (self.page.Hyper() if self.settings is None else self.settings)._replace(batch_size=N // 2)
-        x = program.ppl.asarray(self.data[: N // 2])
-        return program, hyper, x, train.begin(self.page, program, x, hyper, self.seed, len(self.data))
+        algorithm, x = Algorithm(self.page, program, hyper), program.ppl.asarray(self.data[: N // 2])
+        return algorithm, x, loop.begin(algorithm, x, self.seed, len(self.data))
 
     def learns(self) -> Verdict:
-        program, hyper, x, begin = self._begin()
-        ppl = program.ppl
+        algorithm, x, begin = self._begin()
+        ppl = algorithm.ppl
         if "params" not in getattr(begin.state, "_fields", ()):
             return False, "init must return a State, a NamedTuple with a field `params`"
         key = ppl.split(ppl.key(self.seed))[0]
-        state, info = self.page.step(ppl, key, begin.state, program, x, hyper)
-        for what, got in (("State", state), ("Info", info)):
-            if not isinstance(got, getattr(self.page, what)):
-                return False, f"step must return (State, Info), but its {what} is a {type(got).__name__}"
-        bad = [n for n, v in info._asdict().items() if not _is_scalar(v) or not np.isfinite(float(v))]
+        state, info = algorithm.step(key, begin.state, x)
+        if type(state) is not type(begin.state):
+            return False, f"step must return the State that init returns, got a {type(state).__name__}"
+        bad = [n for n, v in info.items() if not _is_scalar(v) or not np.isfinite(float(v))]
         if bad:
-            return False, f"Info holds finite scalars only, and these are not: {', '.join(bad)}"
-        again, _ = self.page.step(ppl, key, begin.state, program, x, hyper)
+            return False, f"what is reported must be finite scalars, and these are not: {', '.join(bad)}"
+        if unnamed := [n for n in info if n not in algorithm.reports]:
+            return False, f"REPORTS does not say what {', '.join(unnamed)} mean"
+        again, _ = algorithm.step(key, begin.state, x)
         if self._differ(ppl, state, again):
             return False, "two steps from one state and one key differ, so runs could not be repeated or resumed"
-        moved = [n for n in self._differ(ppl, state, begin.state) if not n.startswith(("adam", "update"))]
+        moved = [n for n in self._differ(ppl, state, begin.state) if not n.startswith(("optimizer", "update"))]
         if not moved:
             return False, "nothing moved in one step"
-        return self._draws(program, hyper, x, state.params, f"one step moved {len(moved)}")
+        return self._draws(algorithm, x, state.params, f"one step moved {len(moved)}")
 
-    def _draws(self, program: Program, hyper: Any, x: Any, params: Any, moved: str) -> Verdict:
-        """Latents of both phases have the shapes of the program, and the share of divergent chains is one number."""
-        ppl, key = program.ppl, program.ppl.key(self.seed)
-        for what, (z, trouble) in (
-            ("posterior", self.page.posterior(ppl, key, program, params, x, hyper)),
-            ("prior", self.page.prior(ppl, key, program, params, program.prior_rows(x), hyper)),
+    def _draws(self, algorithm: Algorithm, x: Any, params: Any, moved: str) -> Verdict:
+        """Latents of both phases have the shapes of the program, and shares of divergent chains are numbers."""
+        program, key = algorithm.program, algorithm.ppl.key(self.seed)
+        for what, found in (
+            ("posterior", algorithm.positive(key, params, x)),
+            ("prior", algorithm.negative(key, params, program.prior_rows(x))),
         ):
             wanted = {s.name: (len(x), *s.shape) for s in program.latents}
-            got = {name: tuple(v.shape) for name, v in z.items()}
+            got = {name: tuple(v.shape) for name, v in found.z.items()}
             if got != wanted:
-                return False, f"{what} must return latents of shapes {wanted}, got {got}"
-            share = getattr(trouble, "divergent", trouble)
+                return False, f"draws of the {what} must be latents of shapes {wanted}, got {got}"
+            share = 0.0 if found.info is None else found.info.divergent
             if not _is_scalar(share) or not 0.0 <= float(share) <= 1.0:
-                return False, f"{what} must return the share of divergent chains as one number in [0, 1]"
-        return True, f"{moved} arrays, Info is finite, steps repeat, draws have the right shapes"
+                return False, f"the share of divergent chains of the {what} must be one number in [0, 1]"
+        return True, f"{moved} arrays, what is reported is finite, steps repeat, draws have the right shapes"
 
     def survives(self) -> Verdict:
-        program, hyper, _, begin = self._begin()
-        progress, _ = next(train.updates(self.page, program, self.data, hyper, self.seed, begin))
+        algorithm, _, begin = self._begin()
+        progress, _ = next(loop.updates(algorithm, self.data, self.seed, begin))
         with tempfile.TemporaryDirectory() as folder:
-            files.write_checkpoint(Path(folder), program.ppl, progress)
-            back = files.read_checkpoint(Path(folder), program.ppl, begin)
-        lost = self._differ(program.ppl, progress, back)
+            files.write_checkpoint(Path(folder), algorithm.ppl, progress)
+            back = files.read_checkpoint(Path(folder), algorithm.ppl, begin)
+        lost = self._differ(algorithm.ppl, progress, back)
         return not lost, f"it changes {', '.join(lost[:4])}" if lost else "the state goes to a file and back unchanged"
 
     def _differ(self, ppl: Any, a: Any, b: Any) -> list[str]:

@@ -16,11 +16,13 @@ from pplebm.checking.findings import Checklist, Verdict
 from pplebm.checking.precision import bf16_gradient_error
 from pplebm.data import Dataset
 from pplebm.errors import PplebmError, PplebmWarning
-from pplebm.learning import loop as train
+from pplebm.learning import loop
+from pplebm.learning.algorithm import Algorithm
+from pplebm.learning.sources import CHAINS, Samples, coordinates_of
 from pplebm.ppl.language import Latents, Params
 from pplebm.ppl.trees import n_rows, take_rows, tree_map
 from pplebm.program import Program
-from pplebm.runs.job import program_on
+from pplebm.runs.modelling import program_on
 from pplebm.sampling import chains
 
 BATCH = 64  # chains at once
@@ -234,15 +236,18 @@ class _Model:
     # --- the algorithm on it
 
     @functools.cached_property
-    def begun(self) -> train.Progress:
+    def algorithm(self) -> Algorithm:
+        """The page on this program."""
+        return Algorithm(self.page, self.program, self.hyper)
+
+    @functools.cached_property
+    def progress(self) -> loop.Progress:
         """The algorithm before its first update, which may have parameters of its own."""
-        n_data = n_rows(self.data.train)
-        return train.begin(self.page, self.program, self.x, self.hyper, self.seed, n_data)
+        return loop.begin(self.algorithm, self.x, self.seed, n_rows(self.data.train))
 
     def posterior_chain(self) -> Verdict:
-        key, params = self._keys(5)[4], self.begun.state.params
-        z, trouble = self.page.posterior(self.program.ppl, key, self.program, params, self.x, self.hyper)
-        return self._chain(z, trouble, "posterior", lambda p, z: p.log_joint(self.params, z, self.x))
+        found = self.algorithm.positive(self._keys(5)[4], self.progress.state.params, self.x)
+        return self._chain(found, "posterior", lambda p, z: p.log_joint(self.params, z, self.x))
 
     def half_precision(self) -> Verdict:
         if self.program.ppl.name != "pyro":
@@ -254,45 +259,41 @@ class _Model:
     def prior_chain(self) -> Verdict:
         if not self.program.tilts:
             return None, "not needed without a tilt: the base is drawn directly"
-        key = self._keys(6)[5]
-        given, params = self.program.prior_rows(self.x), self.begun.state.params
-        z, trouble = self.page.prior(self.program.ppl, key, self.program, params, given, self.hyper)
-        return self._chain(z, trouble, "prior", lambda p, z: p.log_prior(self.params, z, self.x))
+        rows, params = self.program.prior_rows(self.x), self.progress.state.params
+        found = self.algorithm.negative(self._keys(6)[5], params, rows)
+        return self._chain(found, "prior", lambda p, z: p.log_prior(self.params, z, self.x))
 
-    def _chain(self, z: Latents, trouble: Any, phase: str, log_density: Callable[[Program, Latents], Any]) -> Verdict:
-        ppl, diverged = self.program.ppl, float(getattr(trouble, "divergent", trouble))
-        finite = all(np.isfinite(ppl.to_numpy(v)).all() for v in z.values())
-        field, sentence = f"step_size_{phase}", "no chain diverged"
-        fine = finite and diverged == 0.0
-        if not fine:
-            sentence = f"{100 * diverged:.0f} % of {self.n} chains diverged" if finite else "a latent is not finite"
-        if (tamed := 100 * float(getattr(trouble, "tamed", 0.0))) >= 1.0:
+    def _chain(self, found: Samples, phase: str, log_density: Callable[[Program, Latents], Any]) -> Verdict:
+        ppl, z, run = self.program.ppl, found.z, found.info
+        diverged, tamed = (0.0, 0.0) if run is None else (float(run.divergent), 100 * float(run.tamed))
+        is_finite = all(np.isfinite(ppl.to_numpy(v)).all() for v in z.values())
+        is_right, sentence = is_finite and diverged == 0.0, "no chain diverged"
+        if not is_right:
+            sentence = f"{100 * diverged:.0f} % of {self.n} chains diverged" if is_finite else "a latent is not finite"
+        if tamed >= 1.0:
             sentence += f", {tamed:.0f} % of steps were shortened to max_drift"
-        size = getattr(self.hyper, field, None)
-        if not isinstance(size, float):
-            return fine, sentence
-        moving = self.program.with_coordinates(getattr(self.hyper, "coordinates", chains.SHORT_RUN_COORDINATES))
+        chain = self.algorithm.source(phase)
+        if not isinstance(chain, CHAINS):
+            return is_right, sentence
+        moving = self.program.with_coordinates(coordinates_of(chain))
         begin = chains.start(moving, self._keys(1)[0], self.params, self.x)
         end = self.program.move(self.params, z, moving.coordinates, self.x)
         both = [largest_curvature(ppl, self._keys(2)[1], lambda u: log_density(moving, u), at) for at in (begin, end)]
         largest = max(map(float, both))
         if not np.isfinite(largest) or largest <= 0.0:
-            return fine, f"{sentence}; the curvature along them could not be found"
-        limit = 2.0 / largest**0.5
+            return is_right, f"{sentence}; the curvature along them could not be found"
+        limit, size = 2.0 / largest**0.5, chain.step_size
         share_of_limit = f"step size s={size:g} is at {100 * size / limit:.0f} % of the stability limit"
         sentence += f"; {share_of_limit} 2/sqrt(lambda) = {limit:.3g}"
-        tames = phase == "posterior" and getattr(self.hyper, "max_drift", None) is not None
-        held = tames and limit < size < TAMED_REACH * limit
-        if held:
+        is_held = chain.max_drift is not None and limit < size < TAMED_REACH * limit
+        if is_held:
             sentence += ", where max_drift holds the chains"
         elif size > limit:
-            sentence += f": lower it (--set {field}={limit / 2:.2g}), or widen the scale of the sharpest site"
-        return fine and (size <= limit or held), sentence
+            sentence += f": lower it (--set {phase}.step_size={limit / 2:.2g}), or widen the scale of the sharpest site"
+        return is_right and (size <= limit or is_held), sentence
 
     def update(self) -> Verdict:
-        progress, event = next(
-            train.updates(self.page, self.program, self.data.train, self.hyper, self.seed, self.begun)
-        )  # fmt: skip
+        progress, event = next(loop.updates(self.algorithm, self.data.train, self.seed, self.progress))
         if event.rolled_back_to is not None:
             bad = ", ".join(n for n, v in event.metrics.items() if not np.isfinite(v)) or "a parameter"
             return False, f"one update ended non-finite ({bad}); see the findings above, or lower the learning rate"

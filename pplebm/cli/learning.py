@@ -40,7 +40,7 @@ OPTIONS = {"pairs": "--set", "compiled": "--compile"}  # where option and field 
 @click.option("--nodes", default=1, show_default=True, help="Machines, each of which runs this command.")
 @click.option("--strategy", default="auto", show_default=True, help="Of Lightning Fabric: ddp or ddp_spawn.")
 @click.option("--out", type=click.Path(), help="Run folder.  [default: runs/MODEL-INFERENCE-seedN]")
-@click.option("--steps", type=click.IntRange(1), help="Number of updates.  [default: the algorithm's own]")
+@click.option("--updates", "--steps", type=click.IntRange(1), help="How many.  [default: the algorithm's own number]")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
 @click.option("--seeds", metavar="FIRST..LAST", help="Fit once for each seed, and tell means and spreads.")
 @click.option("--jobs", default=1, show_default=True, type=click.IntRange(1), help="Seeds fitted at once.")
@@ -65,8 +65,8 @@ def fit(context: click.Context, model: str | None, resume: bool, no_report: bool
         raise PplebmError("fit needs a page or a file, for instance `pplebm fit joint_ebm`; see `pplebm list`.")
     elif options["seeds"] is not None:
         seeds, out = _seeds(options["seeds"]), options["out"]
-        wishes = [options | {"seed": n, "out": out and f"{out}-seed{n}"} for n in seeds]
-        runs = _at_once(model, changes, wishes, options["jobs"])
+        wanted = [options | {"seed": n, "out": out and f"{out}-seed{n}"} for n in seeds]
+        runs = _at_once(model, changes, wanted, options["jobs"])
         for run in runs:
             finish(run, not no_report)
         return _compare(runs)
@@ -83,15 +83,15 @@ def _new(model: str, changes: dict[str, Any], options: dict[str, Any]) -> Run:
         "tensorboard", "scaling",
     )  # fmt: skip
     return learn(
-        model, options["data"] or "digits", options["inference"], options["out"], options["seed"], options["steps"],
+        model, options["data"] or "digits", options["inference"], options["out"], options["seed"], options["updates"],
         changes, **{name: options[name] for name in names},
     )  # fmt: skip
 
 
-def _at_once(model: str, changes: dict[str, Any], wishes: list[dict[str, Any]], jobs: int) -> list[Run]:
-    """A run for every wish, `jobs` of them at a time, each in a process of its own that shares the cores evenly."""
+def _at_once(model: str, changes: dict[str, Any], wanted: list[dict[str, Any]], jobs: int) -> list[Run]:
+    """A run for every one, `jobs` of them at a time, each in a process of its own that shares the cores evenly."""
     if jobs == 1:
-        return [_new(model, changes, wish) for wish in wishes]
+        return [_new(model, changes, one) for one in wanted]
     from pplebm.runs.run import open_run
 
     threads = str(max(1, (os.cpu_count() or 1) // jobs))
@@ -99,7 +99,7 @@ def _at_once(model: str, changes: dict[str, Any], wishes: list[dict[str, Any]], 
     os.environ |= dict.fromkeys(THREADS, threads)  # read when a process begins
     try:
         with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
-            waiting = [pool.submit(_folder_of_new, model, changes, wish) for wish in wishes]
+            waiting = [pool.submit(_folder_of_new, model, changes, one) for one in wanted]
             try:
                 for done in tqdm(as_completed(waiting), total=len(waiting), unit="seed", disable=None):
                     done.result()
@@ -112,8 +112,8 @@ def _at_once(model: str, changes: dict[str, Any], wishes: list[dict[str, Any]], 
     return [open_run(done.result()) for done in waiting]
 
 
-def _folder_of_new(model: str, changes: dict[str, Any], wish: dict[str, Any]) -> Path:
-    return _new(model, changes, wish).path
+def _folder_of_new(model: str, changes: dict[str, Any], one: dict[str, Any]) -> Path:
+    return _new(model, changes, one).path
 
 
 def _seeds(text: str) -> list[int]:
@@ -141,12 +141,12 @@ def _compare(runs: list[Run]) -> None:
         mean = sum(values) / len(values)
         spread = (sum((v - mean) ** 2 for v in values) / max(1, len(values) - 1)) ** 0.5
         click.echo(f"  {name:16} {mean:.4g} ± {spread:.2g}")
-    click.echo(f"  {'rolled back':16} {sum(bool(run.manifest['rollbacks']) for run in runs)} of {len(runs)} runs")
+    click.echo(f"  {'rolled back':16} {sum(bool(run.manifest.rollbacks) for run in runs)} of {len(runs)} runs")
 
 
 def _resume(model: str | None, given: list[str], options: dict[str, Any]) -> Run:
-    from pplebm.runs import files as folder
     from pplebm.runs.fit import fit as learn
+    from pplebm.runs.manifest import read_manifest
 
     if options["out"] is None:
         raise PplebmError("--resume needs the run folder: --out RUN.")
@@ -155,40 +155,28 @@ def _resume(model: str | None, given: list[str], options: dict[str, Any]) -> Run
         raise PplebmError(
             f"a run keeps its settings, so {names} cannot be given with --resume; start a new run instead."
         )
-    manifest = folder.read_manifest(Path(options["out"]))
-    name = manifest["model"]["name"]
+    manifest = read_manifest(Path(options["out"]))
+    name = manifest.model.name
     if model is not None and Path(model).stem != name:
         raise PplebmError(f"the run in '{options['out']}' is one of '{name}', not of '{model}'; leave the name out.")
-    data, data_dir = source_of(manifest, options["data"], options["data_dir"])
+    data, data_dir = manifest.source(options["data"], options["data_dir"])
     if data is None:
-        raise PplebmError(
-            f"the run learned from an array ('{manifest['data']['name']}'); name the same data with --data."
-        )
-    return learn(name, data, out=options["out"], steps=options["steps"], data_dir=data_dir, resume=True)
-
-
-def source_of(manifest: dict[str, Any], data: str | None, data_dir: str | None) -> tuple[str | None, str | None]:
-    """Data and folder as given, otherwise as the run remembers them; None where they cannot be found again."""
-    from pplebm.runs.run import data_source
-
-    known, folder = data_source(manifest["data"])
-    return (known if data is None else data), data_dir or folder
+        raise PplebmError(f"the run learned from an array ('{manifest.data.name}'); name the same data with --data.")
+    return learn(name, data, out=options["out"], updates=options["updates"], data_dir=data_dir, resume=True)
 
 
 def finish(run: Run, with_report: bool, data: str | None = None, data_dir: str | None = None) -> Path | None:
     """Say where the run is and how it ended, and write the report."""
-    for note in run.manifest["data"]["notes"]:
+    for note in run.manifest.data.notes:
         click.echo(f"pplebm: note: {note}", err=True)
     rows = run.metrics
-    click.echo(
-        f"{run.manifest['model']['name']} by {run.manifest['inference']['name']}: {run.manifest['updates']} updates"
-    )
+    click.echo(f"{run.manifest.model.name} by {run.manifest.inference.name}: {run.manifest.updates} updates")
     last = {key: value for row in rows for key, value in row.items()}  # held-out figures stand in some rows only
     for name in [n for n in SHOWN if n in last] or [n for n in last if n != "update"]:
         click.echo(f"  {name:16} {last[name]:.4g}")
-    click.echo(f"  {'first update':16} {run.manifest['first_update_seconds']:.1f} s, compilation included")
-    if rollbacks := run.manifest["rollbacks"]:
-        click.echo(f"  {'rolled back':16} {len(rollbacks)} times, last at update {rollbacks[-1]['update']}")
+    click.echo(f"  {'first update':16} {run.manifest.first_update_seconds:.1f} s, compilation included")
+    if rollbacks := run.manifest.rollbacks:
+        click.echo(f"  {'rolled back':16} {len(rollbacks)} times, last at update {rollbacks[-1].update}")
     click.echo(f"run: {run.path}")
     return write_report(run, data, data_dir) if with_report else None
 
@@ -197,7 +185,7 @@ def write_report(run: Run, data: str | None = None, data_dir: str | None = None)
     """Write the report with the data of the run, if they can be found again."""
     from pplebm import report
 
-    source, folder = source_of(run.manifest, data, data_dir)
+    source, folder = run.manifest.source(data, data_dir)
     try:
         dataset = None if source is None else run.load(source, folder)
     except PplebmError as error:
@@ -211,12 +199,12 @@ def write_report(run: Run, data: str | None = None, data_dir: str | None = None)
 
 
 @click.command()
-@click.option("--steps", type=click.IntRange(1), help="Number of updates.  [default: the algorithm's own]")
+@click.option("--updates", "--steps", type=click.IntRange(1), help="How many.  [default: the algorithm's own number]")
 @click.option("--out", default="runs/demo", show_default=True, type=click.Path(), help="Run folder.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
 @click.option("--set", "pairs", multiple=True, metavar="NAME=VALUE", help="Change a hyperparameter; repeatable.")
 @click.option("--open", "open_it", is_flag=True, help="Open the report in a browser.")
-def demo(steps: int | None, out: str, seed: int, pairs: tuple[str, ...], open_it: bool) -> None:
+def demo(updates: int | None, out: str, seed: int, pairs: tuple[str, ...], open_it: bool) -> None:
     """Learn handwritten digits and write a report.
 
     The model is joint_ebm, the algorithm variational_joint, and it takes a minute or two.
@@ -225,7 +213,7 @@ def demo(steps: int | None, out: str, seed: int, pairs: tuple[str, ...], open_it
 
     folder = unused(Path(out))
     click.echo(f"learning joint_ebm of 8x8 digits by variational_joint, kept in {folder}; Ctrl-C saves and stops")
-    path = finish(learn("joint_ebm", "digits", "variational_joint", folder, seed, steps, settings(pairs)), True)
+    path = finish(learn("joint_ebm", "digits", "variational_joint", folder, seed, updates, settings(pairs)), True)
     click.echo(f"more draws: pplebm sample {folder} -n 64 --out {folder / 'samples.npz'}")
     if open_it and path is not None and _has_screen():
         import webbrowser

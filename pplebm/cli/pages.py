@@ -13,6 +13,7 @@ import click
 
 from pplebm.cli.group import settings
 from pplebm.gallery import pages as gallery
+from pplebm.gallery.hyper import flat
 
 
 @click.command("list")
@@ -57,18 +58,33 @@ def show(name: str, source: bool) -> None:
 
 
 def hyperparameters(page: ModuleType, text: str) -> list[str]:
-    """Fields of a page's Hyper with their defaults and the comments beside them."""
-    lines = text.splitlines()
-    reasons: dict[str, str] = {}
-    for node in ast.parse(text).body:
-        if isinstance(node, ast.ClassDef) and node.name == "Hyper":
-            for field in node.body:
-                if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
-                    rest = lines[(field.end_lineno or 1) - 1].encode()[field.end_col_offset :].decode()
-                    reasons[field.target.id] = rest.partition("#")[2].strip()
-    values: dict[str, Any] = page.Hyper()._asdict()
+    """Fields of a page's Hyper with their defaults and the comments beside them, or beside those of their parts."""
+    reasons = _reasons(text, "Hyper")
+    for name, part in page.Hyper()._asdict().items():
+        if hasattr(part, "_fields"):
+            own = _reasons(inspect.getsource(sys.modules[type(part).__module__]), type(part).__name__)
+            reasons = {f"{name}.{field}": reason for field, reason in own.items()} | reasons
+    values = flat(page.Hyper())
     width = max((len(f"{n} = {v}") for n, v in values.items()), default=0)
     return [f"  {f'{n} = {v}':{width}}  {reasons.get(n, '')}".rstrip() for n, v in values.items()]
+
+
+def _reasons(text: str, name: str) -> dict[str, str]:
+    """Comments beside the fields of a class, and beside the arguments of their defaults, by name."""
+    lines, found = text.splitlines(), dict[str, str]()
+
+    def note(path: str, node: Any) -> None:
+        rest = lines[(node.end_lineno or 1) - 1].encode()[node.end_col_offset :].decode()
+        if comment := rest.partition("#")[2].strip():
+            found[path] = comment
+
+    for node in ast.parse(text).body:
+        for field in node.body if isinstance(node, ast.ClassDef) and node.name == name else ():
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+                note(field.target.id, field)
+                for argument in field.value.keywords if isinstance(field.value, ast.Call) else ():
+                    note(f"{field.target.id}.{argument.arg}", argument)
+    return found
 
 
 @click.command()
@@ -80,7 +96,7 @@ def copy(name: str, file: str) -> None:
     Change it and use it by its path wherever a page is asked for.
     """
     target = gallery.copy(name, file)
-    use = f"MODEL --inference {target}" if hasattr(gallery.load(name), "step") else f"{target}"
+    use = f"MODEL --inference {target}" if gallery.is_algorithm(gallery.load(name)) else f"{target}"
     click.echo(f"copied to {target}; change it, then `pplebm check {target}` and `pplebm fit {use}`.")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import click
 import numpy as np
 
-from pplebm.cli.learning import source_of, write_report
+from pplebm.cli.learning import write_report
 from pplebm.errors import PplebmError
 from pplebm.ppl.trees import take_rows
 
@@ -94,7 +94,7 @@ def score(run: str, data: str, data_dir: str | None, seed: int, k: int, out: str
     from pplebm.runs.run import open_run
 
     opened = open_run(run)
-    x = rows_of(opened, data, source_of(opened.manifest, data, data_dir)[1])
+    x = rows_of(opened, data, opened.manifest.source(data, data_dir)[1])
     scores = opened.anomaly_score(x, seed)
     if out is not None:
         Path(out).parent.mkdir(parents=True, exist_ok=True)
@@ -110,9 +110,8 @@ def score(run: str, data: str, data_dir: str | None, seed: int, k: int, out: str
 def rows_of(run: Any, source: str, data_dir: str | None = None) -> Any:
     """All rows of a file, or the held-out part of a named set, in the user's units, as the run takes them."""
     from pplebm.data import load_for, read_rows
-    from pplebm.runs.run import is_own_model
 
-    if is_own_model(run.manifest):
+    if run.manifest.model.is_own:
         return read_rows(source, run.program.signature, data_dir, run.program.levels)
     return run.scaling.to_user(load_for(run.scaling, run.event_shape, source, data_dir))
 
@@ -157,7 +156,7 @@ def diagnose(
     from pplebm.runs.short_run_bias import examine
 
     opened = open_run(run)
-    source, folder = source_of(opened.manifest, data, data_dir)
+    source, folder = opened.manifest.source(data, data_dir)
     x = None
     if rows and source is not None:
         x = opened.to_user(take_rows(opened.load(source, folder).held_out, slice(0, rows)))

@@ -21,7 +21,7 @@ from pplebm.ppl.language import load_backend
 
 SHELVES = {
     "models": ("PAPER", "DEVIATIONS", "BACKENDS", "Hyper", "nets", "model"),
-    "inference": ("PAPER", "DEVIATIONS", "Hyper", "State", "Info", "init", "step", "posterior", "prior"),
+    "inference": ("PAPER", "DEVIATIONS", "Hyper", "loss"),
 }
 
 
@@ -50,7 +50,7 @@ def inference_available() -> tuple[str, ...]:
 
 
 def load(name_or_path: str | Path, seed: int = 0) -> ModuleType:
-    """Load a page by name, or any file with a `model` or a `step` by path; both behave alike from here on.
+    """Load a page by name, or any file with a `model`, a `loss` or a `step` by path; both behave alike from here on.
 
     A file's own networks are initialised under `seed`. The file's folder is importable while it is loaded.
 
@@ -98,15 +98,20 @@ def _load_file(path: Path, home: str, seed: int) -> ModuleType:
 
 
 def _check_page(page: ModuleType, path: Path) -> None:
-    if hasattr(page, "step"):
-        wanted = SHELVES["inference"]
+    if is_algorithm(page):
+        wanted = tuple(name for name in SHELVES["inference"] if name != "loss" or not hasattr(page, "step"))
     elif hasattr(page, "model"):
         wanted = SHELVES["models"] if is_gallery_model(page.model) else ("model",)
     else:
-        raise PplebmError(f"'{path.name}' has neither a `model` nor a `step`; name your Pyro program `model`.")
+        raise PplebmError(f"'{path.name}' has neither a `model` nor a `loss`; name your Pyro program `model`.")
     missing = [name for name in wanted if not hasattr(page, name)]
     if missing:
         raise PplebmError(f"'{path.name}' lacks {', '.join(missing)}; a page has {', '.join(wanted)}.")
+
+
+def is_algorithm(page: Any) -> bool:
+    """Whether a page is that of an algorithm: it has a `loss`, or a `step` of its own, and no `model`."""
+    return not hasattr(page, "model") and (hasattr(page, "loss") or hasattr(page, "step"))
 
 
 def is_gallery_model(model: Any) -> bool:

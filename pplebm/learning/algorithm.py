@@ -62,7 +62,7 @@ class Algorithm:
               z^+ \sim p(z \mid x), \quad z^- \sim \tilde p(z) / Z
 
     Where its paper does something else it has functions of its own: `positive(algorithm, key, params, x)` and
-    `negative(algorithm, key, params, rows)` that give `Samples`; `rates(algorithm, update)`, factors of learning rates
+    `negative(algorithm, key, params, rows)` that give `Samples`; `rates(algorithm, state)`, factors of learning rates
     by parameter; `init(algorithm, key, x, n_data)` that gives a `State`; `step(algorithm, key, state, x, index)`.
 
     Args:
@@ -107,7 +107,7 @@ class Algorithm:
     # --- what the page states
 
     def source(self, phase: str) -> Source | None:
-        """Where the page says that samples of the "posterior" or the "prior" come from; None if it draws them itself."""
+        """Where samples of the "posterior" or the "prior" come from, as data; None if the page has its own way."""
         return getattr(self.hyper, phase, None)
 
     @property
@@ -123,7 +123,11 @@ class Algorithm:
     @property
     def keeps_rows(self) -> bool:
         """Whether something is kept for every training datum, so that updates must know which data they see."""
-        return getattr(self.page, "KEEPS_ROWS", False) or any(hasattr(self.source(p), "begin") for p in PHASES)
+        return getattr(self.page, "KEEPS_ROWS", False) or any(map(self._lives, PHASES))
+
+    def _lives(self, phase: str) -> bool:
+        """Whether chains of a phase live on between updates; without a tilt there are none of the prior."""
+        return hasattr(self.source(phase), "begin") and (phase == "posterior" or bool(self.program.tilts))
 
     @property
     def guide(self) -> Guide:
@@ -216,8 +220,8 @@ class Algorithm:
         self.program.refuse_global_latents(self.name)
         params = self.program.params | (self.guide.params if self.has_guide else {}) | (params or {})
         kept = [
-            source.begin(self, k, params, n_data) if hasattr(source, "begin") else ()
-            for source, k in zip(map(self.source, PHASES), self.ppl.split(key), strict=True)
+            self.source(phase).begin(self, k, params, n_data) if self._lives(phase) else ()  # type: ignore[union-attr]
+            for phase, k in zip(PHASES, self.ppl.split(key), strict=True)
         ]
         return State(params, self.optimizer.init(self.ppl, params), 0, *kept)
 
@@ -247,8 +251,10 @@ class Algorithm:
         (_, seen), gradient = ppl.value_and_grad(loss, params, has_aux=True)
         runs = (positive.info, None if negative is None else negative.info)
         gradient, seen, runs = ppl.average((gradient, named(seen), runs))
-        factors = self.page.rates(self, state.update) if hasattr(self.page, "rates") else None
-        new = self.optimizer.update(program, params, gradient, state.optimizer, state.update, self.hyper.updates, factors)
+        factors = self.page.rates(self, state) if hasattr(self.page, "rates") else None
+        new = self.optimizer.update(
+            program, params, gradient, state.optimizer, state.update, self.hyper.updates, factors
+        )
         kept = (positive.kept, state.negative if negative is None else negative.kept)
         return State(new.params, new.state, state.update + 1, *kept), _info(seen, runs, new)
 
@@ -259,6 +265,17 @@ class Algorithm:
             return own(self, key, params, rows)
         assert source is not None
         return source.advance(self, key, params, rows, phase == "posterior", kept, index)
+
+    # --- what losses and rates of pages in two stages need
+
+    def held(self, params: Params) -> Params:
+        """Parameters of which all but those that enter tilts alone are constants."""
+        held = self.ppl.stop_gradient(params)
+        return {name: params[name] if name in self.program.tilt_params else held[name] for name in params}
+
+    def factors(self, state: Any, tilts: Any = 1.0, others: Any = 1.0) -> dict[str, Any]:
+        """Factors of learning rates by parameter: those of the tilts alone, and all others."""
+        return {name: tilts if name in self.program.tilt_params else others for name in state.params}
 
     # --- draws, in learning and after it
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import functools
-import inspect
 import math
 from collections.abc import Callable, Iterator
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,9 +12,9 @@ import numpy as np
 from pplebm.data import batches
 from pplebm.errors import PplebmError
 from pplebm.learning import safeguards
+from pplebm.learning.algorithm import Algorithm
 from pplebm.ppl.parallel import Alone, Parallel
 from pplebm.ppl.trees import n_rows, take_rows, tree_leaves, tree_map
-from pplebm.program import Program
 
 GOOD_EVERY = 50  # updates between the states kept for roll-back
 WATCH_EVERY = 100  # updates between comparisons of prior chains with resampled base draws
@@ -44,36 +42,23 @@ class Event(NamedTuple):
     reason: str = ""  # for it, and what was done, in words
 
 
-def begin(
-    page: ModuleType,
-    program: Program,
-    x: Any,
-    hyper: Any,
-    seed: int,
-    n_data: int | None = None,
-    averages: bool = False,
-) -> Progress:
+def begin(algorithm: Algorithm, x: Any, seed: int, n_data: int | None = None, averages: bool = False) -> Progress:
     """Progress before the first update.
 
     Args:
-        n_data: training data, for pages that keep a chain for each.
+        algorithm: a page on a program.
+        x: a batch.
+        seed: of where chains start.
+        n_data: training data, for algorithms that keep a chain for each.
         averages: keep a running average of the parameters.
     """
-    more = {"n_data": n_data} if keeps_rows(page) else {}
-    state = page.init(program.ppl, program.ppl.key(seed), program, x, hyper, **more)
+    state = algorithm.init(algorithm.ppl.key(seed), x, n_data)
     return Progress(0, state, state, 0, 0, 0, state.params if averages else ())
 
 
-def keeps_rows(page: ModuleType) -> bool:
-    """Whether a page keeps something for every training datum: its `step` then takes `rows`, numbers of data."""
-    return "rows" in inspect.signature(page.step).parameters
-
-
 def updates(
-    page: ModuleType,
-    program: Program,
+    algorithm: Algorithm,
     train: Any,
-    hyper: Any,
     seed: int,
     progress: Progress,
     group: Parallel | None = None,
@@ -93,38 +78,38 @@ def updates(
     Raises:
         PplebmError: after ten roll-backs, when the batch size exceeds the data, or when processes drift apart.
     """
-    ppl, by_row, group = program.ppl, keeps_rows(page), group or Alone(lambda a: program.ppl.asarray(a, keep=True))
+    ppl, by_row = algorithm.ppl, algorithm.keeps_rows
+    group = group or Alone(lambda a: ppl.asarray(a, keep=True))
     if by_row and group.size > 1:
-        raise PplebmError(f"{page.__name__.rsplit('.', 1)[-1]} keeps a chain per datum, on one device; drop --devices.")
+        raise PplebmError(f"{algorithm.name} keeps something per datum, on one device; drop --devices.")
     stream = int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> np.uint64(1))
-    draw, first, made_for = _rows(n_rows(train), hyper.batch_size, seed), True, -1
+    batch, is_first, made_for = _rows(n_rows(train), algorithm.hyper.batch_size, seed), True, -1
     while True:
         if progress.n_back_offs != made_for:
-            now, made_for = safeguards.back_off(hyper, progress.n_back_offs), progress.n_back_offs
-            step, watch = _step(page, program, now), safeguards.watch(program, page, now)
-        rows = draw(progress.update)
-        x, more = group.share(take_rows(train, rows)), {"rows": ppl.asarray(rows)} if by_row else {}
+            now, made_for = algorithm.back_off(progress.n_back_offs), progress.n_back_offs
+            step, watch = ppl.compiled(now.step), safeguards.watch(now)
+        rows = batch(progress.update)
+        x, index = group.share(take_rows(train, rows)), ppl.asarray(rows) if by_row else None
         key = ppl.key((stream + 1000003 * progress.update + progress.n_rollbacks) % 2**63)
-        state, info = step(group.key(key), progress.state, x, more)
-        if first:
+        state, info = step(group.key(key), progress.state, x, index)
+        if is_first:
             group.check_same(state)
-            first = False
-        metrics = {name: float(value) for name, value in info._asdict().items()}
+            is_first = False
+        metrics = {name: float(value) for name, value in info.items()}
         update = progress.update + 1
-        finite = all(map(math.isfinite, metrics.values())) and _finite(ppl, state)
-        learns_tilt = program.tilts and getattr(now, "learning_rate_tilt", 0.0) > 0
-        if finite and learns_tilt and update % WATCH_EVERY == 0:
+        is_finite = all(map(math.isfinite, metrics.values())) and _is_finite(ppl, state)
+        if is_finite and now.learns_tilt and update % WATCH_EVERY == 0:
             with group.alone():
                 metrics |= watch(key, group.local(state.params), x)
-        reason = safeguards.trouble(metrics) if finite else NOT_FINITE
+        reason = safeguards.fault(metrics) if is_finite else NOT_FINITE
         if not reason:
             progress = _kept(progress, update, state, ema)
             yield progress, Event(metrics, None)
             continue
         progress = _roll_back(progress, update, metrics)
-        if finite:
+        if is_finite:
             progress = progress._replace(n_back_offs=progress.n_back_offs + 1)
-            reason += f"; {safeguards.told(now, safeguards.back_off(hyper, progress.n_back_offs))}"
+            reason += f"; {now.differences(algorithm.back_off(progress.n_back_offs)) or 'new noise'}"
         yield progress, Event(metrics, progress.good_update, reason)
 
 
@@ -149,15 +134,10 @@ def _kept(progress: Progress, update: int, state: Any, ema: float) -> Progress:
     )
 
 
-def _step(page: ModuleType, program: Program, hyper: Any) -> Callable[..., Any]:
-    ppl = program.ppl
-    return ppl.compiled(lambda key, state, x, more: page.step(ppl, key, state, program, x, hyper, **more))
-
-
 def _roll_back(progress: Progress, update: int, metrics: dict[str, float]) -> Progress:
     if progress.n_rollbacks >= MAX_ROLLBACKS:
         bad = ", ".join(n for n, v in metrics.items() if not math.isfinite(v)) or "a parameter"
-        what = safeguards.trouble(metrics) or f"non-finite: {bad}"
+        what = safeguards.fault(metrics) or f"non-finite: {bad}"
         raise PplebmError(
             f"learning failed ({what}) more than {MAX_ROLLBACKS} times, last at update {update}; lower "
             f"step sizes or learning rates, or bound the tilt (tilt(..., bound=8.0))."
@@ -165,5 +145,5 @@ def _roll_back(progress: Progress, update: int, metrics: dict[str, float]) -> Pr
     return progress._replace(update=update, state=progress.good, n_rollbacks=progress.n_rollbacks + 1)
 
 
-def _finite(ppl: Any, state: Any) -> bool:
+def _is_finite(ppl: Any, state: Any) -> bool:
     return all(bool(ppl.isfinite(leaf).all()) for _, leaf in tree_leaves(state) if hasattr(leaf, "shape"))

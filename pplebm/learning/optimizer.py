@@ -115,7 +115,7 @@ class Optimizer(NamedTuple):
         if k > 1:
             gradient = {name: g + gradient[name] / k for name, g in state.gradient.items()}
         like = next(iter(gradient.values())).sum()
-        norm_tilt = norm({name: gradient[name] for name in program.tilt_params}, like=like)
+        norm_tilt = norm({n: g for n, g in gradient.items() if n in program.tilt_params}, like=like)
         clipped, norm_all = clip(ppl, gradient, self.clip_norm)
         factor = self.factor(ppl, update, n_updates)
         rate, rate_tilt = factor * self.learning_rate, factor * self.learning_rate_tilt

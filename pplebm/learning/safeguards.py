@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from pplebm.learning.algorithm import Phases
+from pplebm.learning.algorithm import Algorithm
 from pplebm.ppl.trees import n_rows, take_rows
 from pplebm.program import Program
 
@@ -17,20 +15,18 @@ MAX_GAP = 10.0  # nats between E f(z⁺) and E f(z⁻): chains that reach the ti
 MAX_DIVERGENT = 0.25  # share of chains with a non-finite step
 MAX_SATURATED = 0.5  # share of tilt values at their bound, where no gradient passes
 MAX_CHAIN_GAP = 3.0  # nats between E f at the ends of prior chains and at resampled base draws
-SURE = 4.0  # standard errors of that difference, and
-ENOUGH = 50  # effective base draws, from which it is believed
+GAP_ERRORS = 4.0  # standard errors of that difference, and
+MIN_BASE_ESS = 50  # effective base draws, from which it is believed
 N_CHAINS, N_BASE = 512, 4096  # that are compared
 N_ROWS = 8  # of data, among which these are shared where every row has a prior of its own
-SLOWER, LONGER = 0.5, 1.5  # factors of the tilt's rate and of the prior chain's length, at every intervention
-MAX_LONGER = 4  # interventions that lengthen the chain; further ones lower the rate only
 
 
-def trouble(metrics: Mapping[str, float]) -> str:
-    """What is wrong after an update, in words; empty if nothing is.
+def fault(metrics: Mapping[str, float]) -> str:
+    """The sign of a tilt that runs away after an update, in words; empty if there is none.
 
-    >>> trouble({"tilt_gap": 31.4})
+    >>> fault({"tilt_gap": 31.4})
     'the tilt gap is 31.4 nats'
-    >>> trouble({"tilt_gap": 1.2, "divergent_negative": 0.0})
+    >>> fault({"tilt_gap": 1.2, "divergent_negative": 0.0})
     ''
     """
     if abs(metrics.get("tilt_gap", 0.0)) > MAX_GAP:
@@ -41,31 +37,9 @@ def trouble(metrics: Mapping[str, float]) -> str:
     if metrics.get("tilt_saturation", 0.0) > MAX_SATURATED:
         return f"{metrics['tilt_saturation']:.0%} of the tilt's values are at its bound"
     gap, error = abs(metrics.get("chain_gap", 0.0)), metrics.get("chain_gap_error", 0.0)
-    if gap > max(MAX_CHAIN_GAP, SURE * error) and metrics.get("base_ess", 0.0) >= ENOUGH:
+    if gap > max(MAX_CHAIN_GAP, GAP_ERRORS * error) and metrics.get("base_ess", 0.0) >= MIN_BASE_ESS:
         return f"prior chains and resampled base draws differ by {gap:.1f} nats in the mean of the tilt"
     return ""
-
-
-def back_off(hyper: Any, n: int) -> Any:
-    """Hyperparameters after n interventions: a slower tilt, and a longer chain to follow it.
-
-    >>> from pplebm.inference.short_run_mle import Hyper
-    >>> h = back_off(Hyper(), 1)
-    >>> h.learning_rate_tilt, h.n_steps_prior
-    (0.0005, 45)
-    """
-    changes: dict[str, Any] = {}
-    if hasattr(hyper, "learning_rate_tilt"):
-        changes["learning_rate_tilt"] = hyper.learning_rate_tilt * SLOWER**n
-    if hasattr(hyper, "n_steps_prior"):
-        changes["n_steps_prior"] = math.ceil(hyper.n_steps_prior * LONGER ** min(n, MAX_LONGER))
-    return hyper._replace(**changes) if n else hyper
-
-
-def told(before: Any, after: Any) -> str:
-    """What an intervention changed, in words."""
-    changed = [f for f in before._fields if getattr(before, f) != getattr(after, f)]
-    return ", ".join(f"{f} {getattr(before, f):g} -> {getattr(after, f):g}" for f in changed) or "new noise"
 
 
 def chain_gap(f_chain: np.ndarray, f_base: np.ndarray) -> dict[str, float]:
@@ -96,19 +70,19 @@ def chain_gap(f_chain: np.ndarray, f_base: np.ndarray) -> dict[str, float]:
     }
 
 
-def watch(program: Program, page: ModuleType, hyper: Any) -> Callable[[Any, Any, Any], dict[str, float]]:
-    """Make a function (key, parameters, data) that compares prior chains of the page with resampled base draws.
+def watch(algorithm: Algorithm) -> Callable[[Any, Any, Any], dict[str, float]]:
+    """Make a function (key, parameters, data) that compares prior chains of an algorithm with resampled base draws.
 
     Where the prior reads covariates it has a law of its own in every row: a few rows are compared one by one, and the
     mean of their differences is told.
     """
-    ppl, centered = program.ppl, program.with_coordinates("centered")
-    phases = Phases(program.with_chains(compiled=False), page, hyper)
+    program = algorithm.program.with_chains(compiled=False)
+    ppl, centered, algorithm = program.ppl, algorithm.centered, algorithm.with_changes(program)
 
     def both(key: Any, params: Any, data: Any) -> Any:
         k_chain, k_base = ppl.split(key)
         chains, bases = _rows_for(program, data)
-        ends, base = phases.prior(k_chain, params, chains), centered.draw_base(k_base, bases, params)
+        ends, base = algorithm.negative(k_chain, params, chains).z, centered.draw_base(k_base, bases, params)
         at = lambda rows: None if isinstance(rows, int) else rows
         return centered.log_tilt(params, ends, at(chains)), centered.log_tilt(params, base, at(bases))
 

@@ -13,7 +13,7 @@ from pplebm.kernels.kernel import Kernel
 from pplebm.kernels.langevin import langevin
 from pplebm.kernels.mala import mala
 from pplebm.ppl.language import PPL, Data, Latents, Params
-from pplebm.program import Coordinates, Program
+from pplebm.program import Coordinates
 from pplebm.sampling import buffers
 from pplebm.sampling.chains import Init, RunInfo, short_run, start
 
@@ -34,13 +34,13 @@ class Samples(NamedTuple):
 class ShortRun(NamedTuple):
     r"""Fresh chains of fixed length, anew every time: :math:`z_{k+1} = z_k + \tfrac12 s^2 \nabla \log p + s \xi`."""
 
-    n_steps: Count = 30
+    n_steps: Count = 30  # K
     step_size: Positive = 0.4  # s
     max_drift: Positive | None = None  # longest drift of a step; tames steep places
     temperature: NonNegative = 1.0  # 0: no noise, the chain climbs to a mode
     init: Init = "normal"  # the same as "base" in noncentered coordinates
-    coordinates: Coordinates = "noncentered"
-    kernel: KernelName = "langevin"  # "mala": every step accepted or rejected, so exact for long chains
+    coordinates: Coordinates = "noncentered"  # in which one step size suits every layer
+    kernel: KernelName = "langevin"  # or "mala", whose steps are accepted or rejected
 
     def draw(
         self,
@@ -53,7 +53,7 @@ class ShortRun(NamedTuple):
     ) -> Samples:
         """Draw from the posterior given data, or from the tilted prior: n times, or at the covariates of every row."""
         z, info = short_run(
-            algorithm.program, key, params, rows, kernel_of(self), self.n_steps,
+            algorithm.program, key, params, rows, kernel_of(algorithm.ppl, self), self.n_steps,
             observed=observed, init=self.init if init is None else init, coordinates=self.coordinates,
         )  # fmt: skip
         return Samples(z, info)
@@ -65,16 +65,38 @@ class ShortRun(NamedTuple):
         return self.draw(algorithm, key, params, rows, observed)
 
 
+class BaseDraws(NamedTuple):
+    """Ancestral draws of the base in learning, by which it is told from the posterior; afterwards fresh chains."""
+
+    n_steps: Count = 60  # of the chains
+    step_size: Positive = 0.4  # s
+    max_drift: Positive | None = None  # longest drift of a step; tames steep places
+    temperature: NonNegative = 1.0  # 0: no noise, the chain climbs to a mode
+    init: Init = "normal"  # the same as "base" in noncentered coordinates
+    coordinates: Coordinates = "noncentered"  # in which one step size suits every layer
+    kernel: KernelName = "langevin"  # or "mala", whose steps are accepted or rejected
+
+    def draw(self, algorithm: Algorithm, key: Any, params: Params, rows: Data | int, observed: bool) -> Samples:
+        """Fresh chains, as a `ShortRun` makes them."""
+        return ShortRun(*self).draw(algorithm, key, params, rows, observed)
+
+    def advance(
+        self, algorithm: Algorithm, key: Any, params: Params, rows: Data | int, observed: bool, kept: Any, index: Any
+    ) -> Samples:
+        """One draw of the base for every row."""
+        return Samples(start(algorithm.centered, key, algorithm.ppl.stop_gradient(params), rows, "base"))
+
+
 class Persistent(NamedTuple):
     """Chains of the posterior that live on between updates, one for every datum, in noncentered coordinates."""
 
-    n_steps: Count = 15  # an epoch later the chain goes on, so fewer than a fresh one needs
-    step_size: Positive = 0.2
-    max_drift: Positive | None = 0.5
-    temperature: NonNegative = 1.0
+    n_steps: Count = 15  # at every update
+    step_size: Positive = 0.2  # s
+    max_drift: Positive | None = 0.5  # longest drift of a step; tames steep places
+    temperature: NonNegative = 1.0  # 0: no noise, the chains climb to modes
     spread: Positive = 1.0  # standard deviation of where chains start
     n_steps_fresh: Count = 100  # of chains of data that have none, after learning
-    kernel: KernelName = "langevin"
+    kernel: KernelName = "langevin"  # or "mala", whose steps are accepted or rejected
 
     def begin(self, algorithm: Algorithm, key: Any, params: Params, n: int) -> buffers.Buffer:
         """Chains of all n data at their start."""
@@ -96,7 +118,9 @@ class Persistent(NamedTuple):
         return Samples(z, info, _put(algorithm, params, rows, kept, index, z))
 
     def _run(self, algorithm: Algorithm, key: Any, params: Params, rows: Any, observed: bool, n: int, z: Any) -> Any:
-        return short_run(algorithm.program, key, params, rows, kernel_of(self), n, observed=observed, init=z)
+        return short_run(
+            algorithm.program, key, params, rows, kernel_of(algorithm.ppl, self), n, observed=observed, init=z
+        )
 
 
 class Pool(NamedTuple):
@@ -106,14 +130,14 @@ class Pool(NamedTuple):
     own rows, one of each.
     """
 
-    n_steps: Count = 20
-    step_size: Positive = 0.4
-    max_drift: Positive | None = None
-    temperature: NonNegative = 1.0
+    n_steps: Count = 20  # at every update
+    step_size: Positive = 0.4  # s
+    max_drift: Positive | None = None  # longest drift of a step; tames steep places
+    temperature: NonNegative = 1.0  # other than 1 it is another prior that is learned
     pool: Count = 512  # chains
     renewed: Share = 0.05  # share of the chains drawn anew from the base at an update
     n_steps_fresh: Count = 100  # of fresh chains, after learning
-    kernel: KernelName = "langevin"
+    kernel: KernelName = "langevin"  # or "mala", whose steps are accepted or rejected
 
     def begin(self, algorithm: Algorithm, key: Any, params: Params, n: int) -> buffers.Buffer:
         """Chains at their start: the pool, or one for each of n data where the prior reads covariates."""
@@ -123,7 +147,7 @@ class Pool(NamedTuple):
     def draw(self, algorithm: Algorithm, key: Any, params: Params, rows: Data | int, observed: bool) -> Samples:
         """Fresh chains of the tilted prior, longer than those of learning."""
         z, info = short_run(
-            algorithm.program, key, params, rows, kernel_of(self), self.n_steps_fresh, observed=observed
+            algorithm.program, key, params, rows, kernel_of(algorithm.ppl, self), self.n_steps_fresh, observed=observed
         )
         return Samples(z, info)
 
@@ -134,15 +158,17 @@ class Pool(NamedTuple):
         program, moving = algorithm.program, algorithm.noncentered
         k_pick, k_renew, k_run = program.ppl.split(key, 3)
         picked = index if program.prior_reads else buffers.shared_rows(program, k_pick, kept, len(index))
-        z = buffers.rejuvenate(moving, k_renew, params, buffers.take_rows(kept, picked), self.renewed, rows)
-        z, info = short_run(program, k_run, params, rows, kernel_of(self), self.n_steps, observed=observed, init=z)
+        z = buffers.rejuvenate(moving, k_renew, params, buffers.take_rows(kept, picked), rows, self.renewed)
+        z, info = short_run(
+            program, k_run, params, rows, kernel_of(algorithm.ppl, self), self.n_steps, observed=observed, init=z
+        )
         return Samples(z, info, _put(algorithm, params, rows, kept, picked, z))
 
 
 class Amortized(NamedTuple):
     """Draws of a guide q(z|x): the program's own (`guide=`), or one derived from it, see `pplebm.guides.amortized`."""
 
-    family: Literal["ladder", "mean_field", "top_down"] = "ladder"
+    family: Literal["ladder", "mean_field", "top_down"] = "ladder"  # how layers depend on each other
     n_transforms: Whole = 0  # of flows in the place of the guide's normals
 
     def draw(self, algorithm: Algorithm, key: Any, params: Params, rows: Data | int, observed: bool) -> Samples:
@@ -156,32 +182,33 @@ class Amortized(NamedTuple):
         return Samples(algorithm.guide.noise(key, len(index)))
 
 
-Chain = ShortRun | Persistent | Pool
-CHAINS = (ShortRun, Persistent, Pool)
+Chain = ShortRun | BaseDraws | Persistent | Pool
+CHAINS = (ShortRun, BaseDraws, Persistent, Pool)
 Source = Chain | Amortized
 
 
-def kernel_of(chain: Chain) -> Kernel:
+def kernel_of(ppl: PPL, chain: Chain) -> Kernel:
     """The kernel of a chain's steps.
 
     Raises:
         PplebmError: for settings that the kernel does not have.
     """
     if chain.kernel == "langevin":
-        return langevin(chain.step_size, chain.temperature, chain.max_drift)
+        return langevin(ppl, chain.step_size, chain.temperature, chain.max_drift)
     if chain.max_drift is not None or chain.temperature == 0.0:
         raise PplebmError("mala needs no max_drift and a positive temperature; set max_drift=None, or take langevin.")
-    return mala(chain.step_size, temperature=chain.temperature)
+    return mala(ppl, chain.step_size, temperature=chain.temperature)
 
 
 def coordinates_of(chain: Chain) -> str:
     """The coordinates that a chain moves in."""
-    return chain.coordinates if isinstance(chain, ShortRun) else "noncentered"
+    return getattr(chain, "coordinates", "noncentered")
 
 
 def with_n_steps(chain: Chain, n: int) -> Any:
     """The same chain with fresh draws of n steps."""
-    return chain._replace(n_steps=n) if isinstance(chain, ShortRun) else chain._replace(n_steps_fresh=n)
+    changes: dict[str, Any] = {"n_steps_fresh" if hasattr(chain, "n_steps_fresh") else "n_steps": n}
+    return chain._replace(**changes)
 
 
 def _put(algorithm: Algorithm, params: Params, rows: Any, kept: buffers.Buffer, index: Any, z: Latents) -> Any:

@@ -33,7 +33,7 @@ def write(run: Run, data: Source | None = None) -> Path:
         >>> data = numpy.random.default_rng(0).normal(size=(60, 3))
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     short = {"batch_size": 8, "n_steps_prior": 2}
-        ...     run = pplebm.fit("conjugate_tilt", data, out=f"{folder}/run", steps=1, hyper=short)
+        ...     run = pplebm.fit("conjugate_tilt", data, out=f"{folder}/run", updates=1, hyper=short)
         ...     write(run).name
         'report.html'
     """
@@ -46,8 +46,8 @@ def write(run: Run, data: Source | None = None) -> Path:
 
 def keep_diagnosis(run: Run, found: list[Examined]) -> None:
     """Keep what `examine` found as a section of every report of the run as it is now."""
-    files.write_whole(run.path / files.DIAGNOSIS, section(found, run.manifest["updates"]))
+    files.write_whole(run.path / files.DIAGNOSIS, section(found, run.manifest.updates))
 
 
 def _mark(run: Run) -> str:
-    return f"<!-- after {run.manifest['updates']} updates -->"
+    return f"<!-- after {run.manifest.updates} updates -->"

@@ -9,9 +9,9 @@ import numpy as np
 
 from pplebm.data import Dataset, Source
 from pplebm.errors import PplebmError
-from pplebm.kernels import langevin
+from pplebm.learning.sources import CHAINS, coordinates_of, kernel_of
 from pplebm.ppl.trees import n_rows, take_rows
-from pplebm.runs.run import Run, data_source
+from pplebm.runs.run import Run
 from pplebm.sampling import chains
 
 N_BASE = 2000  # base draws: enough for two digits of an effective sample size
@@ -20,7 +20,6 @@ N_CHAINS = 256  # followed step by step
 N_GRID = 64  # pictures of a grid
 LENGTHEN = 3  # the followed chains run so many times longer than those of learning
 MAX_KEPT = 240  # steps of the followed chains that are looked at
-CHAIN_FIELDS = ("n_steps_prior", "step_size_prior")
 
 
 class Draws(NamedTuple):
@@ -144,11 +143,11 @@ def _try(part: Any, name: str, why: dict[str, str]) -> Any:
 
 def _find_data(run: Run, data: Source | None) -> tuple[Dataset | None, str]:
     """The data set and a remark on it, or None and why."""
-    entry = run.manifest["data"]
-    source, data_dir = data_source(entry) if data is None else (data, None)
+    entry = run.manifest.data
+    source, data_dir = run.manifest.source() if data is None else (data, None)
     if source is None:
         return None, (
-            f"The data (“{entry['name']}”) were given as an array, which the run does not keep; pass them once more, "
+            f"The data (“{entry.name}”) were given as an array, which the run does not keep; pass them once more, "
             "as in pplebm.report.write(run, data), to see them here."
         )
     try:
@@ -157,10 +156,10 @@ def _find_data(run: Run, data: Source | None) -> tuple[Dataset | None, str]:
         if data is not None:
             raise
         return None, f"The data could not be read: {error}"
-    known = {path: tuple(shape) for path, shape in entry["shapes"].items()}
+    known = {path: tuple(shape) for path, shape in entry.shapes.items()}
     if dataset.shapes != known:
         raise PplebmError(f"data have shapes {dataset.shapes}, the run learned from {known}; give the same data.")
-    same = dataset.fingerprint == entry["fingerprint"]
+    same = dataset.fingerprint == entry.fingerprint
     return dataset, "" if same else "These data differ from those the run learned from; held-out data may be known."
 
 
@@ -225,35 +224,35 @@ def _follow(run: Run, rows: Rows) -> Chain:
     """Run the prior chain of learning beyond its end, and look at it step by step."""
     if not run.program.tilts:
         raise PplebmError("The model has no tilt: prior draws are exact, and no chain is needed.")
-    missing = [name for name in CHAIN_FIELDS if not hasattr(run.hyper, name)]
-    if missing:
-        raise PplebmError(f"The algorithm does not run prior chains of this kind (it has no {', '.join(missing)}).")
-    hyper, ppl, params = run.hyper, run.program.ppl, run.params
-    moving = run.program.with_coordinates(getattr(hyper, "coordinates", chains.SHORT_RUN_COORDINATES))
+    source, ppl, params = run.algorithm.source("prior"), run.program.ppl, run.params
+    if not isinstance(source, CHAINS):
+        raise PplebmError("The algorithm does not draw its prior by chains.")
+    moving = run.program.with_coordinates(coordinates_of(source))
     k_start, k_run, k_base = ppl.split(ppl.key(6), 3)
-    temperature, init = getattr(hyper, "temperature", 1.0), getattr(hyper, "init", "normal")
-    kernel = langevin.langevin(ppl, hyper.step_size_prior, temperature)
+    kernel = kernel_of(ppl, source)
     given = rows.given(N_CHAINS)
-    start = chains.start(moving, k_start, params, N_CHAINS if given is None else given, init)
+    start = chains.start(
+        moving, k_start, params, N_CHAINS if given is None else given, getattr(source, "init", "normal")
+    )
     state = kernel.init(start, moving.log_density(params, given, False))
-    n_steps = LENGTHEN * hyper.n_steps_prior
+    n_steps = LENGTHEN * source.n_steps
     every = -(-n_steps // MAX_KEPT)
     _, kept = chains.record(moving, k_run, state, params, given, kernel, n_steps, every)
     looked = [_energy_and_tilt(moving, params, z, given) for z in kept]
     steps = every * np.arange(len(kept))
-    last = int(np.searchsorted(steps, hyper.n_steps_prior, side="right")) - 1
+    last = int(np.searchsorted(steps, source.n_steps, side="right")) - 1
     chosen = np.unique(np.linspace(0, last, 12).round().astype(int))
     few = rows.wanted(6) if run.program.prior_reads or run.program.generator_reads else None
     strip = [_decoded(run, moving, {k: v[:6] for k, v in kept[i].items()}, few) for i in chosen]
     pictures = [a for a in strip if a is not None and is_image(shown_shape(run))]
     at = rows.given(N_BASE)
     base = _energy_and_tilt(moving, params, moving.draw_base(k_base, N_BASE if at is None else at, params), at)
-    reliable = effective_size(base[1]) > 50 and temperature == 1.0 and given is None
+    reliable = effective_size(base[1]) > 50 and source.temperature == 1.0 and given is None
     return Chain(
         steps,
         np.stack([e for e, _ in looked]),
         np.stack([f for _, f in looked]),
-        hyper.n_steps_prior,
+        source.n_steps,
         steps[chosen],
         np.stack(pictures) if pictures else None,
         (reweighted(base[0], base[1])[0], reweighted(base[1], base[1])[0]) if reliable else None,

@@ -53,7 +53,7 @@ PAIRS = (
 
 def html(m: Material, diagnosis: str = "") -> str:
     """The whole page; `diagnosis` is the section that `pplebm diagnose` made."""
-    title = f"{m.run.manifest['model']['name']} on {m.run.manifest['data']['name']}"
+    title = f"{m.run.manifest.model.name} on {m.run.manifest.data.name}"
     sections = [
         ("figures", "Figures", tables.figures_table(m)),
         ("curves", "Learning", "".join(_curves(m))),
@@ -104,7 +104,7 @@ def _curves(m: Material) -> Iterator[str]:
     if m.prior is None:
         yield remark("The model has no tilt, so there is no tilt gap, and learning needs no negative samples.")
     if known:
-        rollbacks = [r["update"] for r in m.run.manifest["rollbacks"]]
+        rollbacks = [r.update for r in m.run.manifest.rollbacks]
         yield picture(
             figures.curves(m.rows, known, rollbacks),
             "Faint: single updates; strong: running mean over a tenth of the run. "

@@ -10,6 +10,7 @@ import numpy as np
 
 from pplebm.report import figures
 from pplebm.report.gathered import N_BASE, Material, effective_size, reweighted
+from pplebm.runs.manifest import Manifest, PageEntry
 
 OF_TILT = {"tilt_gap", "tilt_positive", "tilt_negative", "grad_norm_tilt", "divergent_negative", "tamed_negative"}
 
@@ -48,50 +49,46 @@ def duration(seconds: float) -> str:
 
 def header(m: Material) -> str:
     """What was learned, from what, how, and what differs from the papers."""
-    run, entry = m.run.manifest, m.run.manifest["data"]
-    shape = " × ".join(map(str, entry["event_shape"]))
-    shape = f"{shape} columns" if len(entry["event_shape"]) == 1 else f"each {shape}"
-    if not entry["event_shape"]:
-        named = [f"{name} {tuple(shape)}" if shape else name for name, shape in entry["shapes"].items() if name]
+    run, entry = m.run.manifest, m.run.manifest.data
+    shape = " × ".join(map(str, entry.event_shape))
+    shape = f"{shape} columns" if len(entry.event_shape) == 1 else f"each {shape}"
+    if not entry.event_shape:
+        named = [f"{name} {tuple(shape)}" if shape else name for name, shape in entry.shapes.items() if name]
         shape = ", ".join(named) or "a number each"
-    sizes = f"{entry['n_train']:,} for learning, {entry['n_held_out']:,} held out, {shape}"
-    updates = f"{run['updates']:,}"
-    if run["updates"] < (target := target_of(run)):
+    sizes = f"{entry.n_train:,} for learning, {entry.n_held_out:,} held out, {shape}"
+    updates = f"{run.updates:,}"
+    if run.updates < (target := target_of(run)):
         updates += f" of {target:,}: learning was stopped early"
     facts: list[tuple[str, str]] = [
-        ("Model", _cited(run["model"])),
-        ("Algorithm", _cited(run["inference"])),
+        ("Model", _cited(run.model)),
+        ("Algorithm", _cited(run.inference)),
         (
             "Data",
-            f"<strong>{_e(entry['name'])}</strong> {sizes}",
+            f"<strong>{_e(entry.name)}</strong> {sizes}",
         ),
-        ("Seed", str(run["seed"])),
+        ("Seed", str(run.settings.seed)),
         ("Updates", updates),
         ("Time", duration(m.rows[-1]["seconds"]) if m.rows and "seconds" in m.rows[-1] else "not known"),
     ]
-    if entry.get("notes"):
-        facts.append(("On the data", _list(entry["notes"])))
-    for name in ("model", "inference"):
-        if run[name]["deviations"]:
-            whose = {"model": "Model", "inference": "Algorithm"}[name]
-            facts.append((f"{whose}: differs from the paper", _list(run[name]["deviations"])))
-    if run["rollbacks"]:
-        told = [
-            f"update {r['update']}: {r.get('reason', 'not finite')}; went back to update {r['to']}"
-            for r in run["rollbacks"]
-        ]
+    if entry.notes:
+        facts.append(("On the data", _list(entry.notes)))
+    for whose, page in (("Model", run.model), ("Algorithm", run.inference)):
+        if page.deviations:
+            facts.append((f"{whose}: differs from the paper", _list(page.deviations)))
+    if run.rollbacks:
+        told = [f"update {r.update}: {r.reason}; went back to update {r.to}" for r in run.rollbacks]
         facts.append(("Roll-backs", _list(told[:20] + [f"and {len(told) - 20} more"] * (len(told) > 20))))
     return "<dl>" + "".join(f"<dt>{name}</dt><dd>{text}</dd>" for name, text in facts) + "</dl>"
 
 
-def target_of(run: dict[str, Any]) -> int:
+def target_of(run: Manifest) -> int:
     """Updates the run was to take."""
-    return int(run["inference"]["hyper"].get("updates", run["updates"]))
+    return int(run.inference.hyper["updates"])
 
 
-def _cited(entry: dict[str, Any]) -> str:
-    paper = f' <span class="soft">{_e(entry["paper"])}</span>' if entry["paper"] else ""
-    return f"<strong>{_e(entry['name'])}</strong>{paper}"
+def _cited(entry: PageEntry) -> str:
+    paper = f' <span class="soft">{_e(entry.paper)}</span>' if entry.paper else ""
+    return f"<strong>{_e(entry.name)}</strong>{paper}"
 
 
 def _list(sentences: Any) -> str:

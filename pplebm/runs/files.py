@@ -47,32 +47,29 @@ def versions() -> dict[str, str]:
     return found
 
 
-def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    """Write manifest.json."""
-    write_whole(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+def write_json(path: Path, content: Any) -> None:
+    """Write an object of JSON, whole."""
+    write_whole(path, json.dumps(content, indent=2) + "\n")
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """Read manifest.json.
+def read_json(path: Path) -> Any:
+    """Read an object of JSON.
 
     Raises:
-        PplebmError: if the folder holds no run, or a damaged one.
+        PplebmError: if the file is damaged.
     """
-    path = folder / MANIFEST
-    if not path.is_file():
-        raise PplebmError(f"'{folder}' holds no run: {MANIFEST} is not there; give the folder that `fit --out` wrote.")
     try:
         return json.loads(path.read_text())
     except json.JSONDecodeError as error:
         raise PplebmError(f"'{path}' is damaged ({error}); restore it, or fit again.") from error
 
 
-def keep_page(folder: Path, kind: str, text: str) -> dict[str, str]:
-    """Copy the text of a page into the run; returns file and hash for the manifest."""
+def keep_page(folder: Path, kind: str, text: str) -> tuple[str, str]:
+    """Copy the text of a page into the run; returns the file's name and hash for the manifest."""
     (folder / "pages").mkdir(parents=True, exist_ok=True)
     file = f"pages/{kind}.py"
     write_whole(folder / file, text)
-    return {"file": file, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+    return file, hashlib.sha256(text.encode()).hexdigest()
 
 
 def write_example(folder: Path, data: Any) -> None:

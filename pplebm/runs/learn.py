@@ -5,129 +5,133 @@ from __future__ import annotations
 import time
 import warnings
 from pathlib import Path
-from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 from tqdm import tqdm
 
-from pplebm.data import Dataset
 from pplebm.errors import PplebmError, PplebmWarning
-from pplebm.learning import loop as train
-from pplebm.learning.algorithm import Phases
-from pplebm.ppl.parallel import Parallel
+from pplebm.learning import loop
 from pplebm.ppl.trees import take_rows
-from pplebm.program import Program
 from pplebm.runs import files
+from pplebm.runs.job import Job
+from pplebm.runs.manifest import RollBack, write_manifest
 
 LOG_EVERY, EVALUATE_EVERY, CHECKPOINT_EVERY = 10, 100, 100  # updates
 EVALUATE_ON = 256  # held-out data per evaluation
 
 
-class Job(NamedTuple):
-    """All that one run needs."""
-
-    folder: Path
-    manifest: dict[str, Any]
-    program: Program
-    page: ModuleType
-    hyper: Any
-    data: Dataset
-    group: Parallel  # processes that learn together
-
-
-def learn(job: Job, progress: train.Progress, show: bool | None) -> None:
+def learn(job: Job, progress: loop.Progress, show: bool | None) -> None:
     """Run the loop, log, evaluate and save; on Ctrl-C save and say how to go on."""
-    rows: list[dict[str, Any]] = []
-    total, first = job.hyper.updates, True
-    phases = Phases(job.program.with_chains(compiled=False), job.page, job.hyper)  # seldom run, and of another shape
-    began, before = time.perf_counter(), _seconds_so_far(job.folder)
-    hidden = True if job.group.rank else None if show is None else not show
-    bar = tqdm(total=total, initial=progress.update, unit="update", disable=hidden)
-    seed, progress = job.manifest["seed"], job.group.same(progress)
-    loop = train.updates(
-        job.page, job.program, job.data.train, job.hyper, seed, progress, job.group, job.manifest["ema"]
-    )
+    recorder = _Recorder(job, job.group.same(progress), show)
     try:
-        while progress.update < total:
-            bar.set_description("compiling" if first else None)
-            with job.group.around(), job.program.ppl.threads_for(job.program.work(job.hyper.batch_size)):
-                progress, event = next(loop)
-            bar.update(1)
-            if first:
-                job.manifest["first_update_seconds"], first = round(time.perf_counter() - began, 2), False
-            if event.rolled_back_to is not None:
-                note = {"update": progress.update, "to": event.rolled_back_to, "reason": event.reason, "metrics": {}}
-                note["metrics"] = {k: str(v) for k, v in event.metrics.items()}
-                job.manifest["rollbacks"].append(note)
-                sentence = f"update {progress.update}: {event.reason}; went back to update {event.rolled_back_to}."
-                warnings.warn(sentence, PplebmWarning, stacklevel=3)
-                continue
-            last = progress.update == total
-            if progress.update % LOG_EVERY == 0 or last:
-                seconds = round(before + time.perf_counter() - began, 2)
-                row = {"update": progress.update, "seconds": seconds, **event.metrics}
-                if progress.update % EVALUATE_EVERY == 0 or last:
-                    row |= _held_out_error(job, phases, progress)
-                rows.append(row)
-                if "tilt_gap" in event.metrics:
-                    bar.set_postfix(gap=f"{event.metrics['tilt_gap']:.2f}", refresh=False)
-            if progress.update % CHECKPOINT_EVERY == 0 or last:
-                rows = _save(job, progress, rows)
-                if not last and _has_stalled(job):
-                    job.manifest["stopped_early"] = progress.update
-                    files.write_manifest(job.folder, job.manifest)
-                    return
+        recorder.run()
     except KeyboardInterrupt:
-        _save(job, progress, rows)
-        bar.close()
+        recorder.save()
+        recorder.bar.close()
         print(
-            f"\nstopped at update {progress.update} and saved; go on with: --resume --out {job.folder} "
+            f"\nstopped at update {recorder.progress.update} and saved; go on with: --resume --out {job.folder} "
             f"(in Python: resume=True)."
         )
         raise
     finally:
-        bar.close()
+        recorder.bar.close()
 
 
-def _save(job: Job, progress: train.Progress, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Checkpoint first, then metrics: after a kill in between, rows are missing, never ahead of the state."""
-    if job.group.rank:
-        return []  # one process writes
-    files.write_checkpoint(job.folder, job.program.ppl, progress)
-    files.append_metrics(job.folder, rows)
-    if job.manifest.get("tensorboard", False):
-        files.write_tensorboard(job.folder, rows)
-    files.write_csv(job.folder)
-    files.write_manifest(job.folder, job.manifest)
-    return []
+class _Recorder:
+    """One run of the loop: what it has shown and not saved yet, and what is written when."""
 
+    def __init__(self, job: Job, progress: loop.Progress, show: bool | None) -> None:
+        self.job, self.manifest, self.progress = job, job.manifest, progress
+        self.total, self.rows = job.algorithm.hyper.updates, list[dict[str, Any]]()
+        self.began, self.before = time.perf_counter(), _seconds_so_far(job.folder)
+        program = job.algorithm.program.with_chains(compiled=False)  # seldom run, and of another shape
+        self.evaluated = job.algorithm.with_changes(program)
+        hidden = True if job.group.rank else None if show is None else not show
+        self.bar = tqdm(total=self.total, initial=progress.update, unit="update", disable=hidden)
 
-def _has_stalled(job: Job) -> bool:
-    """Whether the held-out error has not improved for `patience` evaluations."""
-    errors = [row["held_out_error"] for row in files.read_metrics(job.folder) if "held_out_error" in row]
-    patience = job.manifest["patience"]
-    return 0 < patience < len(errors) and min(errors[-patience:]) >= min(errors[:-patience])
+    def run(self) -> None:
+        """Update until all is done or patience ends."""
+        job, settings = self.job, self.manifest.settings
+        program, size = job.algorithm.program, job.algorithm.hyper.batch_size
+        updates = loop.updates(job.algorithm, job.data.train, settings.seed, self.progress, job.group, settings.ema)
+        is_first = True
+        while self.progress.update < self.total:
+            self.bar.set_description("compiling" if is_first else None)
+            with job.group.around(), program.ppl.threads_for(program.work(size)):
+                self.progress, event = next(updates)
+            self.bar.update(1)
+            if is_first:
+                seconds = round(time.perf_counter() - self.began, 2)
+                self.manifest, is_first = self.manifest._replace(first_update_seconds=seconds), False
+            if event.rolled_back_to is not None:
+                self._tell(event)
+                continue
+            self._log(event)
+            is_last = self.progress.update == self.total
+            if self.progress.update % CHECKPOINT_EVERY == 0 or is_last:
+                self.save()
+                if not is_last and self._has_stalled():
+                    self.manifest = self.manifest._replace(stopped_early=self.progress.update)
+                    write_manifest(job.folder, self.manifest)
+                    return
+
+    def _tell(self, event: loop.Event) -> None:
+        """Note an update that was undone."""
+        assert event.rolled_back_to is not None
+        update, metrics = self.progress.update, {k: str(v) for k, v in event.metrics.items()}
+        note = RollBack(update, event.rolled_back_to, event.reason, metrics)
+        self.manifest = self.manifest._replace(rollbacks=[*self.manifest.rollbacks, note])
+        sentence = f"update {update}: {event.reason}; went back to update {event.rolled_back_to}."
+        warnings.warn(sentence, PplebmWarning, stacklevel=5)
+
+    def _log(self, event: loop.Event) -> None:
+        """Keep the figures of every tenth update, held-out ones every hundredth."""
+        update = self.progress.update
+        is_last = update == self.total
+        if update % LOG_EVERY and not is_last:
+            return
+        seconds = round(self.before + time.perf_counter() - self.began, 2)
+        row = {"update": update, "seconds": seconds, **event.metrics}
+        self.rows.append(row | (self._held_out_error() if update % EVALUATE_EVERY == 0 or is_last else {}))
+        if "tilt_gap" in event.metrics:
+            self.bar.set_postfix(gap=f"{event.metrics['tilt_gap']:.2f}", refresh=False)
+
+    def save(self) -> None:
+        """Checkpoint first, then metrics: after a kill in between, rows are missing, never ahead of the state."""
+        rows, self.rows, folder = self.rows, [], self.job.folder
+        if self.job.group.rank:
+            return  # one process writes
+        files.write_checkpoint(folder, self.job.algorithm.ppl, self.progress)
+        files.append_metrics(folder, rows)
+        if self.manifest.settings.tensorboard:
+            files.write_tensorboard(folder, rows)
+        files.write_csv(folder)
+        write_manifest(folder, self.manifest)
+
+    def _has_stalled(self) -> bool:
+        """Whether the held-out error has not improved for `patience` evaluations."""
+        errors = [row["held_out_error"] for row in files.read_metrics(self.job.folder) if "held_out_error" in row]
+        patience = self.manifest.settings.patience
+        return 0 < patience < len(errors) and min(errors[-patience:]) >= min(errors[:-patience])
+
+    def _held_out_error(self) -> dict[str, float]:
+        """Mean squared error of posterior-draw reconstructions of held-out data, in model units, where there is one."""
+        job, program = self.job, self.job.algorithm.program
+        if job.group.rank or len(program.observed) != 1 or program.reads.fed:
+            return {}
+        params = job.group.local(self.progress.average or self.progress.state.params)
+        x = program.data(take_rows(job.data.held_out, slice(0, EVALUATE_ON)))
+        z = self.evaluated.posterior_latents(program.ppl.key(self.progress.update), params, x)
+        try:
+            (name, mean), *_ = program.predict(params, z, data=x).items()
+        except PplebmError:  # the observed distribution has no mean
+            return {}
+        value = program.observed_data(x)[name]
+        if tuple(value.shape) != tuple(mean.shape):
+            return {}
+        return {"held_out_error": float(((mean - value) ** 2).mean())}
 
 
 def _seconds_so_far(folder: Path) -> float:
     rows = files.read_metrics(folder)
     return rows[-1]["seconds"] if rows else 0.0
-
-
-def _held_out_error(job: Job, phases: Phases, progress: train.Progress) -> dict[str, float]:
-    """Mean squared error of posterior-draw reconstructions of held-out data, in model units, where there is one."""
-    if job.group.rank:
-        return {}
-    ppl, params = job.program.ppl, job.group.local(progress.average or progress.state.params)
-    x = job.program.data(take_rows(job.data.held_out, slice(0, EVALUATE_ON)))
-    z = phases.posterior(ppl.key(progress.update), params, x)
-    if len(job.program.observed) != 1 or job.program.reads.fed:
-        return {}  # several observed sites
-    try:
-        (name, mean), *_ = job.program.predict(params, z, data=x).items()
-    except PplebmError:  # the observed distribution has no mean
-        return {}
-    value = job.program.observed_data(x)[name]
-    if tuple(value.shape) != tuple(mean.shape):
-        return {}
-    return {"held_out_error": float(((mean - value) ** 2).mean())}

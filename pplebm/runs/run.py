@@ -4,32 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from pplebm.data import (
-    Dataset,
-    Scaling,
-    columns,
-    load,
-    load_as_given,
-    load_for,
-    names,
-    rescaled,
-    scaling_from_json,
-)  # fmt: skip
+from pplebm.data import Dataset, Scaling, columns, load_for
 from pplebm.errors import PplebmError
-from pplebm.gallery import pages as gallery
-from pplebm.gallery.hyper import override
-from pplebm.guides.guide import Guide
-from pplebm.learning import loop as train
-from pplebm.learning.algorithm import Phases
-from pplebm.ppl.language import Latents
+from pplebm.learning.algorithm import Algorithm
+from pplebm.ppl.language import Latents, Params
 from pplebm.ppl.trees import n_rows, take_rows, tree_leaves, tree_map
 from pplebm.program import Program
 from pplebm.runs import files
+from pplebm.runs.manifest import Manifest
+from pplebm.runs.opening import data_of, opened
 from pplebm.sampling.sampler import sample
 from pplebm.sampling.to_arviz import to_arviz
 
@@ -43,18 +30,24 @@ class Run:
     chains of learning unless `n_steps` says otherwise, and is the same for the same `seed`.
     """
 
-    def __init__(
-        self, path: Path, manifest: dict[str, Any], program: Program, page: ModuleType, hyper: Any, params: Any
-    ) -> None:
-        self.path, self.manifest = path, manifest
-        self.program, self.page, self.hyper, self.params = program, page, hyper, params
-        self.scaling = scaling_from_json(manifest["data"]["scaling"])
-        self.event_shape = tuple(manifest["data"]["event_shape"])
-        self._phases: dict[Any, Phases] = {}
+    def __init__(self, path: Path, manifest: Manifest, algorithm: Algorithm, params: Params) -> None:
+        self.path, self.manifest, self.algorithm, self.params = path, manifest, algorithm, params
+        self.scaling, self.event_shape = manifest.scaling, tuple(manifest.data.event_shape)
+        self._algorithms: dict[tuple[str, int], Algorithm] = {}
 
     def __repr__(self) -> str:
         m = self.manifest
-        return f"Run({m['model']['name']} by {m['inference']['name']}, {m['updates']} updates, '{self.path}')"
+        return f"Run({m.model.name} by {m.inference.name}, {m.updates} updates, '{self.path}')"
+
+    @property
+    def program(self) -> Program:
+        """The program, its parameters the learned ones."""
+        return self.algorithm.program
+
+    @property
+    def hyper(self) -> Any:
+        """Hyperparameters of the algorithm."""
+        return self.algorithm.hyper
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
@@ -73,12 +66,10 @@ class Run:
 
     def load(self, source: Any = None, data_dir: str | Path | None = None) -> Dataset:
         """The data set of this run, or another one as this run would have split and scaled it."""
-        entry = self.manifest["data"]
+        source, data_dir = self.manifest.source(source, data_dir)
         if source is None:
-            source, folder = data_source(entry)
-            data_dir = data_dir or folder
-        if source is None:
-            raise PplebmError(f"the run learned from data in memory ('{entry['name']}'), which it does not keep.")
+            name = self.manifest.data.name
+            raise PplebmError(f"the run learned from data in memory ('{name}'), which it does not keep.")
         return data_of(self.program, self.manifest, source, data_dir)
 
     def _in_model_units(self, x: Any) -> Any:
@@ -100,7 +91,7 @@ class Run:
 
         .. math:: \log p(x_{user}) = \log p(x_{model}) + \log |\partial x_{model} / \partial x_{user}|
         """
-        shapes = {path: tuple(shape) for path, shape in self.manifest["data"]["shapes"].items()}
+        shapes = {path: tuple(shape) for path, shape in self.manifest.data.shapes.items()}
         if isinstance(self.scaling, Scaling):
             return self.scaling.log_jacobian(self.event_shape)
         return sum(self.scaling.of(path).log_jacobian(shape) for path, shape in shapes.items())
@@ -123,7 +114,7 @@ class Run:
         key = self.program.ppl.key(seed)
         if base or not self.program.tilts:
             return self.program.draw_base(key, rows, self.params)
-        return self._phases_of("prior", n_steps).prior(key, self.params, rows)
+        return self._of("prior", n_steps).prior_latents(key, self.params, rows)
 
     def _rows(self, n: int, given: Any) -> Any:
         if not self.program.prior_reads:
@@ -137,8 +128,8 @@ class Run:
 
     def posterior_latents(self, x: Any, seed: int = 0, n_steps: int | None = None) -> Latents:
         """One latent per datum of the posterior, centered coordinates; x in model units."""
-        ppl, phases = self.program.ppl, self._phases_of("posterior", n_steps)
-        return phases.posterior(ppl.key(seed), self.params, tree_map(lambda a: ppl.asarray(a, keep=True), x))
+        ppl, x = self.program.ppl, tree_map(lambda a: self.program.ppl.asarray(a, keep=True), x)
+        return self._of("posterior", n_steps).posterior_latents(ppl.key(seed), self.params, x)
 
     # --- what most people want
 
@@ -231,7 +222,7 @@ class Run:
             PplebmError: for settings that `pplebm.sample` refuses, or data of another shape.
         """
         program = self.program.with_coordinates("noncentered")
-        settings = {"key": seed, "params": self.params} | settings
+        settings = {"key": seed, "params": self.params, **settings}
         data = None if x is None else self._in_model_units(x)
         posterior = None if data is None else sample(program, data=data, **settings)
         given = data if program.prior_reads else None
@@ -251,14 +242,13 @@ class Run:
         values = {name: self.site_to_user(name, a) for name, a in found.items()}
         return values if len(values) > 1 else next(iter(values.values()))
 
-    def _phases_of(self, phase: str, n_steps: int | None) -> Phases:
-        hyper = self.hyper
-        if n_steps is not None:
-            field = getattr(self.page, "N_STEPS", {}).get(phase, f"n_steps_{phase}")
-            hyper = override(hyper, {field: n_steps}, f"algorithm '{self.manifest['inference']['name']}'")
-        if hyper not in self._phases:
-            self._phases[hyper] = Phases(self.program, self.page, hyper)
-        return self._phases[hyper]
+    def _of(self, phase: str, n_steps: int | None) -> Algorithm:
+        """The algorithm with fresh chains of that length, made once."""
+        if n_steps is None:
+            return self.algorithm
+        if (phase, n_steps) not in self._algorithms:
+            self._algorithms[phase, n_steps] = self.algorithm.with_n_steps(phase, n_steps)
+        return self._algorithms[phase, n_steps]
 
     def _by_chunks(self, function: Callable[[Any, int], Any], x: Any, seed: int) -> dict[str, np.ndarray]:
         """Apply to data in the user's units, chunk by chunk; short chunks are filled up so that shapes repeat."""
@@ -274,44 +264,21 @@ class Run:
         return {name: self.program.ppl.to_numpy(a) for name, a in arrays.items()}
 
 
-def data_source(entry: dict[str, Any]) -> tuple[str | None, str | None]:
-    """Name or path of a run's data, and the folder of named sets; None for data that cannot be found again."""
-    source = entry.get("source") or {}
-    return source.get("path") or (entry["name"] if entry["name"] in names() else None), source.get("data_dir")
-
-
-def is_own_model(manifest: dict[str, Any]) -> bool:
-    """Whether a run is of a model that sees data as given: a callable, or a plain file."""
-    return bool(manifest["model"]["is_own"])
-
-
-def in_model_units(program: Program, manifest: dict[str, Any], x: Any) -> Any:
+def in_model_units(program: Program, manifest: Manifest, x: Any) -> Any:
     """Data in the user's units as arrays in model units, of the shapes that a run learned from."""
-    entry, scaling = manifest["data"], scaling_from_json(manifest["data"]["scaling"])
-    if not is_own_model(manifest):
+    entry, scaling = manifest.data, manifest.scaling
+    if not manifest.model.is_own:
         assert isinstance(scaling, Scaling)
-        return load_for(scaling, tuple(entry["event_shape"]), x)
+        return load_for(scaling, tuple(entry.event_shape), x)
     tree = columns.read(x, program.signature, program.levels)[0]
     tree = tree_map(lambda a: np.asarray(a.detach().cpu() if hasattr(a, "detach") else a), tree)
-    got = {path: list(a.shape[1:]) for path, a in tree_leaves(tree)}
-    for path, shape in got.items():
-        if entry["shapes"].get(path) != shape:
+    for path, shape in {path: list(a.shape[1:]) for path, a in tree_leaves(tree)}.items():
+        if entry.shapes.get(path) != shape:
             raise PplebmError(
                 f"'{path or 'x'}' has rows of shape {tuple(shape)}, and the run learned from "
-                f"{entry['shapes'].get(path, 'no such array')}; give data like those."
+                f"{entry.shapes.get(path, 'no such array')}; give data like those."
             )
     return scaling.to_model(tree)
-
-
-def data_of(program: Program, manifest: dict[str, Any], source: Any, data_dir: str | Path | None) -> Dataset:
-    """A data set split and scaled as that of a run."""
-    entry, seed = manifest["data"], manifest["seed"]
-    if not is_own_model(manifest):
-        kind = entry.get("scaling_wanted") or manifest["model"].get("scaling") or "auto"
-        return load(source, data_dir, seed=seed, scaling=kind)
-    found = load_as_given(source, program.signature, data_dir, seed=seed, levels=program.levels)
-    scaling = scaling_from_json(entry["scaling"])
-    return found if scaling.kind == "none" else rescaled(found, scaling)
 
 
 def open_run(
@@ -326,71 +293,14 @@ def open_run(
         path: folder that `pplebm.fit` or `pplebm fit --out` wrote.
         model: the callable, for a run that was fitted on a callable instead of a page or file; its own modules
             take the learned weights.
-        backend: open a run of a gallery page in the other language. Weights, hyperparameters and scaling carry over;
+        backend: open a run of a gallery page on the other backend. Weights, hyperparameters and scaling carry over;
             the random numbers, and so single draws, do not.
         guide: the callable, for a run that was fitted with one of its own.
 
     Raises:
         PplebmError: if there is no run, no checkpoint, or the pages and the checkpoint do not match.
     """
-    folder = Path(path)
-    manifest = files.read_manifest(folder)
-    if backend is not None and backend != manifest["backend"]:
-        manifest = _in_other_language(manifest, backend)
-    program, page, hyper = rebuild(folder, manifest, model, guide)
-    example = program.example
-    rows = program.ppl.asarray(np.arange(hyper.batch_size) % n_rows(example))
-    x = take_rows(example, rows)  # of whose values nothing is used
-    template = train.begin(page, program, x, hyper, manifest["seed"], manifest["data"]["n_train"], manifest["ema"] > 0)
-    progress = files.read_checkpoint(folder, program.ppl, template)
-    params = progress.average or progress.state.params
-    if model is not None:
-        program.write_back(params)
-    if guide is not None:
-        program.guide.write_back(params)
-    return Run(folder, manifest | {"updates": progress.update}, program.with_params(params), page, hyper, params)
-
-
-def _in_other_language(manifest: dict[str, Any], backend: str) -> dict[str, Any]:
-    name = manifest["model"]["name"]
-    if manifest["model"]["page"] is None or not manifest["model"]["hyper"]:
-        raise PplebmError(
-            f"'{name}' is a {manifest['backend']} program; only gallery pages open on '{backend}' as well."
-        )
-    return manifest | {"backend": backend, "chains": {"compiled": False, "precision": "full"}}
-
-
-def rebuild(
-    folder: Path, manifest: dict[str, Any], model: Any = None, guide: Any = None
-) -> tuple[Program, ModuleType, Any]:
-    """Program, algorithm page and hyperparameters of a run, from the copies in its folder."""
-    if manifest.get("has_own_guide", False) != (guide is not None):
-        raise PplebmError(
-            f"'{folder}' was fitted with{'out' * (guide is not None)} a guide of its own; open it with "
-            f"open_run(path{', ..., guide=...' * (guide is None)})."
-        )
-    seed = manifest["seed"]
-    shape: Any = tuple(manifest["data"]["event_shape"])
-    if model is None:
-        if manifest["model"]["page"] is None:
-            raise PplebmError(f"'{folder}' was fitted on a callable; open it with open_run(path, model=...).")
-        model_page = gallery.load_copy(folder / manifest["model"]["page"]["file"], manifest["model"]["home"], seed)
-        hyper = manifest["model"]["hyper"]
-        if gallery.takes_columns(model_page):
-            shape = {path: tuple(one) for path, one in manifest["data"]["shapes"].items()}
-        model = gallery.bind(model_page, manifest["backend"], shape=shape, seed=seed, **hyper)
-        guide = guide or gallery.bind_guide(model_page, manifest["backend"], shape, seed, hyper)
-    page = gallery.load_copy(folder / manifest["inference"]["page"]["file"], manifest["inference"]["home"], seed)
-    hyper = override(page.Hyper(), manifest["inference"]["hyper"], "the algorithm page of this run")
-    program = Program(model, data=files.read_example(folder), seed=seed, backend=manifest["backend"])
-    program.levels = {name: tuple(levels) for name, levels in manifest["data"]["levels"].items()}
-    program = with_guide(program, guide)
-    return program.with_chains(precision=manifest["chains"]["precision"]), page, hyper
-
-
-def with_guide(program: Program, guide: Callable[..., Any] | None) -> Program:
-    """The program with a guide of the user's, if there is one."""
-    return program if guide is None else program.with_guide(Guide(program, guide))
+    return Run(*opened(path, model, backend, guide))
 
 
 def _count(n: Any) -> int:

@@ -83,7 +83,7 @@ def examine(
     program, found = run.program.with_coordinates("noncentered"), []
     if not program.tilts and x is None:
         raise PplebmError("the model has no tilt, so its prior is exact; give data to examine posteriors.")
-    settings = {
+    settings: dict[str, Any] = {
         "n_chains": n_chains, "n_draws": n_draws, "n_warmup": n_warmup, "key": seed, "params": run.params,
         "progress": progress,
     }  # fmt: skip
