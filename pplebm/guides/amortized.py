@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
-
 from pplebm.errors import PplebmError
 from pplebm.guides.guide import Guide
 from pplebm.networks import layers as nets
@@ -92,15 +90,9 @@ def _of_columns(ppl: Any, bound: Any, data: Data) -> Any:
     """A guide of one array as a guide of data of several, which are put side by side."""
     if not isinstance(data, (Mapping, tuple)):
         return bound
-    sizes = [math.prod(leaf.shape[1:]) for _, leaf in tree_leaves(data)]
-    ends, total = np.cumsum(sizes), sum(sizes)
-    place = [np.eye(total)[end - size : end] for size, end in zip(sizes, ends, strict=True)]
 
     def joined(data: Data) -> Any:
-        leaves = [leaf for _, leaf in tree_leaves(data)]
-        columns = [ppl.asarray(p) for p in place]
-        parts = [(0.0 * c[:1, :1] + 1.0) * leaf.reshape(len(leaf), -1) @ c for leaf, c in zip(leaves, columns)]
-        return sum(parts[1:], parts[0])
+        return ppl.concat([1.0 * leaf.reshape(len(leaf), -1) for _, leaf in tree_leaves(data)], 1)
 
     if isinstance(data, Mapping):
         return lambda **data: bound(joined(data))

@@ -50,7 +50,7 @@ def anisotropic(ppl: Any, step_size: float, threshold: float, correction: bool =
     s, b = positive("step_size", step_size), positive("threshold", threshold)
 
     def steps(log_density: LogDensity, z: Latents) -> tuple[Array, Latents, Latents]:
-        value, gradient = ppl.grad(log_density, z)
+        value, gradient = ppl.value_and_grad(log_density, z, differentiable=True)
         size = {k: abs(g) for k, g in gradient.items()}
         return value, gradient, {k: s**2 * b / ppl.where(a > b, a, b + 0.0 * a) for k, a in size.items()}
 

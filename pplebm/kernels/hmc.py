@@ -108,12 +108,13 @@ def _trajectory(
 ) -> tuple[Latents, Latents, Array, Latents]:
     """Leapfrog steps: end, its momentum, its log density and gradient."""
 
-    def leap(at: Any) -> Any:
+    def leap(at: Any, _: Any) -> tuple[Any, Any]:
         z, p, _, _ = at
         z = {k: a + size[k] * p[k] for k, a in z.items()}
         value, gradient = ppl.value_and_grad(log_density, z)
-        return z, {k: a + size[k] * gradient[k] for k, a in p.items()}, value, gradient
+        return (z, {k: a + size[k] * gradient[k] for k, a in p.items()}, value, gradient), None
 
     half = {k: p + 0.5 * size[k] * state.gradient[k] for k, p in momentum.items()}
-    z, p, value, gradient = ppl.repeat(leap, (state.z, half, state.log_density, state.gradient), n_steps)
+    start = (state.z, half, state.log_density, state.gradient)
+    (z, p, value, gradient), _ = ppl.iterate(leap, start, n_steps)
     return z, {k: a - 0.5 * size[k] * gradient[k] for k, a in p.items()}, value, gradient

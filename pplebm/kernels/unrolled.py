@@ -49,7 +49,7 @@ def unrolled(
 
     def step(carry: Any, noise: Latents) -> tuple[Any, Any]:
         z, i = carry
-        _, gradient = ppl.grad(log_density, z)
+        _, gradient = ppl.value_and_grad(log_density, z, differentiable=True)
         new = {k: a + 0.5 * at(k, i) ** 2 * gradient[k] + at(k, i) * noise[k] for k, a in z.items()}
         return (new, i + 1), i
 

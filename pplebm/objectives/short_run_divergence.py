@@ -82,7 +82,7 @@ def step_size(
         spread_of = moved @ spread_of
         if entropy == "linear":
             spread_of = spread_of @ moved.swapaxes(1, 2) + squares * eye
-        _, gradient = ppl.grad(log_density, z)
+        _, gradient = ppl.value_and_grad(log_density, z, differentiable=True)
         z = {site: a + 0.5 * size[site] ** 2 * gradient[site] + size[site] * noise[site] for site, a in z.items()}
         return (z, spread_of, k + 1), k
 
@@ -111,5 +111,6 @@ def _hessian(ppl: Any, repeated: LogDensity, z: Latents, place: dict[str, Array]
     rows, copies = ppl.asarray(np.repeat(np.arange(n), d)), ppl.asarray(np.tile(np.arange(d), n))
     along = {site: p.swapaxes(0, 1)[copies].reshape(n * d, *z[site].shape[1:]) for site, p in place.items()}
     many = {site: a[rows] for site, a in z.items()}
-    bent = ppl.grad(lambda at: dot(ppl.grad(repeated, at)[1], along), many)[1]
+    slope = lambda at: dot(ppl.value_and_grad(repeated, at, differentiable=True)[1], along)
+    bent = ppl.value_and_grad(slope, many, differentiable=True)[1]
     return sum(bent[site].reshape(n, d, -1) @ p for site, p in place.items())

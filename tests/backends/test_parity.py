@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ import torch
 
 import pplebm
 from pplebm.gallery.hyper import override
+from pplebm.networks.layers import mlp
+from pplebm.ppl.language import load_backend
 from pplebm.ppl.trees import tree_leaves
 
 jax = pytest.importorskip("jax")
@@ -64,11 +67,9 @@ def on(program, tree):
     return {name: program.ppl.asarray(a) for name, a in tree.items()}
 
 
-@pytest.mark.parametrize("coordinates", ["centered", "noncentered"])
-@pytest.mark.parametrize("name", CASES)
-def test_densities_and_gradients_agree_to_1e_12(name, coordinates):
-    rng, both = np.random.default_rng(0), programs(name)
-    x = rng.normal(size=(6, *CASES[name][1]))
+def assert_densities_and_gradients_agree(both, shape, coordinates):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(6, *shape))
     z = {s.name: rng.normal(size=(6, *s.shape)) for s in both[0].latents}
     found = []
     for program in both:
@@ -81,6 +82,40 @@ def test_densities_and_gradients_agree_to_1e_12(name, coordinates):
     assert found[0].keys() == found[1].keys()
     for path, value in found[0].items():
         np.testing.assert_allclose(value, found[1][path], rtol=1e-12, atol=1e-12, err_msg=path)
+
+
+@pytest.mark.parametrize("coordinates", ["centered", "noncentered"])
+@pytest.mark.parametrize("name", CASES)
+def test_densities_and_gradients_agree_to_1e_12(name, coordinates):
+    assert_densities_and_gradients_agree(programs(name), CASES[name][1], coordinates)
+
+
+def coupled(ppl, net, hyper, x=None, n=None):
+    """Two layers whose tilts are functions of both together."""
+    normal = lambda mean, size, scale: ppl.dist.Normal(mean, scale).expand([size]).to_event(1)
+    with ppl.plate("data", len(x) if n is None else n):
+        z2 = ppl.sample("z2", normal(0.0, 2, 1.0))
+        z1 = ppl.sample("z1", ppl.dist.Normal(net["below"](z2), 0.7).to_event(1))
+        ppl.tilt("f", net["tilt"](ppl.concat([z1, z2], -1))[..., 0], bound=8.0)
+        ppl.tilt("pair", -0.5 * (ppl.stack([z1[..., 0], z2[..., 0]], -1).sum(-1) - 1.0) ** 2)
+        ppl.sample("x", ppl.dist.Normal(net["decoder"](z1), 0.3).to_event(1), obs=x)
+
+
+COUPLED = SimpleNamespace(
+    __name__="coupled",
+    model=coupled,
+    nets=lambda hyper, shape: {"below": mlp(2, 3, 8, 1), "tilt": mlp(5, 1, 8, 1), "decoder": mlp(3, shape, 8, 1)},
+)
+
+
+@pytest.mark.parametrize("coordinates", ["centered", "noncentered"])
+def test_a_tilt_may_couple_layers(coordinates):
+    both = []
+    for backend in ("pyro", "numpyro"):
+        program = pplebm.Program(load_backend(backend).bind(COUPLED, None, (4,), 0), backend=backend)
+        both.append(program)
+        assert "tilt.weight_0" in program.tilt_params and not program.prior_reads
+    assert_densities_and_gradients_agree(both, (4,), coordinates)
 
 
 @pytest.mark.parametrize("name", CASES)

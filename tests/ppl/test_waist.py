@@ -59,6 +59,16 @@ def test_value_and_grad_of_a_constant_is_zero(ppl):
     assert (ppl.to_numpy(gradient["u"]) == 0).all()
 
 
+def test_a_differentiable_gradient_can_be_differentiated_again(ppl):
+    """Third powers: 3 u², and 6 u; where the function is a constant or linear, zero."""
+    z = {"u": ppl.asarray(np.array([1.0, 2.0]))}
+    for power, once, twice in ((3, [3, 12], [6, 12]), (1, [1, 1], [0, 0]), (0, [0, 0], [0, 0])):
+        gradient = lambda z, p=power: ppl.value_and_grad(lambda z: z["u"] ** p, z, differentiable=True)[1]["u"]
+        value, bend = ppl.value_and_grad(gradient, z)
+        np.testing.assert_allclose(ppl.to_numpy(value), once)
+        np.testing.assert_allclose(ppl.to_numpy(bend["u"]), twice)
+
+
 def test_stop_gradient(ppl):
     z = {"u": ppl.asarray(np.ones(2))}
     _, gradient = ppl.value_and_grad(lambda z: z["u"] * ppl.stop_gradient(z)["u"] ** 2, z)
@@ -75,6 +85,24 @@ def test_iterate_stacks_by_step_and_draws_by_key(ppl, n):
     np.testing.assert_allclose(ppl.to_numpy(steps[1]["a"]), drawn, rtol=1e-6)
     np.testing.assert_allclose(ppl.to_numpy(total), drawn.sum(0), atol=1e-4)
     np.testing.assert_allclose(ppl.to_numpy(steps[0])[1:], drawn.cumsum(0)[:-1], atol=1e-4)
+
+
+def test_iterate_over_a_number_of_steps_gives_them_nothing(ppl):
+    double = lambda a, given: (2.0 * a, None if given is None else a)
+    end, outs = ppl.iterate(double, ppl.asarray(np.ones(2)), 5)
+    assert ppl.to_numpy(end).tolist() == [32.0, 32.0] and outs is None
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_concat_and_stack_are_numpys(ppl, axis):
+    rng = np.random.default_rng(0)
+    parts = [rng.normal(size=(3, 3)) for _ in range(3)]
+    wide = [rng.normal(size=np.where(np.arange(2) == axis % 2, n, 3)) for n in (1, 2)]
+    for found, expected in (
+        (ppl.concat([ppl.asarray(a) for a in wide], axis), np.concatenate(wide, axis)),
+        (ppl.stack([ppl.asarray(a) for a in parts], axis), np.stack(parts, axis)),
+    ):
+        np.testing.assert_allclose(ppl.to_numpy(found), expected, rtol=1e-6)
 
 
 def test_take_is_constant_or_scheduled(ppl):

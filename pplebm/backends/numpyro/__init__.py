@@ -6,8 +6,8 @@ import numpyro.distributions as dist
 
 from pplebm.backends.numpyro.arrays import asarray as asarray
 from pplebm.backends.numpyro.arrays import compiled as compiled
+from pplebm.backends.numpyro.arrays import concat as concat
 from pplebm.backends.numpyro.arrays import exp as exp
-from pplebm.backends.numpyro.arrays import grad as grad
 from pplebm.backends.numpyro.arrays import isfinite as isfinite
 from pplebm.backends.numpyro.arrays import iterate as iterate
 from pplebm.backends.numpyro.arrays import key as key
@@ -16,10 +16,10 @@ from pplebm.backends.numpyro.arrays import logsumexp as logsumexp
 from pplebm.backends.numpyro.arrays import median as median
 from pplebm.backends.numpyro.arrays import normal_like as normal_like
 from pplebm.backends.numpyro.arrays import put as put
-from pplebm.backends.numpyro.arrays import repeat as repeat
 from pplebm.backends.numpyro.arrays import seeded as seeded
 from pplebm.backends.numpyro.arrays import softplus as softplus
 from pplebm.backends.numpyro.arrays import split as split
+from pplebm.backends.numpyro.arrays import stack as stack
 from pplebm.backends.numpyro.arrays import stop_gradient as stop_gradient
 from pplebm.backends.numpyro.arrays import take as take
 from pplebm.backends.numpyro.arrays import threads_for as threads_for

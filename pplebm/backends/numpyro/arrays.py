@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -34,6 +34,16 @@ def _from_host(a: Any) -> np.ndarray:
 def to_numpy(a: jax.Array) -> np.ndarray:
     """Copy an array into a NumPy array."""
     return np.array(a)
+
+
+def concat(arrays: Sequence[jax.Array], axis: int) -> jax.Array:
+    """Arrays joined along an axis that they have."""
+    return jnp.concatenate(list(arrays), axis)
+
+
+def stack(arrays: Sequence[jax.Array], axis: int) -> jax.Array:
+    """Arrays of one shape joined along a new axis."""
+    return jnp.stack(list(arrays), axis)
 
 
 def take(schedule: Any, step: Any) -> Any:
@@ -99,8 +109,10 @@ def seeded(key: jax.Array) -> Any:
 # --- derivatives, loops, compilation
 
 
-def value_and_grad(function: Callable[[Any], Any], at: Any, has_aux: bool = False) -> tuple[Any, Any]:
-    """Value of `function` at a tree, and the gradient of the sum of its (first) result; see the Pyro side."""
+def value_and_grad(
+    function: Callable[[Any], Any], at: Any, has_aux: bool = False, differentiable: bool = False
+) -> tuple[Any, Any]:
+    """Value of `function` at a tree, and the gradient of the sum of its (first) result; always differentiable here."""
 
     def total(tree: Any) -> tuple[jax.Array, Any]:
         out = function(tree)
@@ -110,23 +122,24 @@ def value_and_grad(function: Callable[[Any], Any], at: Any, has_aux: bool = Fals
     return out, gradient
 
 
-def grad(function: Callable[[Any], Any], at: Any) -> tuple[Any, Any]:
-    """What `value_and_grad` gives, to be differentiated again, as everything is here."""
-    return value_and_grad(function, at)
-
-
 def stop_gradient(tree: Any) -> Any:
     """Cut every array of a tree off from the gradient."""
     return jax.lax.stop_gradient(tree)
 
 
 def iterate(
-    step: Callable[[Any, Any], tuple[Any, Any]], state: Any, keys: jax.Array, draw: Callable[[jax.Array], Any]
+    step: Callable[[Any, Any], tuple[Any, Any]],
+    state: Any,
+    keys: jax.Array | int,
+    draw: Callable[[jax.Array], Any] = lambda key: None,
 ) -> tuple[Any, Any]:
     """Run `state, out = step(state, draw(key))` over keys by a scan; outs are stacked along a new first axis.
 
     What is random is drawn ahead of the scan, where it costs half as much, in blocks, so that memory stays flat.
+    Keys may be a number of steps, where nothing is drawn.
     """
+    if isinstance(keys, int):
+        return jax.lax.scan(step, state, None, length=keys)
     n_blocks, rest = divmod(len(keys), BLOCK)
 
     def block(state: Any, keys: jax.Array) -> tuple[Any, Any]:
@@ -140,11 +153,6 @@ def iterate(
         state, last = block(state, keys[n_blocks * BLOCK :])
         outs = jax.tree.map(lambda *parts: jnp.concatenate(parts), outs, last)
     return state, outs
-
-
-def repeat(function: Callable[[Any], Any], state: Any, n: int) -> Any:
-    """Apply a function n times, by a loop that is not unrolled."""
-    return jax.lax.fori_loop(0, n, lambda _, at: function(at), state)
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:

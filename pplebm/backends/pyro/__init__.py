@@ -6,8 +6,8 @@ import pyro.distributions as dist
 
 from pplebm.backends.pyro.arrays import asarray as asarray
 from pplebm.backends.pyro.arrays import compiled as compiled
+from pplebm.backends.pyro.arrays import concat as concat
 from pplebm.backends.pyro.arrays import exp as exp
-from pplebm.backends.pyro.arrays import grad as grad
 from pplebm.backends.pyro.arrays import isfinite as isfinite
 from pplebm.backends.pyro.arrays import iterate as iterate
 from pplebm.backends.pyro.arrays import key as key
@@ -16,9 +16,9 @@ from pplebm.backends.pyro.arrays import logsumexp as logsumexp
 from pplebm.backends.pyro.arrays import median as median
 from pplebm.backends.pyro.arrays import normal_like as normal_like
 from pplebm.backends.pyro.arrays import put as put
-from pplebm.backends.pyro.arrays import repeat as repeat
 from pplebm.backends.pyro.arrays import softplus as softplus
 from pplebm.backends.pyro.arrays import split as split
+from pplebm.backends.pyro.arrays import stack as stack
 from pplebm.backends.pyro.arrays import stop_gradient as stop_gradient
 from pplebm.backends.pyro.arrays import take as take
 from pplebm.backends.pyro.arrays import threads_for as threads_for

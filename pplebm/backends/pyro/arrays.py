@@ -35,6 +35,16 @@ def to_numpy(a: torch.Tensor) -> np.ndarray:
     return a.detach().cpu().numpy().copy()
 
 
+def concat(arrays: Sequence[torch.Tensor], axis: int) -> torch.Tensor:
+    """Arrays joined along an axis that they have."""
+    return torch.concat(list(arrays), axis)
+
+
+def stack(arrays: Sequence[torch.Tensor], axis: int) -> torch.Tensor:
+    """Arrays of one shape joined along a new axis."""
+    return torch.stack(list(arrays), axis)
+
+
 def take(schedule: Any, step: Any) -> Any:
     """Entry `step` of a schedule (the last one beyond its end); a plain number is a constant schedule."""
     if isinstance(schedule, (int, float)):
@@ -87,33 +97,31 @@ def normal_like(key: int, tree: Any) -> Any:
 # --- derivatives and loops
 
 
-def value_and_grad(function: Callable[[Any], Any], at: Any, has_aux: bool = False) -> tuple[Any, Any]:
+def value_and_grad(
+    function: Callable[[Any], Any], at: Any, has_aux: bool = False, differentiable: bool = False
+) -> tuple[Any, Any]:
     """Value of `function` at a tree, and the gradient of the sum of its (first) result.
 
     Per-datum functions return (B,); data do not interact, so the gradient of the sum holds each datum's own.
-    Leaves that do not enter the value have gradient zero.
+    Leaves that do not enter the value have gradient zero. What is to be differentiated again is `differentiable`.
     """
-    leaves = {path: leaf.detach().requires_grad_() for path, leaf in tree_leaves(at)}
+    leaves = {
+        path: a if differentiable and a.requires_grad else a.detach().requires_grad_() for path, a in tree_leaves(at)
+    }
+    inputs = list(leaves.values())
     with torch.enable_grad():
         out = function(tree_fill(at, leaves))
         value = out[0] if has_aux else out
         if value.requires_grad:
-            grads = torch.autograd.grad(value.sum(), list(leaves.values()), allow_unused=True, materialize_grads=True)
+            grads = torch.autograd.grad(
+                value.sum(), inputs, allow_unused=True, materialize_grads=True, create_graph=differentiable
+            )
         else:
-            grads = tuple(torch.zeros_like(leaf) for leaf in leaves.values())
+            grads = tuple(torch.zeros_like(leaf) for leaf in inputs)
     gradient = tree_fill(at, dict(zip(leaves, grads, strict=True)))
-    result = (value.detach(), stop_gradient(out[1])) if has_aux else value.detach()
-    return result, gradient
-
-
-def grad(function: Callable[[Any], Any], at: Any) -> tuple[Any, Any]:
-    """What `value_and_grad` gives, to be differentiated again."""
-    leaves = {path: a if a.requires_grad else a.detach().requires_grad_() for path, a in tree_leaves(at)}
-    with torch.enable_grad():
-        value = function(tree_fill(at, leaves))
-        total = value.sum() + 0.0 * sum(leaf.sum() for leaf in leaves.values())  # so that a constant has a gradient
-        grads = torch.autograd.grad(total, list(leaves.values()), create_graph=True)
-    return value, tree_fill(at, dict(zip(leaves, grads, strict=True)))
+    if differentiable:
+        return out, gradient
+    return (value.detach(), stop_gradient(out[1])) if has_aux else value.detach(), gradient
 
 
 def stop_gradient(tree: Any) -> Any:
@@ -122,21 +130,20 @@ def stop_gradient(tree: Any) -> Any:
 
 
 def iterate(
-    step: Callable[[Any, Any], tuple[Any, Any]], state: Any, keys: Sequence[int], draw: Callable[[int], Any]
+    step: Callable[[Any, Any], tuple[Any, Any]],
+    state: Any,
+    keys: Sequence[int] | int,
+    draw: Callable[[int], Any] = lambda key: None,
 ) -> tuple[Any, Any]:
-    """Run `state, out = step(state, draw(key))` over keys; outs are stacked along a new first axis."""
+    """Run `state, out = step(state, draw(key))` over keys; outs are stacked along a new first axis.
+
+    Keys may be a number of steps, where nothing is drawn.
+    """
     outs = []
-    for k in keys:
+    for k in range(keys) if isinstance(keys, int) else keys:
         state, out = step(state, draw(k))
         outs.append(out)
     return state, tree_map(lambda *rows: torch.stack(rows), outs[0], *outs[1:]) if outs else None
-
-
-def repeat(function: Callable[[Any], Any], state: Any, n: int) -> Any:
-    """Apply a function n times."""
-    for _ in range(n):
-        state = function(state)
-    return state
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
