@@ -67,7 +67,7 @@ def fitted(page: str, seed: int, backend: str, digits: Any, tilted: bool, folder
         "seconds": time.perf_counter() - began,
         "held_out_error": last[-1]["held_out_error"],
         "tilt_gap": float(np.mean([row.get("tilt_gap", 0.0) for row in last])),
-        "rollbacks": len(run.manifest["rollbacks"]),
+        "rollbacks": len(run.manifest.rollbacks),
         "divergent": max(sum(v for k, v in row.items() if k.startswith("divergent")) for row in run.metrics),
     }
 

@@ -84,9 +84,10 @@ def model_means(run, z) -> np.ndarray:
 
 
 def long_chain(run, seed: int) -> dict:
-    hyper = run.hyper._replace(n_steps_prior=LONG_STEPS, step_size_prior=LONG_SIZE)
-    ppl = run.program.ppl
-    return run.page.prior(ppl, ppl.key(seed), run.program, run.params, N_SAMPLES, hyper)[0]
+    from pplebm.learning.sources import ShortRun
+
+    chain = ShortRun(n_steps=LONG_STEPS, step_size=LONG_SIZE)
+    return chain.draw(run.algorithm, run.program.ppl.key(seed), run.params, N_SAMPLES, observed=False).z
 
 
 def measure(seed: int, steps: int | None) -> dict:
@@ -103,14 +104,14 @@ def measure(seed: int, steps: int | None) -> dict:
         for name, tilted in (("tilted", True), ("twin", False)):
             began = time.perf_counter()
             runs[name] = pplebm.fit(
-                "joint_ebm", digits, out=f"{folder}/{name}", seed=seed, steps=steps, hyper={"tilted": tilted}
+                "joint_ebm", digits, out=f"{folder}/{name}", seed=seed, updates=steps, hyper={"tilted": tilted}
             )
             last = runs[name].metrics[-20:]
             out[name] = {
                 "seconds": time.perf_counter() - began,
                 "held_out_error": last[-1]["held_out_error"],
                 "tilt_gap": float(np.mean([row["tilt_gap"] for row in last])),
-                "rollbacks": len(runs[name].manifest["rollbacks"]),
+                "rollbacks": len(runs[name].manifest.rollbacks),
                 "divergent": max(r["divergent_positive"] + r["divergent_negative"] for r in runs[name].metrics),
                 "tamed": float(np.mean([row["tamed_positive"] for row in last])),
             }
@@ -124,7 +125,7 @@ def measure(seed: int, steps: int | None) -> dict:
             "base": model_means(run, run.prior_latents(N_SAMPLES, seed, base=True)),
             "twin": model_means(twin, twin.prior_latents(N_SAMPLES, seed)),
         }
-        held_out, sigma = digits.held_out, run.manifest["model"]["hyper"]["sigma"]
+        held_out, sigma = digits.held_out, run.manifest.model.hyper["sigma"]
         rebuilt = {r: model_means(r, r.posterior_latents(held_out, seed)) for r in (run, twin)}
         rng = np.random.default_rng(seed)
         noisy = held_out + sigma * rng.normal(size=held_out.shape)
@@ -171,7 +172,7 @@ def table(results: list[dict]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--steps", type=int, default=None, help="updates; the algorithm's own number by default")
+    parser.add_argument("--updates", type=int, default=None, help="updates; the algorithm's own number by default")
     parser.add_argument("--jobs", type=int, default=1, help="seeds measured at once, one thread each")
     parser.add_argument("--write", action="store_true", help="keep digits.json and put the table into README.md")
     args = parser.parse_args()

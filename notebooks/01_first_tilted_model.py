@@ -142,8 +142,8 @@ assert torch.allclose(sum(terms.values()), program.log_joint(program.params, z, 
 # %%
 print(pplebm.load("short_run_mle").Hyper()._replace(updates=UPDATES, **SETTINGS))
 
-run = pplebm.fit(model, data=digits, steps=UPDATES, hyper=SETTINGS, out=f"{scratch.name}/tilted", progress=False)
-run_twin = pplebm.fit(twin, data=digits, steps=UPDATES, hyper=SETTINGS, out=f"{scratch.name}/twin", progress=False)
+run = pplebm.fit(model, data=digits, updates=UPDATES, hyper=SETTINGS, out=f"{scratch.name}/tilted", progress=False)
+run_twin = pplebm.fit(twin, data=digits, updates=UPDATES, hyper=SETTINGS, out=f"{scratch.name}/twin", progress=False)
 
 for name, r in (("tilted", run), ("twin", run_twin)):
     last = r.metrics[-1]

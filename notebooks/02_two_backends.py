@@ -87,10 +87,10 @@ for kind, sites in (("latent", program.latents), ("observed", program.observed),
     print(f"{kind:9}", ", ".join(f"{s.name} {s.shape}" for s in sites))
 assert {s.name for s in program.latents} == {"z1", "z2"} and [s.name for s in program.tilts] == ["f"]
 run = pplebm.fit(
-    model, digits, out=f"{scratch.name}/own", backend="numpyro", steps=UPDATES, hyper=SETTINGS, progress=False
+    model, digits, out=f"{scratch.name}/own", backend="numpyro", updates=UPDATES, hyper=SETTINGS, progress=False
 )
 print(
-    f"{UPDATES} updates in {run.metrics[-1]['seconds']:.0f} s, of which {run.manifest['first_update_seconds']:.0f} s "
+    f"{UPDATES} updates in {run.metrics[-1]['seconds']:.0f} s, of which {run.manifest.first_update_seconds:.0f} s "
     f"went into the first: there JAX compiles the whole update"
 )
 
@@ -151,11 +151,11 @@ for backend in COLOURS:
         "digits",
         out=f"{scratch.name}/{backend}",
         backend=backend,
-        steps=UPDATES,
+        updates=UPDATES,
         hyper=SETTINGS,
         progress=False,
     )
-    first = runs[backend].manifest["first_update_seconds"]
+    first = runs[backend].manifest.first_update_seconds
     print(f"{backend:8} {time.perf_counter() - began:5.1f} s in all, first update {first:.1f} s")
 
 last = {backend: learned.metrics[-1]["log_likelihood"] for backend, learned in runs.items()}

@@ -84,7 +84,9 @@ assert "negative=" in refused
 # %%
 digits = load("digits", seed=0)
 began = time.perf_counter()
-run = pplebm.fit("joint_ebm", digits, "variational_joint", out=f"{tempfile.mkdtemp()}/run", steps=STEPS, progress=False)
+run = pplebm.fit(
+    "joint_ebm", digits, "variational_joint", out=f"{tempfile.mkdtemp()}/run", updates=STEPS, progress=False
+)
 print(f"{STEPS} updates in {time.perf_counter() - began:.0f} s")
 
 rows = run.metrics
@@ -93,7 +95,7 @@ for axis, name in zip(axes, ("bound", "tilt_gap", "log_likelihood"), strict=True
     axis.plot([row["update"] for row in rows], [row[name] for row in rows], lw=1)
     axis.set(title=name.replace("_", " "), xlabel="update")
 plt.show()
-assert rows[-1]["bound"] > rows[0]["bound"] and not run.manifest["rollbacks"]
+assert rows[-1]["bound"] > rows[0]["bound"] and not run.manifest.rollbacks
 
 # %% [markdown]
 # ## 3. On trial: importance weights

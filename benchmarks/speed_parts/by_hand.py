@@ -83,7 +83,8 @@ class ByHandTorch(Candidate):
             program = sizes.program(size, "pyro")
             self.initial = {n: p.to(self.device) for n, p in program.params.items()}
             self.tilt_params, self.work = program.tilt_params, program.work(size.batch)
-            self.params, self.adam = self.initial, ppl.init_adam(self.initial)
+            self.rule = ppl.optimizer("adam")
+            self.params, self.adam = self.initial, self.rule.init(self.initial)
             self.x = torch.as_tensor(sizes.data(size), device=self.device)
         self.kernels = {phase: langevin(ppl, s) for phase, s in sizes.STEP_SIZES.items()}
         self.steps: dict[str, Callable[..., tuple[torch.Tensor, ...]]] = {}
@@ -134,7 +135,7 @@ class ByHandTorch(Candidate):
 
             _, gradient = ppl.value_and_grad(loss, self.params)
             rates = {n: sizes.RATES["tilt" if n in self.tilt_params else "generator"] for n in self.params}
-            self.params, self.adam = ppl.adam(self.params, gradient, self.adam, rates)
+            self.params, self.adam = self.rule.update(self.params, gradient, self.adam, rates)
             float(self.params["tilt1.bias_0"].sum())
 
     def posterior(self) -> None:

@@ -76,7 +76,7 @@ class ByHandJax(Candidate):
         with jax.default_device(self.device):
             program = sizes.program(size, "numpyro")
             self.initial, self.tilt_params = program.params, program.tilt_params
-            self.state = (self.initial, ppl.init_adam(self.initial))
+            self.state = (self.initial, ppl.optimizer("adam").init(self.initial))
             self.x, self.density = ppl.asarray(sizes.data(size)), log_density(size, decoder_of(size))
         self.learn = jax.jit(self._learn)
         self.phases = {phase: jax.jit(self._fresh_chain(phase)) for phase in sizes.PHASES}
@@ -110,7 +110,7 @@ class ByHandJax(Candidate):
 
         _, gradient = ppl.value_and_grad(loss, params)
         rates = {n: sizes.RATES["tilt" if n in self.tilt_params else "generator"] for n in params}
-        return ppl.adam(params, gradient, adam, rates), (seen, seen_too)
+        return ppl.optimizer("adam").update(params, gradient, adam, rates), (seen, seen_too)
 
     def _key(self) -> Any:
         self.count += 1

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from pplebm.errors import PplebmError
-from pplebm.inference import short_run_mle as algorithm
+from pplebm.inference import short_run_mle
 from pplebm.kernels.langevin import langevin
+from pplebm.learning.algorithm import Algorithm
 from pplebm.sampling import chains
 
 from . import sizes
@@ -26,13 +27,13 @@ class Ours(Candidate):
             self.program = self.declared()
             self.ppl = ppl = self.program.ppl
             self.x = self.placed(ppl.asarray(sizes.data(size)), is_batch=True)
-            state = algorithm.init(ppl, ppl.key(0), self.program, self.x, self.hyper)
+            self.algorithm = algorithm = Algorithm(short_run_mle, self.program, self.hyper)
+            state = algorithm.init(ppl.key(0), self.x)
             self.state = self.placed(state, is_batch=False)
-        program, hyper = self.program, self.hyper
-        self.learn = ppl.compiled(lambda key, state, x: algorithm.step(ppl, key, state, program, x, hyper))
+        self.learn = ppl.compiled(lambda key, state, x: algorithm.step(key, state, x))
         self.phases: dict[str, Callable[..., Any]] = {
-            "posterior": ppl.compiled(lambda key, params, x: algorithm.posterior(ppl, key, program, params, x, hyper)),
-            "prior": ppl.compiled(lambda key, params, x: algorithm.prior(ppl, key, program, params, size.batch, hyper)),
+            "posterior": ppl.compiled(lambda key, params, x: algorithm.positive(key, params, x).z),
+            "prior": ppl.compiled(lambda key, params, x: algorithm.negative(key, params, size.batch).z),
         }
 
     def declared(self) -> Any:
@@ -58,7 +59,7 @@ class Ours(Candidate):
     def iteration(self) -> None:
         with self.here():
             self.state, info = self.learn(self._key(), self.state, self.x)
-            float(info.grad_norm)
+            float(info["grad_norm"])
 
     def posterior(self) -> None:
         self._phase("posterior")
@@ -68,7 +69,7 @@ class Ours(Candidate):
 
     def _phase(self, phase: str) -> None:
         with self.here():
-            z, _ = self.phases[phase](self._key(), self.state.params, self.x)
+            z = self.phases[phase](self._key(), self.state.params, self.x)
             self.ppl.to_numpy(z["z1"])
 
     def final(self, start: Latents, phase: str) -> Latents:

@@ -78,10 +78,10 @@ def test_networks_of_every_kind_learn(make, tmp_path):
     assert program.prior_params == program.tilt_params and program.reached_params == set(program.params)
     small = {"batch_size": 8, "n_steps_posterior": 3, "n_steps_prior": 3}
     data = np.random.default_rng(0).normal(size=(40, 2))
-    run = pplebm.fit(model, data, out=tmp_path / "run", steps=3, hyper=small, backend="numpyro")
+    run = pplebm.fit(model, data, out=tmp_path / "run", updates=3, hyper=small, backend="numpyro")
     assert any((np.asarray(run.params[n]) != np.asarray(program.params[n])).any() for n in program.params)
     assert run.sample_data(5).shape == (5, 2) and run.anomaly_score(data[:4]).shape == (4,)
-    assert run.manifest["backend"] == "numpyro"
+    assert run.manifest.settings.backend == "numpyro"
 
 
 def test_constrained_parameters_and_sites_carry_log_jacobian():
@@ -174,7 +174,7 @@ def test_a_file_of_ones_own_is_checked_fitted_and_opened_by_path(tmp_path):
     small = {"batch_size": 16, "n_steps_posterior": 3, "n_steps_prior": 3}
     report = pplebm.check(tmp_path / "own.py", data, hyper=small, backend="numpyro")
     assert report.ok, str(report)
-    run = pplebm.fit(tmp_path / "own.py", data, out=tmp_path / "run", steps=2, hyper=small, backend="numpyro")
+    run = pplebm.fit(tmp_path / "own.py", data, out=tmp_path / "run", updates=2, hyper=small, backend="numpyro")
     (tmp_path / "own.py").unlink()
     again = pplebm.open_run(tmp_path / "run")
     np.testing.assert_array_equal(again.sample_data(3), run.sample_data(3))
@@ -197,7 +197,7 @@ def test_state_frozen_by_compilation_is_noticed():
 
 def test_a_run_of_one_language_opens_in_the_other(tmp_path):
     small = {"batch_size": 64, "n_steps_posterior": 3, "n_steps_prior": 3, "width": 16, "tilt_width": 8}
-    ours = pplebm.fit("joint_ebm", "digits", out=tmp_path / "run", steps=2, hyper=small)
+    ours = pplebm.fit("joint_ebm", "digits", out=tmp_path / "run", updates=2, hyper=small)
     theirs = pplebm.open_run(tmp_path / "run", backend="numpyro")
     z = ours.prior_latents(6)
     x = np.zeros((6, 8, 8))
@@ -212,12 +212,12 @@ def test_a_run_of_one_language_opens_in_the_other(tmp_path):
 
 def test_learning_resumes_bit_for_bit(tmp_path):
     settings = {"batch_size": 64, "n_steps_posterior": 2, "n_steps_prior": 2, "width": 16, "tilt_width": 8}
-    whole = pplebm.fit("latent_ebm", "digits", out=tmp_path / "a", steps=4, hyper=settings, backend="numpyro")
-    again = pplebm.fit("latent_ebm", "digits", out=tmp_path / "b", steps=4, hyper=settings, backend="numpyro")
+    whole = pplebm.fit("latent_ebm", "digits", out=tmp_path / "a", updates=4, hyper=settings, backend="numpyro")
+    again = pplebm.fit("latent_ebm", "digits", out=tmp_path / "b", updates=4, hyper=settings, backend="numpyro")
     for n in whole.params:
         np.testing.assert_array_equal(np.asarray(whole.params[n]), np.asarray(again.params[n]))
     continued = pplebm.fit("latent_ebm", "digits", out=tmp_path / "a", resume=True)
-    assert continued.manifest["updates"] == 4
+    assert continued.manifest.updates == 4
 
 
 def test_a_backend_that_is_not_there_says_what_to_install(monkeypatch):

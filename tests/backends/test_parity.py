@@ -8,9 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from changes import hyper_of
 
 import pplebm
-from pplebm.gallery.hyper import override
+from pplebm.learning.algorithm import Algorithm
 from pplebm.networks.layers import mlp
 from pplebm.ppl.language import load_backend
 from pplebm.ppl.trees import tree_leaves
@@ -132,21 +133,21 @@ def test_structure_and_initial_weights_agree(name):
 @pytest.mark.parametrize("name", CASES)
 def test_two_learning_steps_agree_to_1e_10(name, algorithm, same_noise):
     module, found = page("inference", algorithm), []
-    changes = {k: v for k, v in SMALL.items() if k in module.Hyper._fields}
-    hyper = override(module.Hyper(), changes, algorithm)
     x = np.random.default_rng(1).normal(size=(6, *CASES[name][1]))
     for program in programs(name):
         ppl = program.ppl
-        state = module.init(ppl, ppl.key(0), program, ppl.asarray(x), hyper)
-        step = ppl.compiled(lambda key, state, x, p=program: module.step(p.ppl, key, state, p, x, hyper))
+        owner = Algorithm(module, program, hyper_of(module, SMALL))
+        state, step = owner.init(ppl.key(0), ppl.asarray(x)), ppl.compiled(owner.step)
         for i in range(2):
             state, info = step(ppl.key(i + 1), state, ppl.asarray(x))
-        learned = dict(tree_leaves(state._replace(adam=())))
+        learned = dict(tree_leaves(state._replace(optimizer=())))
         found.append(({n: ppl.to_numpy(a) for n, a in learned.items() if hasattr(a, "shape")}, info))
     (params, info), (other, other_info) = found
     for n in params:
         np.testing.assert_allclose(params[n], other[n], atol=1e-10, err_msg=n)
-    np.testing.assert_allclose([float(v) for v in info], [float(v) for v in other_info], rtol=1e-8, atol=1e-10)
+    assert info.keys() == other_info.keys()
+    for n, value in info.items():
+        np.testing.assert_allclose(float(value), float(other_info[n]), rtol=1e-8, atol=1e-10, err_msg=n)
 
 
 @pytest.mark.parametrize("coordinates", ["centered", "noncentered"])

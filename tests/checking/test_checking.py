@@ -7,6 +7,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from changes import taken
 
 import pplebm
 import pplebm.gallery.pages
@@ -100,7 +101,7 @@ BROKEN = {  # name -> program, finding, words of its sentence
     "constant tilt": (lambda x: generator(x, lambda z: tilt("f", 0.0 * z.sum(-1))), "tilt", "constant"),
     "improper prior": (lambda x: generator(x, lambda z: tilt("f", z.pow(2).sum(-1))), "normalisable", "Z is infinite"),
     "tiny scale": (lambda x: generator(x, scale=1e-3), "posterior chain", "stability limit"),
-    "sharp tilt": (lambda x: generator(x, lambda z: tilt("f", -1e4 * z.pow(2).sum(-1))), "prior chain", "--set step_"),
+    "sharp tilt": (lambda x: generator(x, lambda z: tilt("f", -1e4 * z.pow(2).sum(-1))), "prior chain", "--set prior."),
 }  # fmt: skip
 
 
@@ -170,9 +171,8 @@ def test_every_model_page_passes(page):
 
 @pytest.mark.parametrize("page", pplebm.inference_available())
 def test_every_algorithm_page_passes(page):
-    known = pplebm.load(page).Hyper._fields
     few = FEW | {"n_steps_fresh": 2, "n_updates_fresh": 2, "pool": 24}
-    report = check(page, hyper={name: n for name, n in few.items() if name in known})
+    report = check(page, hyper=taken(pplebm.load(page), few))
     assert report.ok, f"\n{report}"
 
 
@@ -180,7 +180,7 @@ FILES = {  # text of a file -> finding, words
     "def model(x:\n    pass": ("loads", "SyntaxError"),
     "import no_such_module_of_mine": ("loads", "ModuleNotFoundError"),
     "x = 1": ("loads", "name your Pyro program `model`"),
-    "def step():\n    pass": ("loads", "lacks"),
+    "def loss():\n    pass": ("loads", "lacks"),
     "def model(ppl, net, hyper, x=None, n=None):\n    pass": ("loads", "lacks"),
 }
 
@@ -190,13 +190,9 @@ FILES = {  # text of a file -> finding, words
 @pytest.mark.parametrize("page", sorted(pplebm.inference_available()))
 def test_every_algorithm_page_goes_with_a_model_page(model, page):
     """Whatever it keeps beside the model's parameters: a guide, step sizes, chains or flows by datum."""
-    hyper = {"model.width": 8, "model.tilt_width": 8} | {name: v for name, v in FEW.items() if name in fields_of(page)}
+    hyper = {"model.width": 8, "model.tilt_width": 8} | taken(pplebm.load(page), FEW)
     report = check(model, np.random.default_rng(0).normal(size=(200, 4)), page, hyper)
     assert report.ok and report.findings[-1].name == "update", str(report)
-
-
-def fields_of(page):
-    return pplebm.gallery.pages.load(page).Hyper._fields
 
 
 def sharp(x):
@@ -212,7 +208,7 @@ def sharp(x):
 @pytest.mark.parametrize("page", ["short_run_mle", "noise_contrastive", "dual_mcmc", "persistent_mle"])
 def test_the_stability_limit_is_that_of_the_chains_own_coordinates(page):
     """A linear tilt adds no curvature: the limit is 2, and steps of 0.4 are at 20 % of it."""
-    report = check(sharp, X, page, {name: v for name, v in FEW.items() if name in fields_of(page)})
+    report = check(sharp, X, page, taken(pplebm.load(page), FEW))
     told = next(f for f in report.findings if f.name == "prior chain")
     assert told.ok and "at 20 % of the stability limit 2/sqrt(lambda) = 2;" in told.sentence + ";", told.sentence
 
@@ -225,18 +221,26 @@ def test_a_broken_file_is_told(tmp_path, text):
     assert (first.name, FILES[text][1] in first.sentence) == (FILES[text][0], True), f"\n{report}"
 
 
+VALUE = "return contrast(algorithm.program, params, x, positive, negative, algorithm.hyper.tilt_penalty)"
+STEP = "\n\ndef step(algorithm, key, state, x, index):\n    "
+POSITIVE = "\n\ndef positive(algorithm, key, params, x):\n    from pplebm.learning.sources import Samples\n    "
 ALGORITHMS = {  # a change to short_run_mle -> finding, words
-    ("return State(new.params, new.adam, state.update + 1), Info(", "return [State(new.params, new.adam, 0)], Info("): (
-        "conjugate tilt", "its State is a list",
+    (VALUE, VALUE + STEP + "return [state], {}"): ("conjugate tilt", "got a list"),
+    (VALUE, VALUE.replace("return", "value, seen =") + "; return value, seen._replace(tilt_positive=params['A'])"): (
+        "conjugate tilt", "tilt_gap",
     ),
-    ("gap, aux.log_likelihood,", "gap * float('nan'), aux.log_likelihood,"): ("conjugate tilt", "tilt_gap"),
-    ("gap = aux.tilt", "gap = missing.tilt"): ("conjugate tilt", "NameError"),
-    ("State(new.params, new.adam,", "State(state.params, new.adam,"): ("conjugate tilt", "nothing moved"),
-    ("k_positive, k_negative = ppl.split(key)", "import time; k_positive, k_negative = ppl.split(time.time_ns())"): (
+    (VALUE, VALUE.replace("return", "value, seen =") + "; return value, seen._asdict() | {'mine': value}"): (
+        "conjugate tilt", "REPORTS does not say what mine mean",
+    ),
+    (VALUE, VALUE.replace("params", "parameters")): ("conjugate tilt", "NameError"),
+    (VALUE, VALUE.replace("params", "algorithm.program.params")): ("conjugate tilt", "nothing moved"),
+    (VALUE, VALUE + POSITIVE + "import time; return algorithm.hyper.posterior.draw("
+     "algorithm, algorithm.ppl.key(time.time_ns() % 2**32), params, x, True)"): (
         "conjugate tilt", "could not be repeated",
     ),
-    ("    return short_run(", "    return {}, short_run("): ("conjugate tilt", ""),
+    (VALUE, VALUE + POSITIVE + "return Samples({})"): ("conjugate tilt", ""),
     ("batch_size: Count = 128", "batch_sizes: Count = 128"): ("hyperparameters", "batch_size"),
+    ("    prior: ShortRun", "    priors: ShortRun"): ("hyperparameters", "Hyper needs prior"),
 }  # fmt: skip
 
 
@@ -246,7 +250,7 @@ def test_a_broken_algorithm_is_told(tmp_path, change):
     text = path.read_text()
     assert change[0] in text
     path.write_text(text.replace(*change))
-    report = check(path, hyper=None if "batch_size" in change[0] else FEW)
+    report = check(path, hyper=None if ALGORITHMS[change][0] == "hyperparameters" else FEW)
     first = next(f for f in report.findings if f.ok is False)
     assert (first.name, ALGORITHMS[change][1] in first.sentence) == (ALGORITHMS[change][0], True), f"\n{report}"
 

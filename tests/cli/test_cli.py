@@ -17,6 +17,7 @@ from safetensors.numpy import load_file
 
 import pplebm
 from pplebm.cli import main
+from pplebm.learning.algorithm import Algorithm
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ("n_steps_posterior=2", "n_steps_prior=2", "batch_size=16")
@@ -90,7 +91,7 @@ def table(tmp_path_factory):
 def run(tmp_path_factory, images):
     folder = tmp_path_factory.mktemp("fitted") / "run"
     output = call(
-        "fit", "latent_ebm", "--data", images, "--out", folder, "--steps", 2, "--no-report", *sets(*TINY, *SMALL)
+        "fit", "latent_ebm", "--data", images, "--out", folder, "--updates", 2, "--no-report", *sets(*TINY, *SMALL)
     )
     assert f"run: {folder}" in output and "log_likelihood" in output and "2 updates" in output
     assert not (folder / "report.html").exists()
@@ -145,7 +146,7 @@ SLIPS = {  # arguments -> words
     ("show", "joint_ebn"): "did you mean 'joint_ebm'?",
     ("fit", "latent_ebn"): "did you mean 'latent_ebm'?",
     ("fit",): "pplebm list",
-    ("fit", "latent_ebm", "--stps", "3"): "--steps",
+    ("fit", "latent_ebm", "--stps", "3"): "--updates",
     ("fit", "latent_ebm", "--set", "sigmo=1"): "did you mean 'sigma'?",
     ("fit", "latent_ebm", "--set", "sigma"): "--set name=value",
     ("fit", "latent_ebm", "--set", "sigma=wide"): "must be float",
@@ -202,7 +203,7 @@ def test_report_is_written(run):
 
 def test_demo_takes_a_new_folder_every_time(tmp_path):
     (tmp_path / "demo").mkdir()
-    output = call("demo", "--steps", 1, "--out", tmp_path / "demo", *sets(*TINY[1:], "model.width=8"))
+    output = call("demo", "--updates", 1, "--out", tmp_path / "demo", *sets(*TINY[1:], "model.width=8"))
     report = tmp_path / "demo-2" / "report.html"
     assert str(report) in output and report.is_file()
     assert not list((tmp_path / "demo").iterdir())
@@ -225,16 +226,15 @@ def assert_equal_runs(a, b):
 
 def test_an_existing_run_is_not_overwritten(run, images):
     before = (run / "checkpoint.safetensors").read_bytes()
-    output = call("fit", "latent_ebm", "--data", images, "--out", run, "--steps", 2, *sets(*TINY, *SMALL), status=2)
+    output = call("fit", "latent_ebm", "--data", images, "--out", run, "--updates", 2, *sets(*TINY, *SMALL), status=2)
     assert "holds a run already" in output and "--resume" in output
     assert (run / "checkpoint.safetensors").read_bytes() == before
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(images, tmp_path, monkeypatch):
-    args = ["fit", "latent_ebm", "--data", images, "--no-report", "--steps", 23, *sets(*TINY, *SMALL)]
+    args = ["fit", "latent_ebm", "--data", images, "--no-report", "--updates", 23, *sets(*TINY, *SMALL)]
     call(*args, "--out", tmp_path / "whole")
-    page = pplebm.load("short_run_mle")
-    step, n_calls = page.step, []
+    step, n_calls = Algorithm.step, []
 
     def stopping(*a):
         n_calls.append(1)
@@ -242,10 +242,10 @@ def test_a_resumed_run_equals_an_uninterrupted_one(images, tmp_path, monkeypatch
             raise KeyboardInterrupt
         return step(*a)
 
-    monkeypatch.setattr(page, "step", stopping)
+    monkeypatch.setattr(Algorithm, "step", stopping)
     output = call(*args, "--out", tmp_path / "stopped", status=130)
     assert "stopped at update 11 and saved" in output and "--resume --out" in output
-    monkeypatch.setattr(page, "step", step)
+    monkeypatch.setattr(Algorithm, "step", step)
     call("fit", "--resume", "--out", tmp_path / "stopped", "--no-report")  # model, data and steps as the run knows them
     assert_equal_runs(tmp_path / "whole", tmp_path / "stopped")
 
@@ -263,7 +263,7 @@ def test_ctrl_c_saves_exits_130_and_says_how_to_go_on(images, tmp_path):
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from pplebm.cli import main; main()"
     )
     process = python(
-        "-c", main, "fit", "latent_ebm", "--data", images, "--out", folder, "--steps", 100000, "--no-report",
+        "-c", main, "fit", "latent_ebm", "--data", images, "--out", folder, "--updates", 100000, "--no-report",
         *sets(*TINY, *SMALL),
     )  # fmt: skip
     deadline = time.monotonic() + 60
@@ -273,7 +273,7 @@ def test_ctrl_c_saves_exits_130_and_says_how_to_go_on(images, tmp_path):
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
     assert "Traceback" not in err and f"--resume --out {folder}" in out
-    assert pplebm.open_run(folder).manifest["updates"] >= 100
+    assert pplebm.open_run(folder).manifest.updates >= 100
 
 
 # --- files of one's own
@@ -286,7 +286,7 @@ def test_a_plain_program_is_fitted_by_path_and_opened_elsewhere(table, tmp_path,
     (home / "my_parts.py").write_text(PARTS)
     monkeypatch.chdir(elsewhere)
     assert "Nothing wrong found." in call("check", home / "mine.py", "--data", table, *sets(*TINY))
-    call("fit", home / "mine.py", "--data", table, "--steps", 2, "--no-report", *sets(*TINY))
+    call("fit", home / "mine.py", "--data", table, "--updates", 2, "--no-report", *sets(*TINY))
     (home / "mine.py").unlink()  # the run has its own copy
     folder = elsewhere / "runs" / "mine-short_run_mle-seed0"
     monkeypatch.chdir(tmp_path)
@@ -304,7 +304,7 @@ def test_a_copied_page_gives_the_numbers_of_the_shipped_one(images, tmp_path):
         ("b", tmp_path / "own.py", tmp_path / "own_algorithm.py"),
     ):
         call(
-            "fit", model, "--inference", algorithm, "--data", images, "--steps", 3, "--no-report",
+            "fit", model, "--inference", algorithm, "--data", images, "--updates", 3, "--no-report",
             "--out", tmp_path / name, *sets(*TINY, *SMALL),
         )  # fmt: skip
     assert_equal_runs(tmp_path / "a", tmp_path / "b")

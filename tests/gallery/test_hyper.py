@@ -90,5 +90,5 @@ def test_a_fit_refuses_before_it_leaves_a_folder(change, tmp_path):
 
 
 def test_the_number_of_updates_of_a_fit_is_positive(tmp_path):
-    with pytest.raises(PplebmError, match="steps must be positive"):
-        pplebm.fit("conjugate_tilt", np.zeros((40, 4)), out=tmp_path / "run", steps=0, progress=False)
+    with pytest.raises(PplebmError, match="updates must be positive"):
+        pplebm.fit("conjugate_tilt", np.zeros((40, 4)), out=tmp_path / "run", updates=0, progress=False)

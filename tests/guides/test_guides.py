@@ -164,11 +164,11 @@ def test_a_flow_fits_what_normals_cannot(backend):
             noise = guide.noise(key, 256)
             loss = lambda p: elbo(program, guide, p, x, noise, negative)
             (_, aux), gradient = ppl.value_and_grad(loss, params, has_aux=True)
-            params, adam = ppl.adam(params, gradient, adam, dict.fromkeys(params, 0.02))
+            params, adam = ppl.optimizer().update(params, gradient, adam, dict.fromkeys(params, 0.02))
             return params, adam, aux.bound
 
         step, params = ppl.compiled(step), guide.params
-        adam, last = ppl.init_adam(params), []
+        adam, last = ppl.optimizer().init(params), []
         for i in range(400):
             params, adam, bound = step(ppl.key(i), params, adam)
             last.append(float(bound))

@@ -107,7 +107,7 @@ def test_every_python_block_of_the_readme_runs(monkeypatch, tmp_path):
 
     fit, runs = pplebm.fit, iter(range(100))
     short = {"n_steps_posterior": 2, "n_steps_prior": 2}
-    quick = lambda *args, **more: fit(*args, out=tmp_path / str(next(runs)), steps=2, hyper=short, **more)
+    quick = lambda *args, **more: fit(*args, out=tmp_path / str(next(runs)), updates=2, hyper=short, **more)
     monkeypatch.setattr(pplebm, "fit", quick, raising=False)
     names: dict = {}
     for block in python_blocks("README.md"):

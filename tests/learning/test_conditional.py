@@ -8,6 +8,7 @@ import importlib
 import jax
 import numpy as np
 import pytest
+from changes import taken
 from scipy import stats
 
 import pplebm
@@ -131,8 +132,7 @@ def slope_learned(page, tmp_path):
     c = rng.normal(size=n).astype(np.float32)
     x = (1.2 * c[:, None] + rng.normal(size=(n, 2)) * np.sqrt(1.25)).astype(np.float32)
     wanted = {"updates": 200, "batch_size": 240, "pool": 240, "learning_rate": 0.03, "learning_rate_tilt": 0.03}
-    fields = importlib.import_module(f"pplebm.inference.{page}").Hyper._fields
-    hyper = {k: v for k, v in (wanted | {"tilt_penalty": 0.0}).items() if k in fields}
+    hyper = taken(pplebm.load(page), wanted | {"tilt_penalty": 0.0})
     run = pplebm.fit(
         slopes_of(ppl), {"c": c, "x": x}, page, out=tmp_path / "run", backend="numpyro", hyper=hyper, progress=False
     )
@@ -152,9 +152,9 @@ def test_every_page_learns_a_tilt_of_covariates(page, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("page", ["short_run_mle", "variational_joint"])
 def test_learning_with_the_negatives_of_other_rows_runs_off(page, tmp_path, monkeypatch):
-    given = pplebm.Program.given
+    rows_of = pplebm.Program.prior_rows
     rolled = lambda a: jax.numpy.roll(a, 1, 0)
-    monkeypatch.setattr(pplebm.Program, "given", lambda self, x: jax.tree.map(rolled, given(self, x)))
+    monkeypatch.setattr(pplebm.Program, "prior_rows", lambda self, x: jax.tree.map(rolled, rows_of(self, x)))
     with pytest.raises(PplebmWarning, match="went back to update"):
         slope_learned(page, tmp_path)
 

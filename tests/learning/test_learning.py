@@ -12,9 +12,11 @@ from linear_gaussian import as_numpy, log_evidence
 
 import pplebm
 from pplebm.errors import PplebmError
-from pplebm.gallery.hyper import override
 from pplebm.kernels.langevin import langevin
 from pplebm.learning import loop as train
+from pplebm.learning.algorithm import Algorithm, algorithm_of
+from pplebm.learning.optimizer import Optimizer
+from pplebm.learning.sources import ShortRun
 from pplebm.objectives.contrast import contrast
 from pplebm.runs import files as folder
 from pplebm.sampling import chains
@@ -40,15 +42,15 @@ def test_short_run_mle_raises_the_exact_log_evidence(conjugate):
     changes = {
         "updates": 150, "batch_size": 128, "learning_rate": 0.01, "learning_rate_tilt": 0.01, "tilt_penalty": 0.0,
         "step_size_posterior": 0.4, "step_size_prior": 0.4,
-        "n_steps_posterior": 15, "n_steps_prior": 20, "max_drift": 10.0,
+        "n_steps_posterior": 15, "n_steps_prior": 20, "max_drift_posterior": 10.0,
     }  # fmt: skip
-    hyper = override(page.Hyper(), changes, "page")
+    algorithm = algorithm_of(page, program, changes)
 
     def evidence(params):
         return np.mean([log_evidence(model_page, as_numpy(params), model_page.Hyper(), datum) for datum in x])
 
-    start = train.begin(page, program, program.ppl.asarray(x[:128]), hyper, 0)
-    loop = train.updates(page, program, x, hyper, 0, start)
+    start = train.begin(algorithm, program.ppl.asarray(x[:128]), 0)
+    loop = train.updates(algorithm, x, 0, start)
     for _ in range(150):
         progress, _event = next(loop)
     gain = evidence(progress.state.params) - evidence(start.state.params)
@@ -57,23 +59,16 @@ def test_short_run_mle_raises_the_exact_log_evidence(conjugate):
     assert evidence(progress.state.params) > entropy_bound - 0.25  # within a quarter nat of the truth's own fit
 
 
-def test_without_tilt_there_is_no_negative_phase():
+def test_without_tilt_there_is_no_negative_phase(monkeypatch):
     program = pplebm.Program(pplebm.bind("joint_ebm", shape=(4,), tilted=False))
-    page = pplebm.load("short_run_mle")
-    hyper = page.Hyper(batch_size=8, n_steps_posterior=2)
-
-    class Page:
-        def __getattr__(self, name):
-            raise AssertionError
-
+    algorithm = algorithm_of(pplebm.load("short_run_mle"), program, {"batch_size": 8, "n_steps_posterior": 2})
     x = torch.randn(8, 4, generator=torch.Generator().manual_seed(0))
-    state = page.init(program.ppl, 0, program, x, hyper)
-    original, page.prior = page.prior, Page()
-    try:
-        _, info = page.step(program.ppl, 1, state, program, x, hyper)
-    finally:
-        page.prior = original
-    assert info.tilt_gap == 0 and info.divergent_negative == 0
+    state = algorithm.init(0, x)
+    runs, draw = [], ShortRun.draw
+    monkeypatch.setattr(ShortRun, "draw", lambda *a, **more: runs.append(a) or draw(*a, **more))
+    _, info = algorithm.step(1, state, x)
+    assert len(runs) == 1 and runs[0][-1] is True  # towards the posterior
+    assert info["tilt_gap"] == 0 and "divergent_negative" not in info and "divergent_positive" in info
 
 
 def test_saturation_is_the_share_of_tilt_values_at_their_bound():
@@ -112,23 +107,21 @@ class State(NamedTuple):
     params: dict
 
 
-class Info(NamedTuple):
-    value: float
-
-
 class Fragile:
     """An algorithm whose update is non-finite at chosen calls."""
+
+    Hyper = Hyper
 
     def __init__(self, bad, always=False):
         self.calls, self.bad, self.always = 0, bad, always
 
-    def init(self, ppl, key, program, x, hyper):
-        return State({"a": ppl.asarray(0.0)})
+    def init(self, algorithm, key, x, n_data):
+        return State({"a": algorithm.ppl.asarray(0.0)})
 
-    def step(self, ppl, key, state, program, x, hyper):
+    def step(self, algorithm, key, state, x, index):
         self.calls += 1
         bad = self.always or self.calls in self.bad
-        return State({"a": state.params["a"] + (math.nan if bad else 1.0)}), Info(1.0)
+        return State({"a": state.params["a"] + (math.nan if bad else 1.0)}), {"value": 1.0}
 
 
 @pytest.fixture
@@ -144,8 +137,8 @@ def unwatched(monkeypatch):
 
 @pytest.mark.usefixtures("unwatched")
 def test_roll_back_to_the_last_good_state(program):
-    page, x = Fragile({120}), np.zeros((8, 2), "float32")
-    loop = train.updates(page, program, x, Hyper(), 0, train.begin(page, program, x, Hyper(), 0))
+    algorithm, x = Algorithm(Fragile({120}), program), np.zeros((8, 2), "float32")
+    loop = train.updates(algorithm, x, 0, train.begin(algorithm, x, 0))
     for _ in range(125):
         progress, event = next(loop)
         if event.rolled_back_to is not None:
@@ -154,8 +147,8 @@ def test_roll_back_to_the_last_good_state(program):
 
 
 def test_endless_roll_back_stops_with_a_remedy(program):
-    page, x = Fragile(set(), always=True), np.zeros((8, 2), "float32")
-    loop = train.updates(page, program, x, Hyper(), 0, train.begin(page, program, x, Hyper(), 0))
+    algorithm, x = Algorithm(Fragile(set(), always=True), program), np.zeros((8, 2), "float32")
+    loop = train.updates(algorithm, x, 0, train.begin(algorithm, x, 0))
     with pytest.raises(PplebmError, match=r"non-finite.*bound the tilt"):
         for _ in range(50):
             next(loop)
@@ -206,17 +199,17 @@ def test_short_run_without_data_is_the_prior_and_with_data_the_posterior(float64
 
 
 def test_updates_follow_from_seed_and_number_alone(program):
-    page = pplebm.load("short_run_mle")
-    hyper = page.Hyper(updates=6, batch_size=4, n_steps_posterior=2, n_steps_prior=2)
+    changes = {"updates": 6, "batch_size": 4, "n_steps_posterior": 2, "n_steps_prior": 2}
+    algorithm = algorithm_of(pplebm.load("short_run_mle"), program, changes)
     x = np.random.default_rng(0).normal(size=(9, 2)).astype("float32")
-    progress = start = train.begin(page, program, program.ppl.asarray(x[:4]), hyper, 0)
-    loop = train.updates(page, program, x, hyper, 0, start)
+    progress = start = train.begin(algorithm, program.ppl.asarray(x[:4]), 0)
+    loop = train.updates(algorithm, x, 0, start)
     middle = None
     for i in range(6):
         progress, _ = next(loop)
         middle = progress if i == 2 else middle
     again = middle
-    loop = train.updates(page, program, x, hyper, 0, middle)
+    loop = train.updates(algorithm, x, 0, middle)
     for _ in range(3):
         again, _ = next(loop)
     assert again.update == progress.update == 6
@@ -231,32 +224,32 @@ def test_a_tilt_that_runs_away_is_rolled_back_slowed_and_told(program, tmp_path)
     class Rates(NamedTuple):
         updates: int = 200
         batch_size: int = 4
-        learning_rate_tilt: float = 1.0
-        n_steps_prior: int = 10
-
-    class Gap(NamedTuple):
-        tilt_gap: float
+        optimizer: Optimizer = Optimizer(learning_rate_tilt=1.0)
+        prior: ShortRun = ShortRun(n_steps=10)
 
     seen = []
 
     class Runaway(Fragile):
-        def step(self, ppl, key, state, program, x, hyper):
-            seen.append(hyper)
-            gap = state.params["a"] + hyper.learning_rate_tilt - 0.3
-            return State({"a": gap}), Gap(gap)
+        Hyper = Rates
 
-    page, x = Runaway(set()), np.zeros((8, 2), "float32")
-    loop = train.updates(page, program, x, Rates(), 0, train.begin(page, program, x, Rates(), 0))
+        def step(self, algorithm, key, state, x, index):
+            seen.append(algorithm.hyper)
+            gap = state.params["a"] + algorithm.optimizer.learning_rate_tilt - 0.3
+            return State({"a": gap}), {"tilt_gap": gap}
+
+    algorithm, x = Algorithm(Runaway(set()), program), np.zeros((8, 2), "float32")
+    loop = train.updates(algorithm, x, 0, train.begin(algorithm, x, 0))
     events = []
     for _ in range(180):
         progress, event = next(loop)
         events += [event] if event.rolled_back_to is not None else []
     assert len(events) == 2 and progress.n_back_offs == 2
     assert events[0].reason == (
-        f"the tilt gap is {events[0].metrics['tilt_gap']:.1f} nats; learning_rate_tilt 1 -> 0.5, n_steps_prior 10 -> 15"
+        f"the tilt gap is {events[0].metrics['tilt_gap']:.1f} nats; optimizer.learning_rate_tilt 1 -> 0.5, "
+        f"prior.n_steps 10 -> 15"
     )
-    assert seen[-1].learning_rate_tilt == 0.25 and seen[-1].n_steps_prior == 23
-    again = train.updates(page, program, x, Rates(), 0, progress)  # a resumed run keeps to the gentler settings
+    assert seen[-1].optimizer.learning_rate_tilt == 0.25 and seen[-1].prior.n_steps == 23
+    again = train.updates(algorithm, x, 0, progress)  # a resumed run keeps to the gentler settings
     next(again)
     assert seen[-1] == seen[-2]
 
@@ -264,13 +257,13 @@ def test_a_tilt_that_runs_away_is_rolled_back_slowed_and_told(program, tmp_path)
 def test_average_and_early_stop(tmp_path):
     data = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
     hyper = {"batch_size": 12, "n_steps_posterior": 2, "n_steps_prior": 2}
-    settings = {"out": tmp_path / "a", "steps": 400, "hyper": hyper, "ema": 0.9, "patience": 1, "compiled": False}
+    settings = {"out": tmp_path / "a", "updates": 400, "hyper": hyper, "ema": 0.9, "patience": 1, "compiled": False}
     run = pplebm.fit("conjugate_tilt", data, **settings)
-    stop = run.manifest["stopped_early"]
+    stop = run.manifest.stopped_early
     errors = [row["held_out_error"] for row in run.metrics if "held_out_error" in row]
     assert stop == 100 * len(errors) and errors[-1] >= min(errors[:-1]) and stop < 400
     progress = folder.read_checkpoint(
-        run.path, run.program.ppl, train.begin(run.page, run.program, torch.zeros(12, 4), run.hyper, 0, 48, True)
+        run.path, run.program.ppl, train.begin(run.algorithm, torch.zeros(12, 4), 0, 48, True)
     )
     for name, average in progress.average.items():
         assert torch.equal(run.params[name], average)

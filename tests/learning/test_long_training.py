@@ -10,14 +10,16 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from changes import hyper_of
 
 import pplebm
 from pplebm.errors import PplebmError
-from pplebm.gallery.hyper import Schedule, override
+from pplebm.gallery.hyper import Schedule
 from pplebm.inference import short_run_mle
 from pplebm.learning import loop as train
 from pplebm.learning import safeguards
-from pplebm.learning.optimizer import begun, factor, moved
+from pplebm.learning.algorithm import Algorithm, algorithm_of
+from pplebm.learning.optimizer import Optimizer
 from pplebm.ppl.language import load_backend
 from pplebm.ppl.trees import tree_leaves
 from pplebm.runs import files as folder
@@ -40,26 +42,26 @@ def test_accumulated_gradients_make_the_step_of_their_mean(backend):
     params, rng = program.params, np.random.default_rng(0)
     some = [{n: ppl.asarray(0.01 * rng.normal(size=tuple(p.shape))) for n, p in params.items()} for _ in range(6)]
     mean = lambda gs: {n: sum(g[n] for g in gs) / len(gs) for n in params}
-    plain, by_three = (short_run_mle.Hyper(updates=10**9, clip_norm=5.0, accumulate=k) for k in (1, 3))
+    plain, by_three = (Optimizer(clip_norm=5.0, accumulate=k) for k in (1, 3))
 
-    want, plain_adam = params, begun(ppl, params, plain)
+    want, plain_adam = params, plain.init(ppl, params)
     for i, three in enumerate((some[:3], some[3:])):
-        want, plain_adam, *_ = moved(program, want, mean(three), plain_adam, i, plain)
-    got, adam = params, begun(ppl, params, by_three)
+        want, plain_adam, *_ = plain.update(program, want, mean(three), plain_adam, i, 10**9)
+    got, adam = params, by_three.init(ppl, params)
     for i, gradient in enumerate(some):
         before = got
-        got, adam, norm, *_ = moved(program, got, gradient, adam, i, by_three)
+        got, adam, norm, *_ = by_three.update(program, got, gradient, adam, i, 10**9)
         stays = all(bool((got[n] == before[n]).all()) for n in params)
         assert stays == (i % 3 < 2) and float(norm) > 0
     for name in params:
-        for a, b in ((got, want), (adam.adam.mean, plain_adam.mean), (adam.adam.square, plain_adam.square)):
+        for a, b in ((got, want), (adam.rule.mean, plain_adam.mean), (adam.rule.square, plain_adam.square)):
             np.testing.assert_allclose(ppl.to_numpy(a[name]), ppl.to_numpy(b[name]), rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("schedule", typing.get_args(Schedule))
 def test_rates_rise_during_warm_up_stay_and_fall_as_the_schedule_says(ppl, schedule):
-    hyper = short_run_mle.Hyper(updates=100, warmup=20, decay_share=0.4, schedule=schedule)
-    found = [float(factor(ppl, t, hyper)) for t in range(101)]
+    optimizer = Optimizer(warmup=20, decay_share=0.4, schedule=schedule)
+    found = [float(optimizer.factor(ppl, t, 100)) for t in range(101)]
     np.testing.assert_allclose(found[:20], np.arange(1, 21) / 20, rtol=1e-5)
     np.testing.assert_allclose(found[20:60], 1.0, rtol=1e-5)
     left = 1 - (np.arange(60, 101) - 60) / 40
@@ -73,7 +75,7 @@ def test_rates_rise_during_warm_up_stay_and_fall_as_the_schedule_says(ppl, sched
 ])  # fmt: skip
 def test_courses_that_are_none_are_refused(tmp_path, x, change, words):
     with pytest.raises(PplebmError, match=words):
-        pplebm.fit("latent_ebm", x, out=tmp_path / "run", steps=2, hyper=FEW | change)
+        pplebm.fit("latent_ebm", x, out=tmp_path / "run", updates=2, hyper=FEW | change)
 
 
 SMALL = {
@@ -86,14 +88,14 @@ SMALL = {
 def test_every_algorithm_goes_on_from_its_checkpoint_bit_for_bit(tmp_path, x, name):
     """Guide, optimiser, accumulated gradients, chains, flows, running averages."""
     page, program = pplebm.load(name), pplebm.Program(pplebm.bind("latent_ebm", shape=(4,), latent_dim=4))
-    hyper = page.Hyper()._replace(**{n: v for n, v in SMALL.items() if n in page.Hyper._fields})
-    first = train.begin(page, program, torch.as_tensor(x[:8]), hyper, 0, len(x), averages=True)
-    loop, at = train.updates(page, program, x, hyper, 0, first, ema=0.9), []
+    algorithm = Algorithm(page, program, hyper_of(page, SMALL))
+    first = train.begin(algorithm, torch.as_tensor(x[:8]), 0, len(x), averages=True)
+    loop, at = train.updates(algorithm, x, 0, first, ema=0.9), []
     for _ in range(6):
         at.append(next(loop)[0])
     folder.write_checkpoint(tmp_path, program.ppl, at[2])
     again = folder.read_checkpoint(tmp_path, program.ppl, first)
-    loop = train.updates(page, program, x, hyper, 0, again, ema=0.9)
+    loop = train.updates(algorithm, x, 0, again, ema=0.9)
     for _ in range(3):
         again, _ = next(loop)
     whole, parts = dict(tree_leaves(at[-1])), dict(tree_leaves(again))
@@ -105,27 +107,20 @@ def test_every_algorithm_goes_on_from_its_checkpoint_bit_for_bit(tmp_path, x, na
 # --- where a run begins
 
 
-def test_a_run_starts_from_the_parameters_of_its_twin(tmp_path, x):
-    twin = pplebm.fit("joint_ebm", x, out=tmp_path / "twin", steps=3, hyper=FEW | {"tilted": False})
-    page = short_run_mle
-    original, seen = page.step, []
-
-    def step(ppl, key, state, *args):
-        seen.append(state.params)
-        return original(ppl, key, state, *args)
-
-    page.step = step
-    try:
-        run = pplebm.fit("joint_ebm", x, out=tmp_path / "run", steps=1, hyper=FEW, start=twin.path, compiled=False)
-    finally:
-        page.step = original
+def test_a_run_starts_from_the_parameters_of_its_twin(tmp_path, x, monkeypatch):
+    twin = pplebm.fit("joint_ebm", x, out=tmp_path / "twin", updates=3, hyper=FEW | {"tilted": False})
+    seen, step = [], Algorithm.step
+    monkeypatch.setattr(Algorithm, "step", lambda self, key, state, *a: seen.append(state.params) or step(
+        self, key, state, *a))  # fmt: skip
+    run = pplebm.fit("joint_ebm", x, out=tmp_path / "run", updates=1, hyper=FEW, start=twin.path, compiled=False)
+    monkeypatch.undo()
     assert set(twin.params) < set(run.params)
     for name, value in twin.params.items():
         assert torch.equal(seen[0][name], value)
     with pytest.raises(PplebmError, match="no checkpoint to start from"):
-        pplebm.fit("joint_ebm", x, out=tmp_path / "other", steps=1, hyper=FEW, start=tmp_path)
+        pplebm.fit("joint_ebm", x, out=tmp_path / "other", updates=1, hyper=FEW, start=tmp_path)
     with pytest.raises(PplebmError, match="no parameter of the run"):
-        pplebm.fit("conjugate_tilt", x, out=tmp_path / "third", steps=1, hyper=FEW, start=twin.path)
+        pplebm.fit("conjugate_tilt", x, out=tmp_path / "third", updates=1, hyper=FEW, start=twin.path)
 
 
 # --- guides of one's own
@@ -146,7 +141,7 @@ def test_fit_learns_a_guide_of_ones_own_and_opens_with_it(tmp_path, x, backend):
     ppl = load_backend(backend)
     hyper = {"batch_size": 8, "n_steps_prior": 2, "model.latent_dim": 8}
     run = pplebm.fit(
-        "latent_ebm", x, "variational_joint", tmp_path / "run", steps=3, hyper=hyper, backend=backend,
+        "latent_ebm", x, "variational_joint", tmp_path / "run", updates=3, hyper=hyper, backend=backend,
         guide=written(ppl),
     )  # fmt: skip
     assert {n for n in run.params if n.startswith("guide.")} == {"guide.location"}
@@ -161,7 +156,7 @@ def test_fit_learns_a_guide_of_ones_own_and_opens_with_it(tmp_path, x, backend):
             x,
             out=tmp_path / "b",
             hyper=FEW | {"latent_dim": 8},
-            steps=1,
+            updates=1,
             backend=backend,
             guide=written(ppl),
         )
@@ -186,7 +181,7 @@ def guide(x):
 """
     (tmp_path / "own.py").write_text(text)
     hyper = {"batch_size": 8, "n_steps_prior": 2}
-    run = pplebm.fit(tmp_path / "own.py", x, "variational_joint", tmp_path / "run", steps=3, hyper=hyper)
+    run = pplebm.fit(tmp_path / "own.py", x, "variational_joint", tmp_path / "run", updates=3, hyper=hyper)
     (tmp_path / "own.py").unlink()
     assert float(pplebm.open_run(run.path).params["guide.slope"]) != 0.2
 
@@ -209,13 +204,9 @@ def guide(ppl, net, hyper, x):
         ppl.sample("z1", ppl.dist.Normal(h[:, :d], ppl.softplus(h[:, d:]) + 0.01).to_event(1))
 """
     )
-    if "mlp" not in text.split("PAPER")[0]:
-        text = text.replace(
-            "from pplebm import nets", "from pplebm import nets\nfrom pplebm.networks.layers import mlp", 1
-        )
     (tmp_path / "mine.py").write_text(text)
     hyper = {"batch_size": 8, "n_steps_prior": 2}
-    run = pplebm.fit(tmp_path / "mine.py", x, "variational_joint", tmp_path / "run", steps=2, hyper=hyper,
+    run = pplebm.fit(tmp_path / "mine.py", x, "variational_joint", tmp_path / "run", updates=2, hyper=hyper,
                      backend=backend)  # fmt: skip
     assert {n for n in run.params if n.startswith("guide.")} == {
         f"guide.encoder.{kind}_{i}" for kind in ("weight", "bias") for i in (0, 1)
@@ -231,7 +222,7 @@ def test_choices_of_the_variational_page_change_what_they_say(tmp_path, x, backe
     """Flows have weights of their own; a ratio loss moves the tilt alone; the tilt's pull moves the guide alone."""
     hyper = {"batch_size": 8, "n_steps_prior": 2, "model.latent_dim": 4}
     plain, changed = (
-        pplebm.fit("latent_ebm", x, "variational_joint", tmp_path / name, steps=1, hyper=h, backend=backend)
+        pplebm.fit("latent_ebm", x, "variational_joint", tmp_path / name, updates=1, hyper=h, backend=backend)
         for name, h in (("plain", hyper), ("changed", hyper | change))
     )
     shared = set(plain.params) & set(changed.params)
@@ -249,7 +240,7 @@ def test_choices_of_the_variational_page_change_what_they_say(tmp_path, x, backe
 
 def test_tensorboard_holds_what_metrics_hold(tmp_path, x):
     reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    run = pplebm.fit("latent_ebm", x, out=tmp_path / "run", steps=30, hyper=FEW, tensorboard=True, compiled=False)
+    run = pplebm.fit("latent_ebm", x, out=tmp_path / "run", updates=30, hyper=FEW, tensorboard=True, compiled=False)
     events = reader.EventAccumulator(str(run.path / "tensorboard")).Reload()
     found = [(e.step, e.value) for e in events.Scalars("tilt_gap")]
     assert [step for step, _ in found] == [10, 20, 30]
@@ -285,16 +276,15 @@ def test_chains_that_miss_the_tilted_prior_are_lengthened():
     data = np.full(16, 2.0, np.float32)
     program = pplebm.Program(model, data=torch.as_tensor(data))
     changes = {"updates": 200, "batch_size": 8, "n_steps_prior": 1, "n_steps_posterior": 5, "learning_rate_tilt": 1e-6}
-    hyper = override(short_run_mle.Hyper(), changes, "page")
-    loop = train.updates(short_run_mle, program, data, hyper, 0, train.begin(
-        short_run_mle, program, torch.as_tensor(data), hyper, 0))  # fmt: skip
+    algorithm = algorithm_of(short_run_mle, program, changes)
+    loop = train.updates(algorithm, data, 0, train.begin(algorithm, torch.as_tensor(data), 0))
     events = [next(loop) for _ in range(100)]
     progress, event = events[-1]
     assert all(e.rolled_back_to is None for _, e in events[:-1])
     assert event.rolled_back_to == 50 and progress.n_back_offs == 1
     assert "prior chains and resampled base draws differ by 3." in event.reason
-    assert "n_steps_prior 1 -> " in event.reason
-    assert event.metrics["base_ess"] > safeguards.ENOUGH
+    assert "prior.n_steps 1 -> " in event.reason
+    assert event.metrics["base_ess"] > safeguards.MIN_BASE_ESS
 
 
 def test_seeds_at_once_are_seeds_one_after_another(tmp_path):
@@ -306,7 +296,7 @@ def test_seeds_at_once_are_seeds_one_after_another(tmp_path):
     said = []
     for jobs in ("1", "2"):
         done = CliRunner().invoke(
-            main, ["fit", "latent_ebm", "--steps=2", "--seeds=0..1", f"--jobs={jobs}", f"--out={tmp_path}/{jobs}",
+            main, ["fit", "latent_ebm", "--updates=2", "--seeds=0..1", f"--jobs={jobs}", f"--out={tmp_path}/{jobs}",
                    "--no-report", "--no-compile", *few]
         )  # fmt: skip
         assert done.exit_code == 0, done.output

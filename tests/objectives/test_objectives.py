@@ -144,7 +144,7 @@ def test_plain_variational_inference_runs_off_on_a_tilt_and_ours_does_not():
     ends = {}
     for ours in (True, False):
         params = program.params | guide.params
-        adam = ppl.init_adam(params)
+        adam = ppl.optimizer().init(params)
         for i in range(200):
             noise, base = guide.noise(i, 8), program.draw_base(i, 8, params)
 
@@ -153,7 +153,7 @@ def test_plain_variational_inference_runs_off_on_a_tilt_and_ours_does_not():
                 return value if ours else -aux.bound
 
             gradient = ppl.value_and_grad(loss, params)[1]
-            params, adam = ppl.adam(params, gradient, adam, dict.fromkeys(params, 0.1), (0.9, 0.999))
+            params, adam = ppl.optimizer().update(params, gradient, adam, dict.fromkeys(params, 0.1))
         ends[ours] = float(params["c"])
     assert abs(ends[True]) < 1e-6 and ends[False] > 10.0
 
@@ -280,13 +280,13 @@ def test_density_ratios_recover_a_quadratic_and_telescopes_one_far_away():
         n = len(mixing)
         program = ratio_program(n, 2)
         objective = partial(nce, program) if n == 1 else partial(telescoped, program, mixing=mixing)
-        params, adam = program.params, ppl.init_adam(program.params)
+        params, adam = program.params, ppl.optimizer().init(program.params)
         for i in range(1500):
             draws = ppl.normal_like(i, {"q": torch.zeros(500, 2), "base": torch.zeros(500, 2)})
             q, base = {"z": mean + variance**0.5 * draws["q"]}, {"z": draws["base"]}
             gradient = ppl.value_and_grad(partial(objective, positive=q, base=base), params)[1]
             rate = 0.3 * min(1.0, 2.0 * (1.0 - i / 1500))
-            params, adam = ppl.adam(params, gradient, adam, dict.fromkeys(params, rate), (0.9, 0.999))
+            params, adam = ppl.optimizer().update(params, gradient, adam, dict.fromkeys(params, rate))
         total = {c: sum(params[f"{c}{i}"] for i in range(n)) for c in "abc"}
         found = torch.cat([total["b"], total["c"]])
         errors[n] = float((found - exact).norm() / exact.norm())
@@ -295,13 +295,13 @@ def test_density_ratios_recover_a_quadratic_and_telescopes_one_far_away():
 
 def test_one_density_ratio_recovers_a_quadratic_near_by():
     program = ratio_program(1, 1)
-    params, adam = program.params, ppl.init_adam(program.params)
+    params, adam = program.params, ppl.optimizer().init(program.params)
     for i in range(600):
         draws = ppl.normal_like(i, {"q": torch.zeros(1000, 1), "base": torch.zeros(1000, 1)})
         q, base = {"z": 0.7 + 0.8 * draws["q"]}, {"z": draws["base"]}
         gradient = ppl.value_and_grad(lambda p, q=q, base=base: nce(program, p, q, base), params)[1]
         rate = 0.05 * min(1.0, 2.0 * (1.0 - i / 600))
-        params, adam = ppl.adam(params, gradient, adam, dict.fromkeys(params, rate), (0.9, 0.999))
+        params, adam = ppl.optimizer().update(params, gradient, adam, dict.fromkeys(params, rate))
     exact = (-np.log(0.8) - 0.5 * 0.49 / 0.64, 0.7 / 0.64, 0.5 - 0.5 / 0.64)
     assert [float(params[n].sum()) for n in ("a0", "b0", "c0")] == pytest.approx(exact, abs=0.06)
     with pytest.raises(PplebmError, match="mixing"):
@@ -313,11 +313,11 @@ def test_denoising_score_matching_has_the_exact_score_as_its_minimum():
     z = {"z": 0.5 + 0.7 * ppl.normal_like(0, {"z": torch.zeros(40_000)})["z"]}
     noise, sigma = ppl.normal_like(1, z), torch.full((40_000,), 0.6)
     params, adam = {"a": torch.tensor(0.0), "b": torch.tensor(0.0)}, None
-    adam = ppl.init_adam(params)
+    adam = ppl.optimizer().init(params)
     for _ in range(300):
         loss = lambda p: dsm(lambda z, s: {"z": p["a"] + p["b"] * z["z"]}, z, noise, sigma)
         gradient = ppl.value_and_grad(loss, params)[1]
-        params, adam = ppl.adam(params, gradient, adam, dict.fromkeys(params, 0.05), (0.9, 0.999))
+        params, adam = ppl.optimizer().update(params, gradient, adam, dict.fromkeys(params, 0.05))
     v = 0.49 + 0.36
     assert [float(params["a"]), float(params["b"])] == pytest.approx((0.5 / v, -1.0 / v), abs=0.03)
 

@@ -18,32 +18,35 @@ from pplebm.ppl.parallel import check_batch
 
 EQUAL = """
 import numpy as np, torch, pplebm
-from pplebm.gallery.hyper import override
 from pplebm.inference import short_run_mle as page
+from pplebm.learning.algorithm import algorithm_of
+from pplebm.learning.sources import Samples, ShortRun
 from pplebm.ppl.trees import tree_leaves, tree_map
 
 torch.set_default_dtype(torch.float64)
-hyper = override(page.Hyper(), {"n_steps_posterior": 5, "n_steps_prior": 5, "clip_norm": 1.0}, "page")
-x = np.random.default_rng(0).normal(size=(8, 3))
-chains = {"posterior": page.posterior, "prior": page.prior}
+changes = {"n_steps_posterior": 5, "n_steps_prior": 5, "clip_norm": 1.0}
+x, draw = np.random.default_rng(0).normal(size=(8, 3)), ShortRun.draw
+
+def both(self, algorithm, key, params, rows, observed):
+    # the chains of both processes, one after the other, as one batch
+    keys = [algorithm.ppl.split(key, 3)[not observed] for key in algorithm.ppl.split(algorithm.ppl.key(update), 2)]
+    of = lambda r: rows[4 * r : 4 * r + 4] if observed else 4
+    parts = [draw(self, algorithm, keys[r], params, of(r), observed) for r in (0, 1)]
+    z = {n: torch.cat([part.z[n] for part in parts]) for n in parts[0].z}
+    return Samples(z, tree_map(lambda a, b: (a + b) / 2, *(part.info for part in parts)))
 
 def learn(group, of_all):
+    global update
     program = pplebm.Program(pplebm.bind("joint_ebm", "pyro", shape=(3,), width=8, tilt_width=8))
+    algorithm = algorithm_of(page, program, changes)
     ppl = program.ppl
-    state = page.init(ppl, ppl.key(0), program, x, hyper)
+    state = algorithm.init(ppl.key(0), x)
     for update in (1, 2):
-        if of_all:  # the chains of both processes, one after the other, as one batch
-            keys = [ppl.split(key) for key in ppl.split(ppl.key(update), 2)]
-            def joined(parts):
-                z = {n: torch.cat([part[0][n] for part in parts]) for n in parts[0][0]}
-                return z, tree_map(lambda a, b: (a + b) / 2, *(part[1] for part in parts))
-            page.posterior = lambda ppl, key, program, params, x, hyper: joined([
-                chains["posterior"](ppl, keys[r][0], program, params, x[4 * r : 4 * r + 4], hyper) for r in (0, 1)])
-            page.prior = lambda ppl, key, program, params, n, hyper: joined([
-                chains["prior"](ppl, keys[r][1], program, params, 4, hyper) for r in (0, 1)])
-            state, info = page.step(ppl, ppl.key(update), state, program, ppl.asarray(x), hyper)
+        if of_all:
+            ShortRun.draw = both
+            state, info = algorithm.step(ppl.key(update), state, ppl.asarray(x))
         else:
-            state, info = page.step(ppl, group.key(ppl.key(update)), state, program, group.share(x), hyper)
+            state, info = algorithm.step(group.key(ppl.key(update)), state, group.share(x))
             group.check_same(state)
     return tree_map(lambda a: a.detach() if hasattr(a, "detach") else a, (state, info))
 
@@ -75,7 +78,7 @@ if __name__ == "__main__":
         learning.tqdm = Bar
     x = np.random.default_rng(0).normal(size=(40, 3))
     few = {"batch_size": 8, "n_steps_posterior": 5, "n_steps_prior": 5}
-    run = pplebm.fit("latent_ebm", x, out=out, steps=int(steps), hyper=None if resume == "True" else few,
+    run = pplebm.fit("latent_ebm", x, out=out, updates=int(steps), hyper=None if resume == "True" else few,
                      backend=backend, devices=int(devices), strategy=strategy, resume=resume == "True",
                      progress=bool(int(stop)))
     np.savez(out + "/params.npz", **{n: run.program.ppl.to_numpy(p) for n, p in run.params.items()})

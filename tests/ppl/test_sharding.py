@@ -15,7 +15,7 @@ import jax, numpy as np, pplebm
 from jax.sharding import NamedSharding, PartitionSpec
 from pplebm.backends.numpyro import devices
 from pplebm.errors import PplebmError
-from pplebm.gallery.hyper import override
+from pplebm.learning.algorithm import algorithm_of
 from pplebm.inference import short_run_mle as page
 
 jax.config.update("jax_enable_x64", True)
@@ -23,14 +23,13 @@ try:
     devices.mesh(3)
 except PplebmError as error:
     assert "XLA_FLAGS" in str(error)
-hyper = override(page.Hyper(), {"n_steps_posterior": 5, "n_steps_prior": 5, "batch_size": 8}, "page")
 program = pplebm.Program(pplebm.bind("joint_ebm", "numpyro", shape=(3,), width=8, tilt_width=8))
 ppl = program.ppl
 x = ppl.asarray(np.random.default_rng(0).normal(size=(8, 3)))
-state = page.init(ppl, ppl.key(0), program, x, hyper)
-step = ppl.compiled(lambda key, state, x: page.step(ppl, key, state, program, x, hyper))
-chain = ppl.compiled(lambda key, params, x: page.posterior(ppl, key, program, params, x, hyper)[0])
-prior = ppl.compiled(lambda key, params: page.prior(ppl, key, program, params, 8, hyper)[0])
+algorithm = algorithm_of(page, program, {"n_steps_posterior": 5, "n_steps_prior": 5, "batch_size": 8})
+state, step = algorithm.init(ppl.key(0), x), ppl.compiled(algorithm.step)
+chain = ppl.compiled(lambda key, params, x: algorithm.positive(key, params, x).z)
+prior = ppl.compiled(lambda key, params: algorithm.negative(key, params, 8).z)
 one = step(ppl.key(1), state, x), chain(ppl.key(2), state.params, x), prior(ppl.key(3), state.params)
 
 mesh = devices.mesh(2)

@@ -115,13 +115,14 @@ def test_take_is_constant_or_scheduled(ppl):
 def test_adam_is_the_published_update(ppl, betas):
     """Kingma & Ba (2015), algorithm 1, with a rate per parameter; the arrays given are not changed."""
     params = {"a": ppl.asarray(np.array([1.0, -2.0])), "b": ppl.asarray(np.array(0.5))}
-    state, rates = ppl.init_adam(params), {"a": 0.1, "b": 0.01}
+    rule = ppl.optimizer("adam", betas=betas)
+    state, rates = rule.init(params), {"a": 0.1, "b": 0.01}
     reference = {n: np.array(ppl.to_numpy(p), dtype=float) for n, p in params.items()}
     mean, square = ({n: np.zeros_like(p) for n, p in reference.items()} for _ in range(2))
     for t in range(1, 4):
         gradients = {n: ppl.asarray(np.full(p.shape, 0.3 * t) * (1 + p)) for n, p in reference.items()}
         kept = {n: ppl.to_numpy(p) for n, p in params.items()}
-        new, state = ppl.adam(params, gradients, state, rates, betas)
+        new, state = rule.update(params, gradients, state, rates)
         for n, g in gradients.items():
             np.testing.assert_array_equal(ppl.to_numpy(params[n]), kept[n])
             g = ppl.to_numpy(g)

@@ -158,9 +158,9 @@ def test_data_fewer_than_a_batch_are_one_batch_and_densities_can_be_had_in_the_u
     small = {"n_steps_prior": 2, "n_steps_posterior": 2}
     with pytest.warns(PplebmWarning, match=r"batch_size 128 exceeds the 24 training data, which are one batch"):
         run = pplebm.fit(
-            "conjugate_tilt", x, out=tmp_path / "run", steps=2, hyper=small, backend=backend, progress=False
+            "conjugate_tilt", x, out=tmp_path / "run", updates=2, hyper=small, backend=backend, progress=False
         )
-    assert run.hyper.batch_size == 24 and run.manifest["data"]["notes"]
+    assert run.hyper.batch_size == 24 and run.manifest.data.notes
     assert run.log_jacobian == pytest.approx(-np.log(run.scaling.scale).sum())
     again = pplebm.open_run(tmp_path / "run")
     np.testing.assert_array_equal(again.sample_data(3), run.sample_data(3))
@@ -178,15 +178,15 @@ def test_a_run_of_columns_opens_again_resumes_and_takes_a_file(tmp_path):
         "        return pyro.sample('y', dist.Normal(z + x, 0.5), obs=y)\n"
     )
     ask = {"out": tmp_path / "run", "compiled": False, "progress": False, "hyper": {"batch_size": 16}}
-    run = pplebm.fit(tmp_path / "mine.py", tmp_path / "table.csv", steps=3, **ask)
-    assert run.program.prior_reads and run.manifest["data"]["levels"] == {"site": ["a", "b"]}
+    run = pplebm.fit(tmp_path / "mine.py", tmp_path / "table.csv", updates=3, **ask)
+    assert run.program.prior_reads and run.manifest.data.levels == {"site": ["a", "b"]}
     new = pd.DataFrame({"x": [0.0, 1.0], "site": ["b", "b"]})
     opened = pplebm.open_run(tmp_path / "run")
     np.testing.assert_array_equal(opened.sample_data(given=new), run.sample_data(given=new))
     with pytest.raises(PplebmError, match=r"reads the covariates x, site"):
         run.sample_prior(5)
-    more = pplebm.fit(tmp_path / "mine.py", tmp_path / "table.csv", steps=5, out=tmp_path / "run", resume=True)
-    assert more.manifest["updates"] == 5
+    more = pplebm.fit(tmp_path / "mine.py", tmp_path / "table.csv", updates=5, out=tmp_path / "run", resume=True)
+    assert more.manifest.updates == 5
 
 
 def test_a_deterministic_site_outside_the_plate_has_rows_or_is_left_out():

@@ -12,6 +12,7 @@ from scipy import stats
 
 import pplebm
 from pplebm.errors import PplebmError, PplebmWarning
+from pplebm.learning.algorithm import Algorithm
 
 
 def no_plate(x):
@@ -90,7 +91,7 @@ def test_global_latents_are_named_and_refused_per_datum():
     assert [s.name for s in program.latents if not s.is_local] == ["mean"]
     page = pplebm.load("short_run_mle")
     with pytest.raises(PplebmError, match=r"'mean'.*global latent, which short_run_mle"):
-        page.init(program.ppl, 0, program, torch.zeros(4), page.Hyper())
+        Algorithm(page, program).init(0, torch.zeros(4))
     assert program.has_global_latents and program.draw_base(0, 3)["z"].shape == (3, 4)
 
 
@@ -98,7 +99,7 @@ def test_a_program_without_plate_is_joint_and_refused_per_datum():
     program, page = pplebm.Program(no_plate, data=X), pplebm.load("short_run_mle")
     assert program.has_global_latents and program.plate == ""
     with pytest.raises(PplebmError, match=r"'z' stands in no data plate.*pyro.plate"):
-        page.init(program.ppl, 0, program, X, page.Hyper())
+        Algorithm(page, program).init(0, X)
 
 
 def test_forward_simulation_of_a_tilted_program_needs_base():

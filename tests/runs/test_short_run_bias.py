@@ -21,7 +21,7 @@ def run(tmp_path_factory):
     """A model hardly learned: what matters is its chains, two steps for the posterior."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     hyper = {"batch_size": 8, "n_steps_posterior": 2}
-    return pplebm.fit("conjugate_tilt", DATA, out=folder, steps=2, seed=0, hyper=hyper)
+    return pplebm.fit("conjugate_tilt", DATA, out=folder, updates=2, seed=0, hyper=hyper)
 
 
 def test_bias_is_found_where_it_is_and_not_where_it_is_not(run):
@@ -31,7 +31,7 @@ def test_bias_is_found_where_it_is_and_not_where_it_is_not(run):
     assert worst(short.biases) > 1.0 > worst(long.biases) + 0.3
     page, x = pplebm.load("conjugate_tilt"), run.scaling.to_model(DATA[:2])
     params = {name: p.detach().numpy() for name, p in run.params.items()}
-    exact = page.closed_form(params, page.Hyper(**run.manifest["model"]["hyper"]), x[1])
+    exact = page.closed_form(params, page.Hyper(**run.manifest.model.hyper), x[1])
     got = {b.name: b for b in short.biases}
     assert abs(got["z1[1,0]"].long_mean - exact.mean[0]) < 0.2 * exact.covariance[0, 0] ** 0.5
     assert abs(got["z1[1,0]"].long_sd / exact.covariance[0, 0] ** 0.5 - 1) < 0.1
@@ -73,7 +73,7 @@ def test_without_tilt_and_data_there_is_nothing_to_examine(tmp_path):
                 obs=x,
             )
 
-    plain = pplebm.fit(model, DATA[:, :1], out=tmp_path / "run", steps=1, hyper={"batch_size": 8})
+    plain = pplebm.fit(model, DATA[:, :1], out=tmp_path / "run", updates=1, hyper={"batch_size": 8})
     with pytest.raises(PplebmError, match="give data"):
         examine(plain)
 
@@ -90,7 +90,9 @@ def test_command_prints_tables_and_the_report_keeps_them(run, tmp_path):
     opened = pplebm.open_run(run.path)
     report.write(opened)
     assert 'id="diagnosis"' in (run.path / "report.html").read_text()
-    opened.manifest["updates"] += 1  # a run that has learned on is another one
+    opened.manifest = opened.manifest._replace(
+        updates=opened.manifest.updates + 1
+    )  # a run that has learned on is another one
     report.write(opened)
     assert 'id="diagnosis"' not in (run.path / "report.html").read_text()
 
