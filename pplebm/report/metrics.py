@@ -1,15 +1,13 @@
-"""What a report says of each metric of learning, under the name that it has in `Info` of an algorithm page."""
+"""What a report says of each metric of learning, under the name that it has in the `Info` of an update."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from pplebm.report.figures import DATA, POSTERIOR, PRIOR, Panel
 
-POSITIVE, NEGATIVE = (
-    POSTERIOR,
-    PRIOR,
-)  # colours: positive samples are of the posterior, negative ones of the tilted prior
+POSITIVE, NEGATIVE = POSTERIOR, PRIOR  # colours, by the law that samples are of
 
 
 class Metric(NamedTuple):
@@ -59,16 +57,6 @@ METRICS = {
         "Tamed negative steps", "The same for chains of the tilted prior.", is_share=True, is_of_tilt=True
     ),
 }
-FURTHER = {  # what single algorithms report
-    "bound": "lower bound of log p(x) + log Z, nats per datum; of the untilted twin where that is learned",
-    "log_q": "log density of the guide at the positive samples, nats per datum",
-    "nce": "logistic loss between positive and base samples, 1.386 for a flat tilt",
-    "clipped": "share of updates whose gradient was shortened",
-    "tilt_penalty": "what the penalty on large tilts adds to the loss",
-    "divergence": "of the short run from the posterior, up to a constant, nats per datum",
-    "step_size": "of the chains, as learned",
-}
-
 PANELS = (
     Panel("Tilt gap, nats", (("tilt_gap", PRIOR),)),
     Panel("Held-out error", (("held_out_error", POSTERIOR),)),
@@ -90,11 +78,11 @@ def is_shown(name: str, has_tilt: bool) -> bool:
     return has_tilt or not (name.startswith("tilt") or (name in METRICS and METRICS[name].is_of_tilt))
 
 
-def explained(names: list[str]) -> str:
-    """One sentence on those of the further metrics that are known.
+def explained(names: list[str], reports: Mapping[str, str]) -> str:
+    """One sentence on further metrics, of which an algorithm says what they are.
 
-    >>> explained(["nce", "mine"])
-    ' nce: logistic loss between positive and base samples, 1.386 for a flat tilt.'
+    >>> explained(["nce", "mine"], {"nce": "logistic loss, 2 log 2 for a flat tilt"})
+    ' nce: logistic loss, 2 log 2 for a flat tilt.'
     """
-    told = [f"{name}: {FURTHER[name]}" for name in names if name in FURTHER]
+    told = [f"{name}: {reports[name]}" for name in names if name in reports]
     return f" {'; '.join(told)}." if told else ""

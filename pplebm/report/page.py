@@ -123,7 +123,7 @@ def _curves(m: Material) -> Iterator[str]:
         yield picture(caption, "curves of learning by update", figures.curves(m.rows, known, rollbacks))
     if others:
         caption = "Further figures that this algorithm reports, by update. Look for curves that level off."
-        caption += metrics.explained([panel.title for panel in others])
+        caption += markup.escape(metrics.explained([p.title for p in others], m.run.algorithm.reports))
         yield picture(caption, "further curves by update", figures.curves(m.rows, others))
 
 

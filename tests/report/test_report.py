@@ -17,6 +17,7 @@ from pplebm.data import load
 from pplebm.report import figures, gathered, page, reproduce, tables
 from pplebm.report.gathered import effective_size, reweighted
 from pplebm.runs import files
+from pplebm.runs.manifest import RollBack, read_manifest, write_manifest
 from pplebm.runs.short_run_bias import examine
 
 SECTIONS = ("figures", "curves", "samples", "chains", "latents", "reproduce")
@@ -108,37 +109,38 @@ def written(run, data=None):
 
 
 def test_the_command_names_what_is_not_at_its_default(tmp_path):
-    first = pplebm.fit("latent_ebm", out=tmp_path / "first", steps=2, hyper=SHORT)
+    first = pplebm.fit("latent_ebm", out=tmp_path / "first", updates=2, hyper=SHORT)
     words = reproduce.footer(SimpleNamespace(run=first))
-    assert "--steps 2 --set" in words and "--backend" not in words and "--no-compile" not in words
-    run = pplebm.fit("latent_ebm", out=tmp_path / "run", steps=250, hyper=SHORT, backend="numpyro", ema=0.5, patience=1,
-                     start=first.path)  # fmt: skip
+    assert "--updates 2 --set" in words and "--backend" not in words and "--no-compile" not in words
+    run = pplebm.fit("latent_ebm", out=tmp_path / "run", updates=250, hyper=SHORT, backend="numpyro", ema=0.5,
+                     patience=1, start=first.path)  # fmt: skip
     words = reproduce.footer(SimpleNamespace(run=run))
     assert f"--backend numpyro --ema 0.5 --patience 1 --start {tmp_path}/first" in words
-    manifest = run.manifest | {"backend": "pyro", "chains": {"compiled": False, "precision": "bf16"}}
+    settings = run.manifest.settings._replace(backend="pyro", compiled=False, precision="bf16")
+    manifest = run.manifest._replace(settings=settings)
     words = reproduce.footer(SimpleNamespace(run=SimpleNamespace(**vars(run) | {"manifest": manifest})))
     assert "--precision bf16" in words and "--no-compile" in words
 
 
 def test_images(tmp_path):
     hyper = {**SHORT, "latent_dims": (3, 2), "width": 8, "tilt_width": 8}
-    run = pplebm.fit("joint_ebm", out=tmp_path / "run", steps=2, seed=1, hyper=hyper)
+    run = pplebm.fit("joint_ebm", out=tmp_path / "run", updates=2, seed=1, hyper=hyper)
     shown = written(run)
     assert len(shown.all("figure")) >= 6  # curves, grids, strip, profile, two layers
-    assert "pplebm fit joint_ebm --data digits --inference short_run_mle --seed 1 --steps 2" in shown.words
+    assert "pplebm fit joint_ebm --data digits --inference short_run_mle --seed 1 --updates 2" in shown.words
     assert "--set latent_dims=3,2 " in shown.words and "--set batch_size=16" in shown.words
-    assert run.manifest["model"]["paper"] in shown.words
-    assert all(sentence in shown.words for sentence in run.manifest["inference"]["deviations"])
+    assert run.manifest.model.paper in shown.words
+    assert all(sentence in shown.words for sentence in run.manifest.inference.deviations)
     assert "Effective sample size" in shown.words and "Mean tilt of posterior draws" in shown.words
     for word in ("Tilted prior", "Base", "Positive", "Noncentered coordinates"):
         assert f"{word}:" in shown.words or f"{word} " in shown.words
     assert shown.words.index("Noncentered coordinates of") < shown.words.index("noncentered coordinates")
     for name in ("tilt_gap", "tilt_saturation", "grad_norm", "divergent_negative", "tamed_positive"):
-        assert name in run.page.Info._fields and f" {name}" in shown.words
+        assert name in run.algorithm.reports and f" {name}" in shown.words
 
 
 def test_a_table_with_its_data_and_without(tmp_path):
-    run = pplebm.fit("latent_ebm", table(2), out=tmp_path / "run", steps=2, hyper=SMALL)
+    run = pplebm.fit("latent_ebm", table(2), out=tmp_path / "run", updates=2, hyper=SMALL)
     shown = written(run, table(2))
     assert "Held-out log-likelihood" in shown.words and "--data DATA" in shown.words
 
@@ -152,7 +154,7 @@ def test_a_table_with_its_data_and_without(tmp_path):
 
 
 def test_an_untilted_run_of_one_row(tmp_path):
-    run = pplebm.fit("latent_ebm", out=tmp_path / "run", steps=1, hyper={**SMALL, "latent_dim": 1, "tilted": False})
+    run = pplebm.fit("latent_ebm", out=tmp_path / "run", updates=1, hyper={**SMALL, "latent_dim": 1, "tilted": False})
     assert len(run.metrics) == 1
     shown = written(run)
     assert "no tilt gap" in shown.words and "no chain is needed" in shown.words
@@ -162,7 +164,7 @@ def test_an_untilted_run_of_one_row(tmp_path):
 
 
 def test_the_section_of_long_chains_reads_on_a_phone(tmp_path):
-    run = pplebm.fit("conjugate_tilt", table(2), out=tmp_path / "run", steps=1, hyper=SHORT)
+    run = pplebm.fit("conjugate_tilt", table(2), out=tmp_path / "run", updates=1, hyper=SHORT)
     found = examine(run, table(2)[:1], n_chains=4, n_draws=30, n_warmup=20)
     report.keep_diagnosis(run, found)
     text = report.write(run).read_text()
@@ -173,12 +175,12 @@ def test_the_section_of_long_chains_reads_on_a_phone(tmp_path):
 
 
 def test_rollbacks_odd_columns_and_no_rows(tmp_path):
-    run = pplebm.fit("conjugate_tilt", table(2), out=tmp_path / "run", steps=2, hyper=SHORT)
-    rollback = {"update": 2, "to": 1, "reason": "the tilt gap is 31.4 nats", "metrics": {}}
-    manifest = {**files.read_manifest(run.path), "rollbacks": [rollback]}
-    manifest["inference"]["hyper"]["updates"] = 9
-    manifest["model"]["paper"] = "<script>alert(1)</script>"
-    files.write_manifest(run.path, manifest)
+    run = pplebm.fit("conjugate_tilt", table(2), out=tmp_path / "run", updates=2, hyper=SHORT)
+    manifest = read_manifest(run.path)
+    manifest.inference.hyper["updates"] = 9
+    model = manifest.model._replace(paper="<script>alert(1)</script>")
+    rollback = RollBack(2, 1, "the tilt gap is 31.4 nats", {})
+    write_manifest(run.path, manifest._replace(model=model, rollbacks=[rollback]))
     rows = [{"update": i, "seconds": 1.0, "elbo": -i, "tilt_gap": float("nan"), "note": "a"} for i in (1, 2)]
     (run.path / files.METRICS).write_text("".join(json.dumps(row) + "\n" for row in rows))
     shown = written(pplebm.open_run(run.path), load(table(2)))
