@@ -9,12 +9,14 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from pplebm.report.figures import BASE, POSTERIOR, PRIOR, WIDTH, styled
+from pplebm.report.figures import BASE, POSTERIOR, PRIOR, WIDTH, blank, styled
 from pplebm.report.page import picture
+from pplebm.report.tables import reflowing
 from pplebm.runs.short_run_bias import Bias, Examined
 from pplebm.sampling.diagnostics import Row
 
 N_SHOWN = 6  # scalars of a picture: those that look worst
+NARROW = WIDTH / N_SHOWN
 MAX_LAG = 40
 RANKS = (
     "Ranks of each chain's draws among those of all, by bins; scalars with the largest R-hat. Good: every line wavers "
@@ -25,6 +27,12 @@ ENERGY = (
     "line much narrower, when momenta cannot carry the chain through its energies."
 )
 ACF = "Autocorrelation of the long chains by lag, each line a chain. Good: it falls to zero within a few draws."
+TABLE = (
+    "Scalars with the largest shift. Shift: mean of the short run less that of the long chains, in standard "
+    "deviations; σ: the same in standard errors. R-hat: spread between chains beside that within them, 1 where they "
+    "agree. ESS, effective sample size: how many independent draws the long chains are worth, for the bulk of the law "
+    "and its tails."
+)
 SHORT = (
     "Grey: long adjusted chains, the density itself. Colour: the short run of learning; scalars with the largest "
     "shift. Where they differ, the short run is a model of its own, and its number of steps a part of it."
@@ -48,11 +56,11 @@ def _target(found: Examined) -> Iterator[str]:
     ]
     yield "<ul>" + "".join(f"<li>{markup.escape(s)}</li>" for s in sentences) + "</ul>"
     yield table(found)
-    yield picture(shifts(found, colour), SHORT, "short run and long chains")
-    yield picture(ranks(found), RANKS, "rank plots")
+    yield picture(SHORT, "short run and long chains", shifts(found, colour))
+    yield picture(RANKS, "rank plots", ranks(found))
     if "energy" in found.long.stats:
-        yield picture(energies(found), ENERGY, "energy of the chains")
-    yield picture(autocorrelations(found), ACF, "autocorrelations")
+        yield picture(ENERGY, "energy of the chains", [energies(found)])
+    yield picture(ACF, "autocorrelations", autocorrelations(found))
 
 
 def lines(found: Examined) -> list[tuple[str, ...]]:
@@ -67,17 +75,13 @@ def lines(found: Examined) -> list[tuple[str, ...]]:
     return told
 
 
-HEAD = ("scalar", "mean", "sd", "short: mean", "sd", "shift, sd", "σ", "R-hat", "ESS bulk", "tail")
+HEAD = ("scalar", "mean", "sd", "short: mean", "short: sd", "shift, sd", "σ", "R-hat", "ESS bulk", "ESS tail")
 
 
 def table(found: Examined) -> str:
     """The table of the page."""
-    head = "".join(f"<th>{h}</th>" for h in HEAD)
-    body = "".join("<tr>" + "".join(f"<td>{markup.escape(c)}</td>" for c in row) + "</tr>" for row in lines(found))
-    return (
-        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-        '<p class="soft">Of all scalars those with the largest shift; σ is the shift in standard errors.</p>'
-    )
+    rows = [[markup.escape(cell) for cell in row] for row in lines(found)]
+    return reflowing("scalars", HEAD, rows) + f'<p class="soft">{TABLE}</p>'
 
 
 def worst_biases(found: Examined, n: int) -> list[Bias]:
@@ -104,41 +108,38 @@ def _bins(values: np.ndarray, n: int) -> np.ndarray:
 
 
 @styled
-def shifts(found: Examined, colour: str) -> Figure:
+def shifts(found: Examined, colour: str) -> list[Figure]:
     """Histograms of the scalars whose short run differs most."""
-    chosen = [b for b in worst_biases(found, 2 * N_SHOWN) if "(" not in b.name][:N_SHOWN]
-    figure = Figure(figsize=(WIDTH, 2.2), layout="constrained")
-    for ax, bias in zip(figure.subplots(1, max(1, len(chosen)), squeeze=False)[0], chosen):
+    drawn = []
+    for bias in [b for b in worst_biases(found, 2 * N_SHOWN) if "(" not in b.name][:N_SHOWN]:
         long = _scalar(found.long.values, bias.name, 2).ravel()
         short = _scalar(found.short, bias.name, 1)
         bins = _bins(np.concatenate([long, short]), 31)
-        ax.stairs(
-            np.histogram(long, bins, density=True)[0], bins, fill=True, color=BASE, alpha=0.4, label="long chains"
-        )
-        ax.stairs(np.histogram(short, bins, density=True)[0], bins, color=colour, linewidth=1.5, label="short run")
-        ax.set_title(bias.name)
+        figure, ax = blank(NARROW, 1.8, bias.name)
+        ax.stairs(np.histogram(long, bins, density=True)[0], bins, fill=True, color=BASE, alpha=0.4)
+        ax.stairs(np.histogram(short, bins, density=True)[0], bins, color=colour, linewidth=1.5)
         ax.set_yticks([])
-    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2)
-    return figure
+        drawn.append(figure)
+    return drawn
 
 
 @styled
-def ranks(found: Examined) -> Figure:
+def ranks(found: Examined) -> list[Figure]:
     """Histograms of ranks, a line per chain, as shares of what equal chains would have."""
-    figure = Figure(figsize=(WIDTH, 2.2), layout="constrained")
-    rows = _worst_rows(found)
-    for ax, row in zip(figure.subplots(1, len(rows), squeeze=False)[0], rows):
+    drawn = []
+    for row in _worst_rows(found):
         x = _scalar(found.long.values, row.name, 2)
         n_bins = max(4, min(10, x.shape[1] // 20))
         order = x.ravel().argsort().argsort().reshape(x.shape)
+        figure, ax = blank(NARROW, 1.8, f"{row.name}\nR-hat {row.r_hat:.3f}")
         for chain, shade in zip(order, matplotlib.colormaps["viridis"](np.linspace(0, 1, len(x)))):
             counts = np.histogram(chain, n_bins, (0, x.size))[0] * n_bins / x.shape[1]
             ax.stairs(counts, color=shade, linewidth=0.8, alpha=0.8)
         ax.axhline(1.0, color=BASE, linewidth=1.5)
         ax.set_ylim(0, None)
         ax.set_xticks([])
-        ax.set_title(f"{row.name}  R-hat {row.r_hat:.3f}")
-    return figure
+        drawn.append(figure)
+    return drawn
 
 
 @styled
@@ -146,8 +147,7 @@ def energies(found: Examined) -> Figure:
     """Marginal energy and energy transitions."""
     energy = found.long.stats["energy"]
     centered, change = (energy - energy.mean(1, keepdims=True)).ravel(), np.diff(energy, axis=1).ravel()
-    figure = Figure(figsize=(WIDTH / 2, 2.4), layout="constrained")
-    ax = figure.subplots()
+    figure, ax = blank(WIDTH / 2, 2.4)
     bins = _bins(np.concatenate([centered, change]), 41)
     ax.stairs(np.histogram(centered, bins, density=True)[0], bins, fill=True, color=BASE, alpha=0.5, label="energy")
     ax.stairs(np.histogram(change, bins, density=True)[0], bins, color=PRIOR, linewidth=1.5, label="changes")
@@ -169,15 +169,18 @@ def autocorrelation(x: np.ndarray, n_lags: int) -> np.ndarray:
 
 
 @styled
-def autocorrelations(found: Examined) -> Figure:
-    """Autocorrelation of the worst scalars."""
-    figure = Figure(figsize=(WIDTH, 2.0), layout="constrained")
-    rows = _worst_rows(found)
-    for ax, row in zip(figure.subplots(1, len(rows), squeeze=False, sharey=True)[0], rows):
+def autocorrelations(found: Examined) -> list[Figure]:
+    """Autocorrelation of the worst scalars, on one axis."""
+    drawn, lowest = [], -0.05
+    for row in _worst_rows(found):
         x = _scalar(found.long.values, row.name, 2)
-        n_lags = min(MAX_LAG, x.shape[1] // 2)
-        ax.plot(autocorrelation(x, n_lags).T, color=POSTERIOR, alpha=0.4, linewidth=0.8)
+        by_lag = autocorrelation(x, min(MAX_LAG, x.shape[1] // 2)).T
+        figure, ax = blank(NARROW, 1.8, f"{row.name}\nESS {row.ess_bulk:.0f}")
+        ax.plot(by_lag, color=POSTERIOR, alpha=0.4, linewidth=0.8)
         ax.axhline(0.0, color=BASE, linewidth=1.0)
-        ax.set_title(f"{row.name}  ESS {row.ess_bulk:.0f}")
         ax.set_xlabel("lag")
-    return figure
+        lowest = min(lowest, 1.05 * float(by_lag.min()))
+        drawn.append(figure)
+    for figure in drawn:
+        figure.axes[0].set_ylim(lowest, 1.05)
+    return drawn

@@ -10,17 +10,27 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from pplebm.report import figures, reproduce, tables
+from pplebm.report import figures, metrics, reproduce, scatter, tables
 from pplebm.report.gathered import LENGTHEN, N_CHAINS, Draws, Material, is_image, shown_shape
 from pplebm.report.style import CSS
 
 DPI = 160  # sharp on fine screens
+CURVES = (
+    "Faint: single updates; strong: running mean over a tenth of the run. Reconstruction error should fall and level "
+    "off, log-likelihood rise and level off. Gradient norms may fluctuate but not grow. Divergent chains should be at "
+    "zero throughout, tamed steps few in the end."
+)
+TILT_CURVES = (
+    " The tilt gap is good if it stays small and level, a nat or so; bad if it grows without end, because negative "
+    "chains do not follow the tilt."
+)
+ROLLBACKS = " Red dotted lines: roll-backs, where learning went back to an earlier update and went on more slowly."
 PROFILE = (
     f"{N_CHAINS} chains, run {LENGTHEN} times longer than in learning; the dotted line marks where learning stops "
     "them. Good: both curves are flat from before the dotted line on, and lie near the dashed line, which is the "
     "tilted prior itself (shown where base draws reach it; chains of finite steps settle a little above it in energy). "
-    "Bad: curves that still climb or fall at the dotted line. Samples then depend on the number of steps, "
-    "so keep the number of learning."
+    "Bad: curves that still climb or fall at the dotted line. Samples then depend on the number of steps, so keep the "
+    "number of learning."
 )
 STRIP = (
     "Six prior chains, one per row, from their start (step 0) to where learning stops them; decoded means without "
@@ -76,16 +86,20 @@ def html(m: Material, diagnosis: str = "") -> str:
     )
 
 
-def picture(figure: Figure, caption: str, alt: str) -> str:
-    """A figure as part of the page, with its caption."""
+def picture(caption: str, alt: str, *rows: Sequence[Figure]) -> str:
+    """Rows of figures as part of the page, with a caption; a row breaks where the screen is narrower."""
+    plates = "".join('<div class="plate">' + "".join(_image(f, alt) for f in row) + "</div>" for row in rows if row)
+    return f"<figure>{plates}<figcaption>{caption}</figcaption></figure>"
+
+
+def _image(figure: Figure, alt: str) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
     data = base64.b64encode(buffer.getvalue()).decode()
-    width = int(figure.get_figwidth() * 100)
-    return (
-        f'<figure><div class="plate"><img alt="{markup.escape(alt)}" style="width:{width}px" '
-        f'src="data:image/png;base64,{data}"></div><figcaption>{caption}</figcaption></figure>'
-    )
+    titles = [title for ax in figure.axes if (title := ax.get_title("left"))]
+    text = markup.escape(f"{alt}: {titles[0]}" if len(titles) == 1 else alt)
+    width = round(figure.get_figwidth() * 100)
+    return f'<img alt="{text}" style="width:min(100%,{width}px)" src="data:image/png;base64,{data}">'
 
 
 def remark(text: str) -> str:
@@ -105,62 +119,22 @@ def _curves(m: Material) -> Iterator[str]:
         yield remark("The model has no tilt, so there is no tilt gap, and learning needs no negative samples.")
     if known:
         rollbacks = [r.update for r in m.run.manifest.rollbacks]
-        yield picture(
-            figures.curves(m.rows, known, rollbacks),
-            "Faint: single updates; strong: running mean over a tenth of the run. "
-            + (
-                "Energy gap: the mean tilt of positive samples less that of negative samples; good: it stays small and "
-                "level, a nat or so; bad: it grows without end, because negative chains do not follow the tilt. "
-                if m.prior is not None
-                else ""
-            )
-            + "Reconstruction error should fall and level off, log-likelihood rise and level off. Gradient norms may "
-            "fluctuate but not grow. Divergent chains should be at zero throughout, shortened steps few in the end."
-            + (" Red dotted lines: roll-backs." if rollbacks else ""),
-            "curves of learning by update",
-        )
+        caption = CURVES + TILT_CURVES * (m.prior is not None) + ROLLBACKS * bool(rollbacks)
+        yield picture(caption, "curves of learning by update", figures.curves(m.rows, known, rollbacks))
     if others:
-        yield picture(
-            figures.curves(m.rows, others),
-            "Further figures that this algorithm reports, by update. Look for curves that level off.",
-            "further curves by update",
-        )
+        caption = "Further figures that this algorithm reports, by update. Look for curves that level off."
+        caption += markup.escape(metrics.explained([p.title for p in others], m.run.algorithm.reports))
+        yield picture(caption, "further curves by update", figures.curves(m.rows, others))
 
 
 def _panels(m: Material) -> tuple[list[figures.Panel], list[figures.Panel]]:
     """Panels of the columns that are known, and of all others."""
-    plain, blue, orange = figures.DATA, figures.POSTERIOR, figures.PRIOR
-    wanted: list[figures.Panel] = [
-        ("Energy gap, nats", [("tilt_gap", "", orange)], False),
-        ("Held-out reconstruction error", [("held_out_error", "", blue)], False),
-        ("Log-likelihood log p(x|z), nats", [("log_likelihood", "", blue)], False),
-        ("Mean tilt f, nats", [("tilt_positive", "positive", blue), ("tilt_negative", "negative", orange)], False),
-        ("Gradient norm", [("grad_norm", "all parameters", plain), ("grad_norm_tilt", "tilt", orange)], True),
-        (
-            "Share of divergent chains",
-            [("divergent_positive", "positive", blue), ("divergent_negative", "negative", orange)],
-            False,
-        ),
-        (
-            "Share of shortened steps",
-            [("tamed_positive", "positive", blue), ("tamed_negative", "negative", orange)],
-            False,
-        ),
-    ]
-    hidden = tables.OF_TILT if m.prior is None else set()
-    known: list[figures.Panel] = []
-    seen = {"update", "seconds"}
-    for title, lines, logarithmic in wanted:
-        seen |= {name for name, _, _ in lines}
-        there = [line for line in lines if line[0] not in hidden and len(figures.column(m.rows, line[0])[0])]
-        if there:
-            known.append((title, there, logarithmic))
-    rest = dict.fromkeys(name for row in m.rows for name in row if name not in seen)
-    if m.prior is None:
-        rest = {name: None for name in rest if not name.startswith("tilt")}
-    shown = [name for name in rest if len(figures.column(m.rows, name)[0])]
-    others: list[figures.Panel] = [(n.replace("_", " "), [(n, "", figures.OTHER)], False) for n in shown]
-    return known, others
+    names = dict.fromkeys(name for row in m.rows for name in row if name not in ("update", "seconds"))
+    there = [n for n in names if metrics.is_shown(n, m.prior is not None) and len(figures.column(m.rows, n)[0])]
+    known = [p._replace(lines=[line for line in p.lines if line[0] in there]) for p in metrics.PANELS]
+    covered = {name for panel in known for name, _ in panel.lines}
+    others = [figures.Panel(name, ((name, figures.OTHER),)) for name in there if name not in covered]
+    return [panel for panel in known if panel.lines], others
 
 
 def _samples(m: Material) -> Iterator[str]:
@@ -184,29 +158,26 @@ def _samples(m: Material) -> Iterator[str]:
         if m.held.reconstructions is not None:
             sets.insert(0, ("Their reconstructions", figures.POSTERIOR, m.held.reconstructions))
         sets.insert(0, ("Held-out data", figures.DATA, m.held.x))
-    yield picture(
-        figures.grids(sets, *_range(m)),
+    caption = (
         "All on one grey scale; samples are means, without observation noise. Good: reconstructions repeat the data "
-        "next to them place by place; samples look like other data of the same kind and differ among themselves."
-        + BASE_MAY_DIFFER
-        * (m.prior is not None),
-        "pictures: " + ", ".join(title.lower() for title, _, _ in sets),
+        "place by place; samples look like other data of the same kind and differ among themselves."
     )
+    caption += BASE_MAY_DIFFER * (m.prior is not None)
+    yield picture(caption, "pictures", figures.grids(sets, *_range(m)))
 
 
 def _table_samples(m: Material) -> Iterator[str]:
     assert m.samples is not None
     width = shown_shape(m.run)[0]
-    names = [f"column {i + 1}" for i in range(min(width, figures.MAX_COLUMNS))]
+    names = [f"column {i + 1}" for i in range(min(width, scatter.MAX_COLUMNS))]
     if width > len(names):
         yield remark(f"The first {len(names)} of {width} columns.")
     data = None if m.held is None else m.held.x
     caption = "Good: histograms of data and model coincide." if width == 1 else PAIRS
     if data is None or m.samples.prior is None:
         caption = "Diagonal: histograms; elsewhere: scatter of what is there. Colours as in the legend."
-    yield picture(
-        figures.pairs(data, m.samples.prior, m.samples.base, names), caption, "histograms and scatter of columns"
-    )
+    drawn = scatter.pairs(data, m.samples.prior, m.samples.base, names)
+    yield picture(caption, "histograms and scatter of columns", [drawn])
 
 
 def _chains(m: Material) -> Iterator[str]:
@@ -214,8 +185,8 @@ def _chains(m: Material) -> Iterator[str]:
         yield remark(m.why.get("chain", ""))
         return
     if m.chain.strip is not None:
-        yield picture(figures.strip(m.chain, *_range(m)), STRIP, "decoded means along six prior chains")
-    yield picture(figures.profile(m.chain), PROFILE, "energy and tilt along prior chains")
+        yield picture(STRIP, "decoded means along six prior chains", figures.strip(m.chain, *_range(m)))
+    yield picture(PROFILE, "energy and tilt along prior chains", figures.profile(m.chain))
 
 
 def _latents(m: Material) -> Iterator[str]:
@@ -235,11 +206,11 @@ def _latents(m: Material) -> Iterator[str]:
             yield remark("Some latents of this layer are not finite, so they are not drawn.")
             continue
         labels = None if m.held is None else m.held.labels
-        figure = figures.latents(site.name, sets, labels)
+        drawn = scatter.latents(site.name, sets, labels)
         coloured = (
             " Colours in the last panel: labels of the data, which learning did not see." if labels is not None else ""
         )
-        yield picture(figure, caption + coloured if i == 0 else "As above.", f"latents of {site.name}")
+        yield picture(caption + coloured if i == 0 else "As above.", f"latents of {site.name}", *drawn)
 
 
 def _range(m: Material) -> tuple[float, float]:

@@ -4,17 +4,36 @@ from __future__ import annotations
 
 import html as markup
 import math
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from pplebm.report import figures
 from pplebm.report.gathered import N_BASE, Material, effective_size, reweighted
+from pplebm.report.metrics import METRICS, is_shown
 from pplebm.runs.manifest import Manifest, PageEntry
 
-OF_TILT = {"tilt_gap", "tilt_positive", "tilt_negative", "grad_norm_tilt", "divergent_negative", "tamed_negative"}
+MIN_BASE_ESS = 50  # effective base draws, below which a mean over them says nothing
+TILT_WORDS = (
+    "<dfn>Tilted prior</dfn>: the law of the latents z of the model, p(z) ∝ e<sup>f(z)</sup> p₀(z).",
+    "<dfn>Base</dfn>: p₀, the law of the latents of the program without its <dfn>tilt</dfn> f.",
+    "<dfn>Positive</dfn> samples and chains are of the posterior p(z|x) of data, <dfn>negative</dfn> ones of the "
+    "tilted prior; learning compares the two.",
+)
+NONCENTERED = (
+    "<dfn>Noncentered coordinates</dfn> of a latent: the number, standard normal under the base, whose product with "
+    "the scale is added to the mean given its parents.",
+)
 
-Row = tuple[str, str, str]  # name, value, one line of explanation
+
+class Row(NamedTuple):
+    """A figure: its name, its value, one line on how to read it, and the metric it is a mean of."""
+
+    name: str
+    value: str
+    line: str
+    metric: str = ""
 
 
 def number(value: float, error: float | None = None) -> str:
@@ -62,14 +81,15 @@ def header(m: Material) -> str:
     facts: list[tuple[str, str]] = [
         ("Model", _cited(run.model)),
         ("Algorithm", _cited(run.inference)),
-        (
-            "Data",
-            f"<strong>{_e(entry.name)}</strong> {sizes}",
-        ),
+        ("Data", f"<strong>{_e(entry.name)}</strong> {sizes}"),
         ("Seed", str(run.settings.seed)),
         ("Updates", updates),
         ("Time", duration(m.rows[-1]["seconds"]) if m.rows and "seconds" in m.rows[-1] else "not known"),
     ]
+    deviations = [*run.model.deviations, *run.inference.deviations]
+    words = TILT_WORDS * (m.prior is not None) + NONCENTERED * any("oncentered" in sentence for sentence in deviations)
+    if words:
+        facts.append(("Words", _items(words)))
     if entry.notes:
         facts.append(("On the data", _list(entry.notes)))
     for whose, page in (("Model", run.model), ("Algorithm", run.inference)):
@@ -91,26 +111,44 @@ def _cited(entry: PageEntry) -> str:
     return f"<strong>{_e(entry.name)}</strong>{paper}"
 
 
-def _list(sentences: Any) -> str:
-    return "<ul>" + "".join(f"<li>{_e(str(s))}</li>" for s in sentences) + "</ul>"
+def _list(sentences: Iterable[Any]) -> str:
+    return _items(_e(str(s)) for s in sentences)
+
+
+def _items(parts: Iterable[str]) -> str:
+    return "<ul>" + "".join(f"<li>{part}</li>" for part in parts) + "</ul>"
 
 
 def _e(text: str) -> str:
     return markup.escape(text)
 
 
-# --- table of figures
+# --- tables
+
+
+def reflowing(kind: str, head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of cells in HTML, whose rows become blocks on a narrow screen, each cell below the name of its column."""
+    top = "".join(f"<th>{_e(name)}</th>" for name in head)
+    body = "".join(
+        "<tr>"
+        + "".join(f'<td data-column="{_e(name)}">{cell}</td>' for name, cell in zip(head, row, strict=True))
+        + "</tr>"
+        for row in rows
+    )
+    return f'<table class="reflow {kind}"><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>'
 
 
 def figures_table(m: Material) -> str:
     """Numbers that sum up the run, each with a line on how to read it."""
     rows = [*_learning_rows(m), *_held_rows(m), *_tilt_rows(m), _size_row(m)]
-    body = "".join(f"<tr><td>{_e(name)}</td><td>{_e(value)}</td><td>{_e(line)}</td></tr>" for name, value, line in rows)
+    cells = [
+        (_e(row.name) + (f" <code>{row.metric}</code>" if row.metric else ""), _e(row.value), _e(row.line))
+        for row in rows
+    ]
     return (
-        "<table><thead><tr><th>Figure</th><th>Value</th><th>How to read it</th></tr></thead>"
-        f"<tbody>{body}</tbody></table>"
-        '<p class="soft">“±” is one standard error over draws. “During learning” is the mean of the last tenth of the '
-        "logged updates.</p>"
+        reflowing("figures", ("Figure", "Value", "How to read it"), cells)
+        + '<p class="soft">“±” is one standard error over draws. Figures with the name of a metric are its mean over '
+        "the last tenth of the logged updates. A nat is the unit of natural logarithms.</p>"
     )
 
 
@@ -121,102 +159,69 @@ def _late(m: Material, name: str) -> float | None:
 
 
 def _learning_rows(m: Material) -> list[Row]:
-    names = [
-        (
-            "tilt_gap",
-            "Energy gap during learning, nats",
-            "Mean tilt of positive less negative samples. Good: small, level. Growth without end: chains lag behind.",
-        ),
-        (
-            "grad_norm",
-            "Gradient norm during learning",
-            "Of all parameters, before any clipping; good: level, not growing.",
-        ),
-        ("grad_norm_tilt", "Gradient norm of the tilt", "Near zero from the start on: the tilt learns nothing."),
-        (
-            "divergent_positive",
-            "Divergent posterior chains",
-            "Share of chains with a step that is not finite; good: 0 %.",
-        ),
-        ("divergent_negative", "Divergent prior chains", "The same for chains of the tilted prior; good: 0 %."),
-        (
-            "tamed_positive",
-            "Shortened posterior steps",
-            "Share of steps cut to the greatest length; good: few at the end.",
-        ),
-        ("tamed_negative", "Shortened prior steps", "The same for chains of the tilted prior."),
-    ]
     rows = []
-    for column, name, line in names:
+    for column, metric in METRICS.items():
         value = _late(m, column)
-        if value is None or (m.prior is None and column in OF_TILT):
+        if value is None or not metric.sentence or not is_shown(column, m.prior is not None):
             continue
-        rows.append(
-            (name, f"{100 * value:.3g} %" if column.startswith(("divergent", "tamed")) else number(value), line)
-        )
+        text = f"{100 * value:.3g} %" if metric.is_share else number(value)
+        rows.append(Row(metric.name, text, metric.sentence, column))
     return rows
 
 
 def _held_rows(m: Material) -> list[Row]:
     rows: list[Row] = []
-    held = m.held
+    held, name = m.held, "Held-out reconstruction error"
     if held is not None and held.error is not None:
         share = f" ({100 * held.error.mean() / held.spread:.2g} %)" if held.spread > 0 else ""
         line = "Mean squared, model units, at one posterior draw per datum; in brackets: share of the data's variance."
-        rows.append(("Held-out reconstruction error", number(*_mean(held.error)) + share, line))
+        rows.append(Row(name, number(*_mean(held.error)) + share, line))
     elif (last := figures.column(m.rows, "held_out_error")[1]).size:
         line = "Mean squared, in the model's units, when it was last measured in learning."
-        rows.append(("Held-out reconstruction error", number(float(last[-1])), line))
+        rows.append(Row(name, number(float(last[-1])), line, "held_out_error"))
     line = "Mean of log p(x|z) at posterior draws, nats per datum. It leaves out the prior."
     if held is not None and held.log_likelihood is not None:
-        rows.append(("Held-out log-likelihood given latents", number(*_mean(held.log_likelihood)), line))
+        rows.append(Row("Held-out log-likelihood given latents", number(*_mean(held.log_likelihood)), line))
     if (late := _late(m, "log_likelihood")) is not None:
         line = "The same for batches in learning. Far above the held-out value: overfitting." if rows else line
-        rows.append(("Log-likelihood during learning", number(late), line))
+        rows.append(Row("Log-likelihood given latents", number(late), line, "log_likelihood"))
     return rows
 
 
 def _tilt_rows(m: Material) -> list[Row]:
     if m.prior is None:
-        return [("Tilt", "none", "The model is its base: prior draws are exact and there is no constant to estimate.")]
+        line = "The model is its base: prior draws are exact and there is no constant to estimate."
+        return [Row("Tilt", "none", line)]
+    line = "By the chains of learning; should be near the lines below, up to their errors."
     rows = [
-        (
-            "Mean tilt of base draws, nats",
-            number(*_mean(m.base.tilt)),
-            "Where the base alone puts its latents.",
-        ),
-        (
-            "Mean tilt of tilted prior draws",
-            number(*_mean(m.prior.tilt)),
-            "By the chains of learning; should be near the lines below, up to their errors.",
-        ),
+        Row("Mean tilt of base draws, nats", number(*_mean(m.base.tilt)), "Where the base alone puts its latents."),
+        Row("Mean tilt of tilted prior draws", number(*_mean(m.prior.tilt)), line),
     ]
     size = effective_size(m.base.tilt)
-    if size > 50:
+    if size > MIN_BASE_ESS:
         value = number(*reweighted(m.base.tilt, m.base.tilt))
-        rows.append(
-            ("The same, reweighted base draws", value, "Needs no chain; a difference shows how far chains are off.")
-        )
+        line = "Base draws with weights e^f. Needs no chain; a difference shows how far chains are off."
+        rows.append(Row("The same, reweighted base draws", value, line))
     if m.held is not None:
         line = "Held-out data. The difference from the tilted prior is the tilt gap on new data; good: small."
-        rows.append(("Mean tilt of posterior draws", number(*_mean(m.held.draws.tilt)), line))
-    line = "What base draws with weights e^f are worth as draws of the tilted prior. Below 1 %: the two are far apart."
+        rows.append(Row("Mean tilt of posterior draws", number(*_mean(m.held.draws.tilt)), line))
+    line = (
+        "How many independent draws of the tilted prior the base draws with weights e^f are worth. "
+        "Below 1 %: the two are far apart."
+    )
     text = f"{number(size)} of {N_BASE:,} ({number(100 * size / N_BASE)} %)"
-    return [*rows, ("Effective sample size of the base", text, line)]
+    return [*rows, Row("Effective sample size of the base", text, line)]
 
 
 def _size_row(m: Material) -> Row:
     sizes = {name: int(np.prod(a.shape)) for name, a in m.run.params.items()}
     tilt = sum(size for name, size in sizes.items() if name in m.run.program.tilt_params)
-    return "Parameters", f"{sum(sizes.values()):,}, of which tilt {tilt:,}", "Numbers that learning adjusts."
+    return Row("Parameters", f"{sum(sizes.values()):,}, of which tilt {tilt:,}", "Numbers that learning adjusts.")
 
 
 def _mean(values: np.ndarray) -> tuple[float, float | None]:
     """Mean and its standard error over the finite values."""
-    fine = values[np.isfinite(values)]
-    if len(fine) < 2:
-        return (float(fine[0]) if len(fine) else math.nan), None
-    return float(fine.mean(dtype=float)), float(fine.std(ddof=1, dtype=float) / len(fine) ** 0.5)
-
-
-# --- how to reproduce
+    finite = values[np.isfinite(values)]
+    if len(finite) < 2:
+        return (float(finite[0]) if len(finite) else math.nan), None
+    return float(finite.mean(dtype=float)), float(finite.std(ddof=1, dtype=float) / len(finite) ** 0.5)

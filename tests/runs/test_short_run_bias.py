@@ -86,7 +86,7 @@ def test_command_prints_tables_and_the_report_keeps_them(run, tmp_path):
     assert told.exit_code == 0, told.output
     assert "tilted prior: 4 chains of 40 draws" in told.output and "R-hat" in told.output and LIKELIHOOD in told.output
     page = (run.path / "report.html").read_text()
-    assert page.count('id="diagnosis"') == 1 and 'href="#diagnosis"' in page and page.count("rank plots") == 2
+    assert page.count('id="diagnosis"') == 1 and 'href="#diagnosis"' in page and page.count("Ranks of each chain") == 2
     opened = pplebm.open_run(run.path)
     report.write(opened)
     assert 'id="diagnosis"' in (run.path / "report.html").read_text()
