@@ -6,7 +6,6 @@ The generator and its tilt are given and stay as they are; log Z is a constant. 
 and begin with that run: `pplebm.fit(..., start=RUN)`.
 """
 
-import math
 from typing import Any, NamedTuple
 
 from pplebm.gallery.hyper import Count
@@ -14,7 +13,8 @@ from pplebm.guides.coupling import coupling, latents_of, transport
 from pplebm.learning.algorithm import Algorithm, State
 from pplebm.learning.optimizer import Optimizer
 from pplebm.learning.sources import Samples, ShortRun
-from pplebm.ppl.trees import n_rows, take_rows, tree_map
+from pplebm.objectives.elbo import flow_elbo
+from pplebm.ppl.trees import n_rows, tree_map
 
 PAPER = (
     "Dasgupta, Patel, Ray, Johnson, Oberai. A dimension-reduced variational approach for solving physics-based inverse "
@@ -54,9 +54,8 @@ def step(algorithm: Algorithm, key: Any, state: State, x: Any, index: Any) -> tu
     """One update of the flows of a batch, data `index` of all."""
     ppl, n, hyper = algorithm.ppl, n_rows(state.positive), algorithm.hyper
     is_row = lambda a: len(a.shape) > 0 and len(a) == n
-    flows, optimizer = tree_map(lambda a: a[index] if is_row(a) else a, (state.positive, state.optimizer))
-    by = hyper.optimizer
-    new, bound = _improved(algorithm, key, state.params, x, flows, optimizer, state.update, hyper.updates, by)
+    carry = tree_map(lambda a: a[index] if is_row(a) else a, (state.positive, state.optimizer))
+    new, bound = _update(algorithm, key, (*carry, state.update), state.params, x, hyper.updates, hyper.optimizer)
     put = lambda a, b: ppl.put(a, index, b) if is_row(a) else b
     flows, optimizer = tree_map(put, (state.positive, state.optimizer), (new.params, new.state))
     return State(state.params, optimizer, state.update + 1, flows), {"bound": bound, "grad_norm": new.grad_norm}
@@ -65,14 +64,12 @@ def step(algorithm: Algorithm, key: Any, state: State, x: Any, index: Any) -> tu
 def positive(algorithm: Algorithm, key: Any, params: Any, x: Any) -> Samples:
     """A fresh flow for every datum, fitted here at rates that fall throughout, and one draw of each."""
     ppl, n, program = algorithm.ppl, algorithm.hyper.n_updates_fresh, algorithm.program
-    optimizer = algorithm.optimizer._replace(decay_share=1.0)
-    k_fit, k_draw = ppl.split(key)
+    optimizer, (k_fit, k_draw) = algorithm.optimizer._replace(decay_share=1.0), ppl.split(key)
     flows = _flows(algorithm, n_rows(x))
 
     def one(carry: Any, key: Any) -> Any:
-        flows, state, i = carry
-        new, bound = _improved(algorithm, key, params, x, flows, state, i, n, optimizer)
-        return (new.params, new.state, i + 1), bound
+        new, bound = _update(algorithm, key, carry, params, x, n, optimizer)
+        return (new.params, new.state, carry[2] + 1), bound
 
     begin = (flows, optimizer.init(ppl, flows), ppl.asarray(0))
     (flows, _, _), _ = ppl.iterate(one, begin, ppl.split(k_fit, n), lambda k: k)
@@ -80,21 +77,13 @@ def positive(algorithm: Algorithm, key: Any, params: Any, x: Any) -> Samples:
     return Samples(algorithm.noncentered.move(params, z, "centered", x))
 
 
-def _improved(
-    algorithm: Algorithm, key: Any, params: Any, x: Any, flows: Any, state: Any, i: Any, n: int, by: Optimizer
-) -> Any:
-    """Flows of these data after update i of n, and their bound before it."""
-    ppl, program, k, rows = algorithm.ppl, algorithm.program, algorithm.hyper.n_particles, n_rows(x)
-    u, copies = _noise(algorithm, key, k * rows), ppl.asarray([row for _ in range(k) for row in range(rows)])
-
-    def loss(flows: Any) -> Any:
-        z, log_det = transport(ppl, {name: a[copies] for name, a in flows.items()}, u)
-        bound = algorithm.noncentered.log_joint(params, latents_of(program, z), take_rows(x, copies)) + log_det
-        return -bound.sum() / k, bound.mean() + 0.5 * program.width * (1.0 + math.log(2.0 * math.pi))
-
-    (_, bound), gradient = ppl.value_and_grad(loss, flows, has_aux=True)
-    by = by._replace(clip_norm=by.clip_norm * rows**0.5)  # that many flows, each with a gradient of its own
-    return by.update(program, flows, gradient, state, i, n), bound
+def _update(algorithm: Algorithm, key: Any, carry: Any, params: Any, x: Any, n_updates: int, by: Optimizer) -> Any:
+    """Flows of these data after one update more, and the mean of their bounds before it."""
+    (flows, state, update), k = carry, algorithm.hyper.n_particles
+    u, by = _noise(algorithm, key, k * n_rows(x)), by._replace(clip_norm=by.clip_norm * n_rows(x) ** 0.5)
+    loss = lambda flows: flow_elbo(algorithm.noncentered, params, flows, x, u, k)
+    (_, bound), gradient = algorithm.ppl.value_and_grad(loss, flows, has_aux=True)
+    return by.update(algorithm.program, flows, gradient, state, update, n_updates), bound
 
 
 def _flows(algorithm: Algorithm, n: int) -> Any:
@@ -103,5 +92,4 @@ def _flows(algorithm: Algorithm, n: int) -> Any:
 
 
 def _noise(algorithm: Algorithm, key: Any, n: int) -> Any:
-    zeros = algorithm.ppl.asarray([[0.0] * algorithm.program.width] * n)
-    return algorithm.ppl.normal_like(key, {"u": zeros})["u"]
+    return algorithm.ppl.normal_like(key, {"u": algorithm.ppl.asarray([[0.0] * algorithm.program.width] * n)})["u"]

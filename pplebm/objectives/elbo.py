@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pplebm.errors import PplebmError
+from pplebm.guides.coupling import Flow, latents_of, transport
 from pplebm.guides.guide import Guide
 from pplebm.objectives.contrast import ContrastAux, two_phases
 from pplebm.ppl.language import Array, Data, Latents, Params
@@ -127,6 +128,31 @@ def iwae(
     bound = ppl.logsumexp(log_weights, 0).mean() - math.log(n_particles)
     loss, phases = two_phases(program, params, -bound, terms, negative, tilt_penalty, x=x)
     return loss, ElboAux(bound, phases)
+
+
+def flow_elbo(
+    program: Program, flows: Flow, params: Params, x: Data, u: Array, n_particles: int
+) -> tuple[Array, Array]:
+    r"""Minus the ELBOs of flows of their own, one for each datum, added up; and their mean, before -log Z.
+
+    .. math:: E_u\Big[\log \tilde p(x_i, T_i(u)) + \log \Big|\frac{\partial T_i}{\partial u}\Big|\Big]
+              + \tfrac d2 (1 + \log 2\pi), \qquad u \sim N(0, I)
+
+    Args:
+        program: its own coordinates are those of the flows.
+        params: of the program, given.
+        flows: of `pplebm.guides.coupling.coupling`, a row for every datum.
+        x: data.
+        u: noise, (n_particles * B, d), one draw of every datum after the other.
+        n_particles: draws of every datum.
+
+    Source: Dasgupta et al. (2023, arXiv:2310.04690), section 3.
+    """
+    n, ppl = n_rows(x), program.ppl
+    copies = ppl.asarray(np.tile(np.arange(n), n_particles))
+    z, log_det = transport(ppl, {name: a[copies] for name, a in flows.items()}, u)
+    bound = program.log_joint(params, latents_of(program, z), take_rows(x, copies)) + log_det
+    return -bound.sum() / n_particles, bound.mean() + 0.5 * program.width * (1.0 + math.log(2.0 * math.pi))
 
 
 def _weighed(
