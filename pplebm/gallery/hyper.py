@@ -62,8 +62,9 @@ def override(defaults: Any, changes: Mapping[str, Any], owner: str) -> Any:
         Traceback (most recent call last):
         pplebm.errors.PplebmError: hyperparameter 'sigma' of page must be greater than 0, got -1.0.
     """
-    values = defaults
-    for name, value in changes.items():
+    values, inner = defaults, {n: v for n, v in changes.items() if hasattr(getattr(defaults, n, None), "_fields")}
+    parts = {f"{n}.{field}": v for n, part in inner.items() for field, v in getattr(part, "_asdict", part.copy)().items()}
+    for name, value in ({n: v for n, v in changes.items() if n not in inner} | parts).items():
         paths = paths_of(defaults, name)
         if not paths:
             raise PplebmError(f"{owner} has no hyperparameter '{name}'; {_meant(name, flat(defaults))}")
