@@ -157,6 +157,7 @@ SLIPS = {  # arguments -> words
     ("fit", "--resume", "--out", "nowhere"): "holds no run",
     ("sample", "nowhere", "--out", "a.npz"): "holds no run",
     ("sample", "nowhere", "--out", "a.txt"): ".npz",
+    ("anomaly", "nowhere", "--data", "digits"): "holds no run",
     ("score", "nowhere", "--data", "digits"): "holds no run",
     ("report", "nowhere"): "holds no run",
     ("check", "joint_ebn"): "did you mean",
@@ -186,14 +187,22 @@ def test_sample_writes_draws_and_a_picture(run, tmp_path):
     assert len({np.load(tmp_path / f"{name}.npz")["x"].tobytes() for name in "acd"}) == 3
 
 
-def test_score_keeps_the_order_of_the_data(run, images, tmp_path):
-    output = call("score", run, "--data", images, "--out", tmp_path / "scores.csv", "-k", 2)
+def test_anomaly_keeps_the_order_of_the_data(run, images, tmp_path):
+    output = call("anomaly", run, "--data", images, "--out", tmp_path / "scores.csv", "-k", 2)
     table = np.genfromtxt(tmp_path / "scores.csv", delimiter=",", names=True)
     assert table["index"].tolist() == list(range(60))
-    worst = int(table["score"].argmax())
-    assert f"datum {worst} scores" in output and output.count("datum ") == 2
+    worst = int(table["anomaly_score"].argmax())
+    assert f"datum {worst}: {table['anomaly_score'].max():.4g}" in output and output.count("datum ") == 2
     direct = pplebm.open_run(run).anomaly_score(np.load(images))
-    np.testing.assert_allclose(table["score"], direct, rtol=1e-3)
+    np.testing.assert_allclose(table["anomaly_score"], direct, rtol=1e-3)
+
+
+def test_older_words_are_understood_and_not_shown(run, images, tmp_path):
+    assert "  anomaly " in call("-h") and "  score " not in call("-h")
+    assert "anomaly score of 60 data" in call("score", run, "--data", images, "-k", 0)
+    assert "anomaly --help" in call("score", run, status=2)
+    call("fit", "latent_ebm", "--data", images, "--out", tmp_path / "run", "--steps", 1, *sets(*TINY, *SMALL))
+    assert pplebm.open_run(tmp_path / "run").manifest.updates == 1
 
 
 def test_report_is_written(run):
