@@ -17,6 +17,7 @@ from safetensors.numpy import load_file
 
 import pplebm
 from pplebm.cli import main
+from pplebm.gallery.hyper import flat
 from pplebm.learning.algorithm import Algorithm
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -125,7 +126,7 @@ def test_list_has_a_line_per_page():
 @pytest.mark.parametrize("name", [*pplebm.models_available(), *pplebm.inference_available()])
 def test_show_tells_all_of_a_page(name):
     page, output = pplebm.load(name), call("show", name)
-    for field, value in page.Hyper()._asdict().items():
+    for field, value in flat(page.Hyper()).items():
         [line] = [line for line in output.splitlines() if line.startswith(f"  {field} = ")]
         assert line.startswith(f"  {field} = {value}")
     assert page.PAPER in output and page.__file__ in output and page.__doc__.splitlines()[0] in output
@@ -146,7 +147,7 @@ SLIPS = {  # arguments -> words
     ("show", "joint_ebn"): "did you mean 'joint_ebm'?",
     ("fit", "latent_ebn"): "did you mean 'latent_ebm'?",
     ("fit",): "pplebm list",
-    ("fit", "latent_ebm", "--stps", "3"): "--updates",
+    ("fit", "latent_ebm", "--updats", "3"): "--updates",
     ("fit", "latent_ebm", "--set", "sigmo=1"): "did you mean 'sigma'?",
     ("fit", "latent_ebm", "--set", "sigma"): "--set name=value",
     ("fit", "latent_ebm", "--set", "sigma=wide"): "must be float",
@@ -327,10 +328,10 @@ def test_check_exits_1_when_it_finds_something(table, tmp_path):
 def test_an_error_in_an_algorithm_of_ones_own_is_told_with_its_line(images, tmp_path):
     call("copy", "short_run_mle", tmp_path / "own.py")
     text = (tmp_path / "own.py").read_text()
-    (tmp_path / "own.py").write_text(text.replace("k_positive, k_negative = ppl.split(key)", "raise KeyError('oh')"))
+    (tmp_path / "own.py").write_text(text.replace("return contrast(", "raise KeyError('oh')\n    return contrast("))
     args = ("fit", "latent_ebm", "--inference", tmp_path / "own.py", "--data", images, "--out", tmp_path / "run")
     output = call(*args, *sets(*TINY, *SMALL), status=2)
-    line = text.split("k_positive, k_negative = ppl.split(key)")[0].count("\n") + 1
+    line = text.split("return contrast(")[0].count("\n") + 1
     assert f"KeyError: 'oh' (own.py, line {line})" in output
 
 
