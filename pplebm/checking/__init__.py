@@ -1,4 +1,10 @@
-"""`pplebm.check`: what is wrong with a new model or algorithm, told in seconds."""
+"""Checking: faults of a new model or algorithm, found in seconds and told in sentences.
+
+`check` loads page, data and algorithm and puts them through a list of trials: `models` tries one small batch of a
+model (sites, gradients, the tilt, stability of chains by `curvature`, `precision`, one update), `algorithms` tries an
+algorithm on small models of the gallery. Every trial adds one of `findings` to the report; a trial that fails skips
+those that need it.
+"""
 
 from __future__ import annotations
 

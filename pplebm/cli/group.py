@@ -1,4 +1,4 @@
-"""How the command line speaks: errors in one or two lines, notes in one, and "did you mean" for slips."""
+"""Manners of the command line: errors in one or two lines, notes in one, and "did you mean" for slips."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import click
 from pplebm.errors import PplebmError
 
 INTERRUPTED = 130  # what a shell reports of a command ended by Ctrl-C
+OLDER_NAMES = {"score": "anomaly"}  # of commands; still understood, and not listed
 
 
 class Group(click.Group):
@@ -46,7 +47,8 @@ class Group(click.Group):
         sys.exit(status if isinstance(status, int) else 0)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        """Find a command, or say which one was meant."""
+        """Find a command by its name or an older one, or say which one was meant."""
+        args = [OLDER_NAMES.get(word, word) for word in args[:1]] + args[1:]
         if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
             close = difflib.get_close_matches(args[0], self.list_commands(ctx), 1)
             hint = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(self.list_commands(ctx))}."
@@ -54,7 +56,7 @@ class Group(click.Group):
         return super().resolve_command(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order in which they were added, which is the order of use."""
+        """Names of the commands in the order in which they were added, which is the order of use."""
         return list(self.commands)
 
 

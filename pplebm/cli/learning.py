@@ -18,13 +18,13 @@ from pplebm.errors import PplebmError
 if TYPE_CHECKING:
     from pplebm.runs.run import Run
 
-SHOWN = ("log_likelihood", "tilt_gap", "tilt_positive", "tilt_negative", "held_out_error", "seconds")
+SHOWN_METRICS = ("log_likelihood", "tilt_gap", "tilt_positive", "tilt_negative", "held_out_error", "seconds")
 NEW_RUN_ONLY = (  # options that a run has settled
     "inference", "seed", "seeds", "pairs", "backend", "compiled", "precision", "devices", "nodes", "strategy", "ema",
     "patience", "start", "tensorboard", "scaling",
 )  # fmt: skip
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-OPTIONS = {"pairs": "--set", "compiled": "--compile"}  # where option and field have other names
+THREAD_COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+OPTION_NAMES = {"pairs": "--set", "compiled": "--compile"}  # where option and field have other names
 
 
 @click.command()
@@ -95,8 +95,8 @@ def _at_once(model: str, changes: dict[str, Any], wanted: list[dict[str, Any]], 
     from pplebm.runs.run import open_run
 
     threads = str(max(1, (os.cpu_count() or 1) // jobs))
-    before = {name: os.environ.get(name) for name in THREADS}
-    os.environ |= dict.fromkeys(THREADS, threads)  # read when a process begins
+    before = {name: os.environ.get(name) for name in THREAD_COUNTS}
+    os.environ |= dict.fromkeys(THREAD_COUNTS, threads)  # read when a process begins
     try:
         with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
             waiting = [pool.submit(_folder_of_new, model, changes, one) for one in wanted]
@@ -136,7 +136,7 @@ def _compare(runs: list[Run]) -> None:
     """Last figures over seeds, mean ± standard deviation."""
     last = [{key: value for row in run.metrics for key, value in row.items()} for run in runs]
     click.echo(f"{len(runs)} seeds, mean ± standard deviation:")
-    for name in [n for n in SHOWN if all(n in row for row in last)]:
+    for name in [n for n in SHOWN_METRICS if all(n in row for row in last)]:
         values = [row[name] for row in last]
         mean = sum(values) / len(values)
         spread = (sum((v - mean) ** 2 for v in values) / max(1, len(values) - 1)) ** 0.5
@@ -151,7 +151,7 @@ def _resume(model: str | None, given: list[str], options: dict[str, Any]) -> Run
     if options["out"] is None:
         raise PplebmError("--resume needs the run folder: --out RUN.")
     if given:
-        names = ", ".join(OPTIONS.get(n, f"--{n}") for n in given)
+        names = ", ".join(OPTION_NAMES.get(n, f"--{n}") for n in given)
         raise PplebmError(
             f"a run keeps its settings, so {names} cannot be given with --resume; start a new run instead."
         )
@@ -172,7 +172,7 @@ def finish(run: Run, with_report: bool, data: str | None = None, data_dir: str |
     rows = run.metrics
     click.echo(f"{run.manifest.model.name} by {run.manifest.inference.name}: {run.manifest.updates} updates")
     last = {key: value for row in rows for key, value in row.items()}  # held-out figures stand in some rows only
-    for name in [n for n in SHOWN if n in last] or [n for n in last if n != "update"]:
+    for name in [n for n in SHOWN_METRICS if n in last] or [n for n in last if n != "update"]:
         click.echo(f"  {name:16} {last[name]:.4g}")
     click.echo(f"  {'first update':16} {run.manifest.first_update_seconds:.1f} s, compilation included")
     if rollbacks := run.manifest.rollbacks:

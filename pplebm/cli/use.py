@@ -1,4 +1,4 @@
-"""Commands that use a run: sample, score, report."""
+"""Commands that use a run: sample, anomaly, diagnose, report."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pplebm.cli.learning import write_report
 from pplebm.errors import PplebmError
 from pplebm.ppl.trees import take_rows
 
-GRID = 100  # images at most
+MAX_IMAGES = 100  # of the picture beside the draws
 
 
 @click.command()
@@ -51,12 +51,12 @@ def sample(
     target.parent.mkdir(parents=True, exist_ok=True)
     np.save(target, x) if target.suffix == ".npy" else np.savez(target, x=x)
     click.echo(f"{target}: {len(x)} draws of shape {x.shape[1:]}" + ("" if target.suffix == ".npy" else ", key 'x'"))
-    if opened.event_shape and (picture := grid(opened.scaling.to_model(x)[:GRID])):
+    if opened.event_shape and (picture := grid(opened.scaling.to_model(x)[:MAX_IMAGES])):
         from matplotlib.image import imsave
 
         path = target.with_suffix(".png")
         imsave(path, picture[0], cmap="gray", vmin=0.0, vmax=1.0)
-        click.echo(str(path) + (f": the first {GRID}" if len(x) > GRID else ""))
+        click.echo(str(path) + (f": the first {MAX_IMAGES}" if len(x) > MAX_IMAGES else ""))
 
 
 def grid(x: np.ndarray, zoom: int = 4) -> tuple[np.ndarray] | None:
@@ -88,9 +88,12 @@ def grid(x: np.ndarray, zoom: int = 4) -> tuple[np.ndarray] | None:
 @click.option("--data-dir", type=click.Path(), help="Where named data sets lie.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
 @click.option("-k", "k", default=5, show_default=True, type=click.IntRange(0), help="Most anomalous data to name.")
-@click.option("--out", type=click.Path(), help="A .csv file of index and score, in the order of the data.")
-def score(run: str, data: str, data_dir: str | None, seed: int, k: int, out: str | None) -> None:
-    """Score data under a learned model; higher is more anomalous."""
+@click.option("--out", type=click.Path(), help="A .csv file of index and anomaly score, in the order of the data.")
+def anomaly(run: str, data: str, data_dir: str | None, seed: int, k: int, out: str | None) -> None:
+    """Tell how anomalous data are under a learned model.
+
+    Higher is more anomalous.
+    """
     from pplebm.runs.run import open_run
 
     opened = open_run(run)
@@ -99,12 +102,12 @@ def score(run: str, data: str, data_dir: str | None, seed: int, k: int, out: str
     if out is not None:
         Path(out).parent.mkdir(parents=True, exist_ok=True)
         _write_scores(Path(out), scores)
-        click.echo(f"{out}: index and score of {len(scores)} data")
+        click.echo(f"{out}: index and anomaly score of {len(scores)} data")
     click.echo(f"anomaly score of {len(scores)} data, in nats; higher is more anomalous:")
     for q in (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0):
         click.echo(f"  {100 * q:3.0f} %  {np.quantile(scores, q):.4g}")
     for i in np.argsort(-scores, kind="stable")[:k]:
-        click.echo(f"  datum {i} scores {scores[i]:.4g}")
+        click.echo(f"  datum {i}: {scores[i]:.4g}")
 
 
 def rows_of(run: Any, source: str, data_dir: str | None = None) -> Any:
@@ -119,7 +122,7 @@ def rows_of(run: Any, source: str, data_dir: str | None = None) -> Any:
 def _write_scores(path: Path, scores: Any) -> None:
     with open(path, "w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(("index", "score"))
+        writer.writerow(("index", "anomaly_score"))
         writer.writerows((i, f"{s:.9g}") for i, s in enumerate(scores))
 
 
@@ -172,4 +175,4 @@ def diagnose(
     write_report(opened, data, data_dir)
 
 
-COMMANDS = (sample, score, diagnose, report)
+COMMANDS = (sample, anomaly, diagnose, report)

@@ -1,4 +1,10 @@
-"""Data sets: read, checked, split, scaled and batched; nothing is downloaded and nothing is unpickled here."""
+"""Data: what users give becomes rows to learn from and rows held out; nothing is downloaded or unpickled here.
+
+A name, path or array is read to a `Raw` (`sources`, `files`, `named`), checked and split (`raw`), scaled (`scaling`),
+and leaves as a `Dataset` in the model's units, whose scaling leads back to the user's. `load` does so for pages that
+see one array; `load_as_given` (`given`, `columns`) for a user's own program, whose arguments pick arrays and columns
+by name.
+"""
 
 import hashlib
 import numbers
@@ -11,7 +17,7 @@ import numpy as np
 from pplebm.data.columns import is_frame
 from pplebm.data.dataset import Dataset
 from pplebm.data.files import read_file
-from pplebm.data.given import NONE, load_as_given, read_rows, rescaled, scaling_for
+from pplebm.data.given import UNSCALED, load_as_given, read_rows, rescaled, scaling_for
 from pplebm.data.named import READERS
 from pplebm.data.raw import Raw, check_finite, checked, column_name, split
 from pplebm.data.scaling import Scaling, Scalings, range_of, scaling_from_json, standard_of
@@ -71,7 +77,7 @@ def load(
         keep, hold = split(len(raw.x), float(held_out_fraction), seed, raw.y)
         y, y_held_out = (None, None) if raw.y is None else (raw.y[keep], raw.y[hold])
         raw = raw._replace(x=raw.x[keep], held_out=raw.x[hold], y=y, y_held_out=y_held_out)
-    found, notes = (NONE, ()) if scaling == "none" else _fit(raw, scaling)
+    found, notes = (UNSCALED, ()) if scaling == "none" else _fit(raw, scaling)
     train, held_out = (_scaled(raw.name, found, part) for part in (raw.x, raw.held_out))
     fingerprint = hashlib.sha256(train.data)
     fingerprint.update(held_out.data)

@@ -1,4 +1,4 @@
-"""What users give as data, and how it reaches a model: arrays, mappings, frames, tuples; rows first."""
+"""Data as users give them, and their way into a model: arrays, mappings, frames, tuples; rows first."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pplebm.errors import PplebmError
 from pplebm.ppl.trees import tree_leaves
 
 Levels = dict[str, tuple[str, ...]]  # column of text -> its levels, whose numbers are the codes
-ROWLESS = "close over what has no rows, or give it by functools.partial"
+ROWLESS_REMEDY = "close over what has no rows, or give it by functools.partial"
 
 
 class Table(NamedTuple):
@@ -24,7 +24,7 @@ class Table(NamedTuple):
 
 
 class Signature(NamedTuple):
-    """What a model can be called with."""
+    """Arguments that a model can be called with."""
 
     names: tuple[str, ...]  # of its positional arguments
     required: frozenset[str]
@@ -70,7 +70,7 @@ def call(model: Callable[..., Any], data: Any) -> Any:
 
 
 def names_of(data: Any, signature: Signature) -> dict[str, str]:
-    """By path of an array in the data, what a person calls it: its own name, or that of the model's argument.
+    """Names that a person gives the arrays of the data, by path: their own, or those of the model's arguments.
 
     >>> names_of((1, 2), Signature(("x", "y"), frozenset(), False))
     {'0': 'x', '1': 'y'}
@@ -84,7 +84,7 @@ def names_of(data: Any, signature: Signature) -> dict[str, str]:
 
 
 def is_frame(source: Any) -> bool:
-    """Whether something is a data frame, of pandas or with the same face."""
+    """Tell whether something is a data frame, of pandas or with the same face."""
     return hasattr(source, "columns") and hasattr(source, "__getitem__") and not isinstance(source, (Mapping, tuple))
 
 
@@ -139,7 +139,7 @@ def _columns_of(frame: Any) -> dict[str, Any]:
 
 
 def _picked(columns: Mapping[str, Any], signature: Signature) -> Any:
-    """Of a table, the columns that the model names; the whole table where it names none."""
+    """The columns of a table that the model names; the whole table where it names none."""
     if signature.takes_any and not signature.names:
         return dict(columns)
     named = [name for name in signature.names if name in columns]
@@ -237,10 +237,10 @@ def _check_rows(tree: Any, signature: Signature) -> None:
     names = names_of(tree, signature)
     for path, leaf in leaves:
         if len(getattr(leaf, "shape", ())) == 0:
-            raise PplebmError(f"'{names[path]}' is a single number and has no rows; {ROWLESS}.")
+            raise PplebmError(f"'{names[path]}' is a single number and has no rows; {ROWLESS_REMEDY}.")
     shapes = {names[path]: tuple(leaf.shape) for path, leaf in leaves}
     if len({shape[0] for shape in shapes.values()}) > 1:
         told = ", ".join(f"'{name}' {shape}" for name, shape in shapes.items())
-        raise PplebmError(f"the arrays of the data have different numbers of rows: {told}; {ROWLESS}.")
+        raise PplebmError(f"the arrays of the data have different numbers of rows: {told}; {ROWLESS_REMEDY}.")
     if next(iter(shapes.values()))[0] == 0:
         raise PplebmError("the data have no rows.")

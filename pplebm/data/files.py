@@ -15,10 +15,10 @@ from pplebm.data.raw import Raw, first_line
 from pplebm.errors import PplebmError
 
 SUFFIXES = (".npy", ".npz", ".csv", ".csv.gz")
-SPLITS = (("train", "held_out"), ("x_train", "x_test"))
-WHOLE = ("x", "train", "x_train")
-LABELS = ("y", "labels", "train_labels", "y_train")
-HELD_OUT_LABELS = ("held_out_labels", "y_test")
+SPLIT_KEYS = (("train", "held_out"), ("x_train", "x_test"))
+WHOLE_KEYS = ("x", "train", "x_train")
+LABEL_KEYS = ("y", "labels", "train_labels", "y_train")
+HELD_OUT_LABEL_KEYS = ("held_out_labels", "y_test")
 
 
 def read_file(path: Path) -> Raw:
@@ -72,17 +72,17 @@ def pick(path: Path, arrays: np.lib.npyio.NpzFile) -> Raw:
     def first_of(wanted: tuple[str, ...]) -> np.ndarray | None:
         return next((arrays[key] for key in wanted if key in keys), None)
 
-    for train, held_out in SPLITS:
+    for train, held_out in SPLIT_KEYS:
         if train in keys and held_out in keys:
-            return Raw(path.name, arrays[train], arrays[held_out], first_of(LABELS), first_of(HELD_OUT_LABELS))
-    data = tuple(key for key in keys if key not in LABELS + HELD_OUT_LABELS)
-    x = first_of(WHOLE + (data if len(data) == 1 else ()))
+            return Raw(path.name, arrays[train], arrays[held_out], first_of(LABEL_KEYS), first_of(HELD_OUT_LABEL_KEYS))
+    data = tuple(key for key in keys if key not in LABEL_KEYS + HELD_OUT_LABEL_KEYS)
+    x = first_of(WHOLE_KEYS + (data if len(data) == 1 else ()))
     if x is None:
         raise PplebmError(
             f"{path} holds the keys {', '.join(keys) or '(none)'}, from which the data cannot be told; "
             f"store them as 'x', as 'train' and 'held_out', or as 'x_train' and 'x_test' (labels: 'y', 'y_train', ...)"
         )
-    return Raw(path.name, x, y=first_of(LABELS))
+    return Raw(path.name, x, y=first_of(LABEL_KEYS))
 
 
 def read_csv(path: Path) -> Raw:
@@ -157,7 +157,7 @@ def parse_csv(path: Path, text: str) -> Raw:
 
 
 def is_number(cell: str) -> bool:
-    """Whether a cell holds one number (NaN and infinity, reported later, included)."""
+    """Tell whether a cell holds one number (NaN and infinity, reported later, included)."""
     try:
         float(cell)
     except ValueError:
@@ -166,13 +166,13 @@ def is_number(cell: str) -> bool:
 
 
 def is_header(first: list[str], second: list[str]) -> bool:
-    """Whether the first row is names: no numbers in it at all, or text above a number."""
+    """Tell whether the first row is names: no numbers in it at all, or text above a number."""
     numeric = [is_number(cell) for cell in first]
     return not any(numeric) or any(is_number(below) and not n for n, below in zip(numeric, second, strict=False))
 
 
 def csv_fault(text: str, delimiter: str, columns: tuple[str, ...] | None) -> str:
-    """What is wrong with a table that did not parse, with the column and the line."""
+    """Fault of a table that did not parse, with the column and the line."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     width = 0
     for number, row in enumerate(row for row in reader if row):

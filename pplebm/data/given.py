@@ -19,7 +19,7 @@ from pplebm.data.sources import check_exists
 from pplebm.errors import PplebmError
 from pplebm.ppl.trees import n_rows, take_rows, tree_leaves, tree_map
 
-NONE = Scaling("none", 0.0, 1.0)
+UNSCALED = Scaling("none", 0.0, 1.0)
 
 
 def load_as_given(
@@ -63,7 +63,7 @@ def load_as_given(
         y, y_held_out = (None, None) if labels is None else (labels[keep], labels[hold])
     else:
         y, y_held_out = labels, None
-    scaling = NONE if hasattr(tree, "shape") else Scalings({})
+    scaling = UNSCALED if hasattr(tree, "shape") else Scalings({})
     return _dataset(Dataset(name, tree, held_out, y, y_held_out, scaling, (), "", found, columns))
 
 
@@ -148,11 +148,11 @@ def _scaling_of(kind: str, a: np.ndarray) -> Scaling:
         sd = float(np.nanstd(a.astype(float)))
         return Scaling("standard", float(np.nanmean(a.astype(float))), sd if sd > 0 else 1.0)
     low, high = (0.0, 255.0) if a.dtype == np.uint8 else (float(np.nanmin(a)), float(np.nanmax(a)))
-    return range_of(low, high) if high > low else NONE
+    return range_of(low, high) if high > low else UNSCALED
 
 
 def _dataset(data: Dataset) -> Dataset:
-    """With its fingerprint: the sha256 of all bytes, names and dtypes."""
+    """The data set with its fingerprint: the sha256 of all bytes, names and dtypes."""
     found = hashlib.sha256()
     for part in (data.train, data.held_out):
         for path, a in tree_leaves(part):

@@ -12,7 +12,7 @@ from pplebm.data.files import read_numpy
 from pplebm.data.raw import Raw, first_line
 from pplebm.errors import PplebmError
 
-BYTES = (0.0, 255.0)
+BYTE_LIMITS = (0.0, 255.0)
 
 
 def read_digits(root: Path) -> Raw:
@@ -50,7 +50,7 @@ def read_idx_set(name: str, folder: str, root: Path) -> Raw:
             raise PplebmError(missing(name, f"{raw}/{stem}-ubyte or .gz", fetch(folder, root)))
         parts.append(read_idx(path))
     x, held_out, y, y_held_out = parts
-    return Raw(name, x, held_out, y, y_held_out, limits=BYTES)
+    return Raw(name, x, held_out, y, y_held_out, limits=BYTE_LIMITS)
 
 
 def read_idx(path: Path) -> np.ndarray:
@@ -83,7 +83,7 @@ def read_cifar10(root: Path) -> Raw:
                 f"(32, 32, 3) and uint8; store channels last, as bytes"
             )
         note = f"cifar10 was read from {stored[0].name}, {len(raw.x)} training rows"
-        return raw._replace(name="cifar10", limits=BYTES, notes=(note,))
+        return raw._replace(name="cifar10", limits=BYTE_LIMITS, notes=(note,))
     if not (root / "cifar-10-batches-py").is_dir():
         places = f"{root}/cifar-10-batches-py, {root}/cifar10.npz or {root}/cifar10/*.npz"
         raise PplebmError(missing("cifar10", places, fetch("CIFAR10", root)))
@@ -92,7 +92,7 @@ def read_cifar10(root: Path) -> Raw:
         train, test = (datasets.CIFAR10(str(root), train=t, download=False) for t in (True, False))
     except Exception as error:  # torchvision raises RuntimeError, but reading may raise more
         raise PplebmError(damaged("cifar10", root / "cifar-10-batches-py", fetch("CIFAR10", root), error)) from error
-    return Raw("cifar10", train.data, test.data, np.array(train.targets), np.array(test.targets), limits=BYTES)
+    return Raw("cifar10", train.data, test.data, np.array(train.targets), np.array(test.targets), limits=BYTE_LIMITS)
 
 
 def read_svhn(root: Path) -> Raw:
@@ -110,7 +110,7 @@ def read_svhn(root: Path) -> Raw:
     except Exception as error:  # torchvision raises RuntimeError, scipy's reader more
         raise PplebmError(damaged("svhn", root, how, error)) from error
     x, held_out = (part.data.transpose(0, 2, 3, 1) for part in (train, test))  # torchvision has channels first
-    return Raw("svhn", x, held_out, np.asarray(train.labels), np.asarray(test.labels), limits=BYTES)
+    return Raw("svhn", x, held_out, np.asarray(train.labels), np.asarray(test.labels), limits=BYTE_LIMITS)
 
 
 def torchvision_datasets(name: str) -> ModuleType:

@@ -1,4 +1,4 @@
-"""What every source is read into, what is demanded of it, and how it is split."""
+"""The form that every source is read into, with what is demanded of it and how it is split."""
 
 from typing import Any, NamedTuple
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from pplebm.errors import PplebmError
 
-LEAST_ROWS = 4
+MIN_ROWS = 4
 
 
 class Raw(NamedTuple):
@@ -23,11 +23,11 @@ class Raw(NamedTuple):
 
 
 def first_line(error: Exception) -> str:
-    """What `error` says, on one line."""
+    """Message of an error on one line."""
     return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0].rstrip('.')}"
 
 
-def checked(raw: Raw, least_rows: int = LEAST_ROWS) -> Raw:
+def checked(raw: Raw, least_rows: int = MIN_ROWS) -> Raw:
     """`raw` itself when its arrays are finite numbers of rank 2 to 4 that fit together; PplebmError otherwise."""
     check_array(raw.name, raw.x, least_rows, raw.columns)
     if raw.held_out is not None:

@@ -1,4 +1,4 @@
-"""How user values become model values, and back."""
+"""Scalings, by which user values become model values and back."""
 
 import math
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ KINDS = ("none", "range", "standard")
 
 
 class Scaling(NamedTuple):
-    """How user values became model values: `model = (user - shift) / scale`.
+    """The map by which user values became model values: `model = (user - shift) / scale`.
 
     `kind` is "none", "range" (to [-1, 1]) or "standard" (per column); `shift` and `scale` are floats, or one float per
     column of the last axis.
@@ -59,7 +59,7 @@ class Scaling(NamedTuple):
         return np.asarray(x.astype(np.float64) * np.asarray(self.scale) + np.asarray(self.shift))
 
     def log_jacobian(self, event_shape: tuple[int, ...]) -> float:
-        r"""What a log density in model units gains in the user's: :math:`\log|d(model)/d(user)|` of one datum, nats.
+        r"""Gain of a log density in the user's units: :math:`\log|d(model)/d(user)|` of one datum, nats.
 
         >>> round(Scaling("standard", (0.0, 0.0), (2.0, 5.0)).log_jacobian((2,)), 4) == round(-float(np.log(10)), 4)
         True
@@ -130,7 +130,7 @@ class Scalings(NamedTuple):
         return tree_fill(data, leaves)
 
     def of(self, path: str | None) -> Scaling:
-        """That of one array; none for others."""
+        """Scaling of one array; none for others."""
         return self.parts.get(path or "", Scaling("none", 0.0, 1.0))
 
     def to_json(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Where data may come from: names and paths."""
+"""Names and paths that data may come from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""One page about a run, `report.html`: figures, curves, samples, chains and latents, to be read in a browser."""
+"""The report of a run: one page, `report.html`, that reads in a browser and on a phone.
+
+`gathered` draws from a run, as arrays, all that the page shows. `metrics`, `tables`, `figures`, `scatter` and
+`captions` turn them into numbers, pictures and sentences, and `page` joins these with the command of `reproduce`.
+`examined` makes the section that `pplebm diagnose` adds. Nothing flows back: a report changes no run.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +50,7 @@ def write(run: Run, data: Source | None = None) -> Path:
 
 
 def keep_diagnosis(run: Run, found: list[Examined]) -> None:
-    """Keep what `examine` found as a section of every report of the run as it is now."""
+    """Keep what `short_run_bias.examine` found as a section of every report of the run as it is now."""
     files.write_whole(run.path / files.DIAGNOSIS, section(found, run.manifest.updates))
 
 

@@ -9,6 +9,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from pplebm.report import captions
 from pplebm.report.figures import BASE, POSTERIOR, PRIOR, WIDTH, blank, styled
 from pplebm.report.page import picture
 from pplebm.report.tables import reflowing
@@ -18,25 +19,6 @@ from pplebm.sampling.diagnostics import Row
 N_SHOWN = 6  # scalars of a picture: those that look worst
 NARROW = WIDTH / N_SHOWN
 MAX_LAG = 40
-RANKS = (
-    "Ranks of each chain's draws among those of all, by bins; scalars with the largest R-hat. Good: every line wavers "
-    "about the grey one. Bad: a chain that is high at one end, which stays where others do not go."
-)
-ENERGY = (
-    "Energy of the draws (filled) and its changes between draws (line), about their means. Good: both alike. Bad: the "
-    "line much narrower, when momenta cannot carry the chain through its energies."
-)
-ACF = "Autocorrelation of the long chains by lag, each line a chain. Good: it falls to zero within a few draws."
-TABLE = (
-    "Scalars with the largest shift. Shift: mean of the short run less that of the long chains, in standard "
-    "deviations; σ: the same in standard errors. R-hat: spread between chains beside that within them, 1 where they "
-    "agree. ESS, effective sample size: how many independent draws the long chains are worth, for the bulk of the law "
-    "and its tails."
-)
-SHORT = (
-    "Grey: long adjusted chains, the density itself. Colour: the short run of learning; scalars with the largest "
-    "shift. Where they differ, the short run is a model of its own, and its number of steps a part of it."
-)
 
 
 def section(found: list[Examined], updates: int) -> str:
@@ -56,11 +38,11 @@ def _target(found: Examined) -> Iterator[str]:
     ]
     yield "<ul>" + "".join(f"<li>{markup.escape(s)}</li>" for s in sentences) + "</ul>"
     yield table(found)
-    yield picture(SHORT, "short run and long chains", shifts(found, colour))
-    yield picture(RANKS, "rank plots", ranks(found))
+    yield picture(captions.SHIFTS, "short run and long chains", shifts(found, colour))
+    yield picture(captions.RANKS, "rank plots", ranks(found))
     if "energy" in found.long.stats:
-        yield picture(ENERGY, "energy of the chains", [energies(found)])
-    yield picture(ACF, "autocorrelations", autocorrelations(found))
+        yield picture(captions.ENERGIES, "energy of the chains", [energies(found)])
+    yield picture(captions.AUTOCORRELATIONS, "autocorrelations", autocorrelations(found))
 
 
 def lines(found: Examined) -> list[tuple[str, ...]]:
@@ -81,7 +63,7 @@ HEAD = ("scalar", "mean", "sd", "short: mean", "short: sd", "shift, sd", "σ", "
 def table(found: Examined) -> str:
     """The table of the page."""
     rows = [[markup.escape(cell) for cell in row] for row in lines(found)]
-    return reflowing("scalars", HEAD, rows) + f'<p class="soft">{TABLE}</p>'
+    return reflowing("scalars", HEAD, rows) + f'<p class="soft">{captions.SCALARS}</p>'
 
 
 def worst_biases(found: Examined, n: int) -> list[Bias]:

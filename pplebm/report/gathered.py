@@ -1,4 +1,4 @@
-"""What a report shows, drawn from a run as NumPy arrays; no picture is made here."""
+"""The material of a report, drawn from a run as NumPy arrays; no picture is made here."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ N_DRAWS = 512  # tilted prior draws, and held-out data with a posterior draw eac
 N_CHAINS = 256  # followed step by step
 N_GRID = 64  # pictures of a grid
 LENGTHEN = 3  # the followed chains run so many times longer than those of learning
+MIN_BASE_ESS = 50  # effective base draws, below which a mean over them says nothing
 MAX_KEPT = 240  # steps of the followed chains that are looked at
 
 
@@ -42,7 +43,7 @@ class Chain(NamedTuple):
 
 
 class Held(NamedTuple):
-    """Held-out data, what the model makes of them, in user units unless said otherwise."""
+    """Held-out data and what the model makes of them, in user units unless said otherwise."""
 
     x: np.ndarray
     labels: np.ndarray | None
@@ -111,7 +112,7 @@ class Rows:
 
 
 def is_image(shape: tuple[int, ...]) -> bool:
-    """Whether one datum is a grey or colour picture."""
+    """Tell whether one datum is a grey or colour picture."""
     return len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3))
 
 
@@ -195,7 +196,7 @@ def _hold(run: Run, data: Dataset) -> Held:
 
 
 def shown_shape(run: Run) -> tuple[int, ...]:
-    """Of one value of the model's observed site, as the report shows it."""
+    """Shape of one value of the model's observed site, as the report shows it."""
     shape = run.program.observed[0].shape if len(run.program.observed) == 1 else ()
     return shape or (1,)
 
@@ -247,7 +248,7 @@ def _follow(run: Run, rows: Rows) -> Chain:
     pictures = [a for a in strip if a is not None and is_image(shown_shape(run))]
     at = rows.given(N_BASE)
     base = _energy_and_tilt(moving, params, moving.draw_base(k_base, N_BASE if at is None else at, params), at)
-    reliable = effective_size(base[1]) > 50 and source.temperature == 1.0 and given is None
+    reliable = effective_size(base[1]) > MIN_BASE_ESS and source.temperature == 1.0 and given is None
     return Chain(
         steps,
         np.stack([e for e, _ in looked]),

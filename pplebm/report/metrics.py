@@ -1,4 +1,4 @@
-"""What a report says of each metric of learning, under the name that it has in the `Info` of an update."""
+"""Words of a report on each metric of learning, under the name that it has in the `Info` of an update."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ PANELS = (
 
 
 def is_shown(name: str, has_tilt: bool) -> bool:
-    """Whether a column says something of a model with a tilt, or of one without.
+    """Tell whether a column says something of a model with a tilt, or of one without.
 
     >>> is_shown("tilt_gap", has_tilt=False), is_shown("grad_norm", has_tilt=False)
     (False, True)

@@ -10,55 +10,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from pplebm.report import figures, metrics, reproduce, scatter, tables
-from pplebm.report.gathered import LENGTHEN, N_CHAINS, Draws, Material, is_image, shown_shape
+from pplebm.report import captions, figures, metrics, reproduce, scatter, tables
+from pplebm.report.gathered import Draws, Material, is_image, shown_shape
 from pplebm.report.style import CSS
 
 DPI = 160  # sharp on fine screens
-CURVES = (
-    "Faint: single updates; strong: running mean over a tenth of the run. Reconstruction error should fall and level "
-    "off, log-likelihood rise and level off. Gradient norms may fluctuate but not grow. Divergent chains should be at "
-    "zero throughout, tamed steps few in the end."
-)
-TILT_CURVES = (
-    " The tilt gap is good if it stays small and level, a nat or so; bad if it grows without end, because negative "
-    "chains do not follow the tilt."
-)
-ROLLBACKS = " Red dotted lines: roll-backs, where learning went back to an earlier update and went on more slowly."
-PROFILE = (
-    f"{N_CHAINS} chains, run {LENGTHEN} times longer than in learning; the dotted line marks where learning stops "
-    "them. Good: both curves are flat from before the dotted line on, and lie near the dashed line, which is the "
-    "tilted prior itself (shown where base draws reach it; chains of finite steps settle a little above it in energy). "
-    "Bad: curves that still climb or fall at the dotted line. Samples then depend on the number of steps, so keep the "
-    "number of learning."
-)
-STRIP = (
-    "Six prior chains, one per row, from their start (step 0) to where learning stops them; decoded means without "
-    "noise. Good: rows change at first and end as credible data, all different. Bad: rows that never change (steps too "
-    "small), that end alike (collapse), or that leave credible data and do not come back."
-)
-LATENTS = (
-    "Above: the two directions in which the latents given held-out data vary most, on common axes; percentages are "
-    "shares of that variance. Below: histograms along the first directions. Good: orange covers what blue covers, "
-    "closer than grey does. Bad: orange where there is no blue (samples unlike the data), or blue that "
-    "orange misses (data the model never draws)."
-)
-BASE_MAY_DIFFER = (
-    " The base is the model without its tilt and may look worse: what the tilt adds is the step from grey to orange."
-)
-LATENTS_UNTILTED = (
-    "Above: the two directions in which the latents given held-out data vary most, on common axes; percentages are "
-    "shares of that variance. Below: histograms along the first directions. Good: blue and grey cover the same ground. "
-    "Bad: grey where there is no blue (samples unlike the data), or blue that grey misses (data the model never draws)."
-)
-LATENTS_WITHOUT_DATA = (
-    "Above: the two directions in which the latents of the last panel vary most, on common axes. Below: histograms "
-    "along the first directions. Look for what the tilt moves: where orange leaves grey."
-)
-PAIRS = (
-    "Diagonal: histograms. Below it: held-out data (black) over the tilted model (orange). Above it: held-out data "
-    "over the base (grey). Good: below the diagonal the two clouds coincide; the base need not match the data."
-)
 
 
 def html(m: Material, diagnosis: str = "") -> str:
@@ -119,7 +75,7 @@ def _curves(m: Material) -> Iterator[str]:
         yield remark("The model has no tilt, so there is no tilt gap, and learning needs no negative samples.")
     if known:
         rollbacks = [r.update for r in m.run.manifest.rollbacks]
-        caption = CURVES + TILT_CURVES * (m.prior is not None) + ROLLBACKS * bool(rollbacks)
+        caption = captions.CURVES + captions.TILT_CURVES * (m.prior is not None) + captions.ROLLBACKS * bool(rollbacks)
         yield picture(caption, "curves of learning by update", figures.curves(m.rows, known, rollbacks))
     if others:
         caption = "Further figures that this algorithm reports, by update. Look for curves that level off."
@@ -162,7 +118,7 @@ def _samples(m: Material) -> Iterator[str]:
         "All on one grey scale; samples are means, without observation noise. Good: reconstructions repeat the data "
         "place by place; samples look like other data of the same kind and differ among themselves."
     )
-    caption += BASE_MAY_DIFFER * (m.prior is not None)
+    caption += captions.BASE_MAY_DIFFER * (m.prior is not None)
     yield picture(caption, "pictures", figures.grids(sets, *_range(m)))
 
 
@@ -173,7 +129,7 @@ def _table_samples(m: Material) -> Iterator[str]:
     if width > len(names):
         yield remark(f"The first {len(names)} of {width} columns.")
     data = None if m.held is None else m.held.x
-    caption = "Good: histograms of data and model coincide." if width == 1 else PAIRS
+    caption = "Good: histograms of data and model coincide." if width == 1 else captions.PAIRS
     if data is None or m.samples.prior is None:
         caption = "Diagonal: histograms; elsewhere: scatter of what is there. Colours as in the legend."
     drawn = scatter.pairs(data, m.samples.prior, m.samples.base, names)
@@ -185,8 +141,8 @@ def _chains(m: Material) -> Iterator[str]:
         yield remark(m.why.get("chain", ""))
         return
     if m.chain.strip is not None:
-        yield picture(STRIP, "decoded means along six prior chains", figures.strip(m.chain, *_range(m)))
-    yield picture(PROFILE, "energy and tilt along prior chains", figures.profile(m.chain))
+        yield picture(captions.STRIP, "decoded means along six prior chains", figures.strip(m.chain, *_range(m)))
+    yield picture(captions.PROFILE, "energy and tilt along prior chains", figures.profile(m.chain))
 
 
 def _latents(m: Material) -> Iterator[str]:
@@ -197,7 +153,13 @@ def _latents(m: Material) -> Iterator[str]:
         sets.append(("Given held-out data", figures.POSTERIOR, m.held.draws))
     else:
         yield remark("Without data there are no latents given data.")
-    caption = LATENTS_WITHOUT_DATA if m.held is None else LATENTS_UNTILTED if m.prior is None else LATENTS
+    caption = (
+        captions.LATENTS_WITHOUT_DATA
+        if m.held is None
+        else captions.LATENTS_UNTILTED
+        if m.prior is None
+        else captions.LATENTS
+    )
     for i, site in enumerate(m.run.program.latents):
         shape = "scalar" if not site.shape else "dimension " + " × ".join(map(str, site.shape))
         bounded = "" if site.support == "real" else f"; unconstrained coordinates of a {site.support} site"

@@ -1,4 +1,4 @@
-"""How to reproduce a run: the command, versions and hashes."""
+"""The section on how to reproduce a run: the command, versions and hashes."""
 
 from __future__ import annotations
 

@@ -10,11 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pplebm.report import figures
-from pplebm.report.gathered import N_BASE, Material, effective_size, reweighted
+from pplebm.report.gathered import MIN_BASE_ESS, N_BASE, Material, effective_size, reweighted
 from pplebm.report.metrics import METRICS, is_shown
 from pplebm.runs.manifest import Manifest, PageEntry
 
-MIN_BASE_ESS = 50  # effective base draws, below which a mean over them says nothing
 TILT_WORDS = (
     "<dfn>Tilted prior</dfn>: the law of the latents z of the model, p(z) ∝ e<sup>f(z)</sup> p₀(z).",
     "<dfn>Base</dfn>: p₀, the law of the latents of the program without its <dfn>tilt</dfn> f.",
@@ -67,7 +66,7 @@ def duration(seconds: float) -> str:
 
 
 def header(m: Material) -> str:
-    """What was learned, from what, how, and what differs from the papers."""
+    """Model, algorithm, data and settings of the run, and what differs from the papers."""
     run, entry = m.run.manifest, m.run.manifest.data
     shape = " × ".join(map(str, entry.event_shape))
     shape = f"{shape} columns" if len(entry.event_shape) == 1 else f"each {shape}"

@@ -17,6 +17,7 @@ from safetensors.numpy import load_file
 
 import pplebm
 from pplebm.cli import main
+from pplebm.gallery.hyper import flat
 from pplebm.learning.algorithm import Algorithm
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -125,7 +126,7 @@ def test_list_has_a_line_per_page():
 @pytest.mark.parametrize("name", [*pplebm.models_available(), *pplebm.inference_available()])
 def test_show_tells_all_of_a_page(name):
     page, output = pplebm.load(name), call("show", name)
-    for field, value in page.Hyper()._asdict().items():
+    for field, value in flat(page.Hyper()).items():
         [line] = [line for line in output.splitlines() if line.startswith(f"  {field} = ")]
         assert line.startswith(f"  {field} = {value}")
     assert page.PAPER in output and page.__file__ in output and page.__doc__.splitlines()[0] in output
@@ -146,7 +147,7 @@ SLIPS = {  # arguments -> words
     ("show", "joint_ebn"): "did you mean 'joint_ebm'?",
     ("fit", "latent_ebn"): "did you mean 'latent_ebm'?",
     ("fit",): "pplebm list",
-    ("fit", "latent_ebm", "--stps", "3"): "--updates",
+    ("fit", "latent_ebm", "--updats", "3"): "--updates",
     ("fit", "latent_ebm", "--set", "sigmo=1"): "did you mean 'sigma'?",
     ("fit", "latent_ebm", "--set", "sigma"): "--set name=value",
     ("fit", "latent_ebm", "--set", "sigma=wide"): "must be float",
@@ -157,6 +158,7 @@ SLIPS = {  # arguments -> words
     ("fit", "--resume", "--out", "nowhere"): "holds no run",
     ("sample", "nowhere", "--out", "a.npz"): "holds no run",
     ("sample", "nowhere", "--out", "a.txt"): ".npz",
+    ("anomaly", "nowhere", "--data", "digits"): "holds no run",
     ("score", "nowhere", "--data", "digits"): "holds no run",
     ("report", "nowhere"): "holds no run",
     ("check", "joint_ebn"): "did you mean",
@@ -186,14 +188,22 @@ def test_sample_writes_draws_and_a_picture(run, tmp_path):
     assert len({np.load(tmp_path / f"{name}.npz")["x"].tobytes() for name in "acd"}) == 3
 
 
-def test_score_keeps_the_order_of_the_data(run, images, tmp_path):
-    output = call("score", run, "--data", images, "--out", tmp_path / "scores.csv", "-k", 2)
+def test_anomaly_keeps_the_order_of_the_data(run, images, tmp_path):
+    output = call("anomaly", run, "--data", images, "--out", tmp_path / "scores.csv", "-k", 2)
     table = np.genfromtxt(tmp_path / "scores.csv", delimiter=",", names=True)
     assert table["index"].tolist() == list(range(60))
-    worst = int(table["score"].argmax())
-    assert f"datum {worst} scores" in output and output.count("datum ") == 2
+    worst = int(table["anomaly_score"].argmax())
+    assert f"datum {worst}: {table['anomaly_score'].max():.4g}" in output and output.count("datum ") == 2
     direct = pplebm.open_run(run).anomaly_score(np.load(images))
-    np.testing.assert_allclose(table["score"], direct, rtol=1e-3)
+    np.testing.assert_allclose(table["anomaly_score"], direct, rtol=1e-3)
+
+
+def test_older_words_are_understood_and_not_shown(run, images, tmp_path):
+    assert "  anomaly " in call("-h") and "  score " not in call("-h")
+    assert "anomaly score of 60 data" in call("score", run, "--data", images, "-k", 0)
+    assert "anomaly --help" in call("score", run, status=2)
+    call("fit", "latent_ebm", "--data", images, "--out", tmp_path / "run", "--steps", 1, *sets(*TINY, *SMALL))
+    assert pplebm.open_run(tmp_path / "run").manifest.updates == 1
 
 
 def test_report_is_written(run):
@@ -318,10 +328,10 @@ def test_check_exits_1_when_it_finds_something(table, tmp_path):
 def test_an_error_in_an_algorithm_of_ones_own_is_told_with_its_line(images, tmp_path):
     call("copy", "short_run_mle", tmp_path / "own.py")
     text = (tmp_path / "own.py").read_text()
-    (tmp_path / "own.py").write_text(text.replace("k_positive, k_negative = ppl.split(key)", "raise KeyError('oh')"))
+    (tmp_path / "own.py").write_text(text.replace("return contrast(", "raise KeyError('oh')\n    return contrast("))
     args = ("fit", "latent_ebm", "--inference", tmp_path / "own.py", "--data", images, "--out", tmp_path / "run")
     output = call(*args, *sets(*TINY, *SMALL), status=2)
-    line = text.split("k_positive, k_negative = ppl.split(key)")[0].count("\n") + 1
+    line = text.split("return contrast(")[0].count("\n") + 1
     assert f"KeyError: 'oh' (own.py, line {line})" in output
 
 
