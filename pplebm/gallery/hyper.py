@@ -8,7 +8,7 @@ import difflib
 import math
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pplebm.errors import PplebmError
@@ -62,15 +62,24 @@ def override(defaults: Any, changes: Mapping[str, Any], owner: str) -> Any:
         Traceback (most recent call last):
         pplebm.errors.PplebmError: hyperparameter 'sigma' of page must be greater than 0, got -1.0.
     """
-    values, inner = defaults, {n: v for n, v in changes.items() if hasattr(getattr(defaults, n, None), "_fields")}
-    parts = {f"{n}.{field}": v for n, part in inner.items() for field, v in getattr(part, "_asdict", part.copy)().items()}
-    for name, value in ({n: v for n, v in changes.items() if n not in inner} | parts).items():
+    values = defaults
+    for name, value in _leaves(defaults, changes):
         paths = paths_of(defaults, name)
         if not paths:
             raise PplebmError(f"{owner} has no hyperparameter '{name}'; {_meant(name, flat(defaults))}")
         for path in paths:
             values = _replaced(values, path, value, f"hyperparameter '{name}' of {owner}")
     return values
+
+
+def _leaves(defaults: Any, changes: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Changes by name, those of an inner NamedTuple that is given whole one by one."""
+    for name, value in changes.items():
+        if hasattr(getattr(defaults, name, None), "_fields") and isinstance(value, (Mapping, tuple)):
+            fields = value if isinstance(value, Mapping) else getattr(value, "_asdict", dict)()
+            yield from ((f"{name}.{field}", v) for field, v in fields.items())
+        else:
+            yield name, value
 
 
 def flat(hyper: Any) -> dict[str, Any]:
