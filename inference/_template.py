@@ -6,10 +6,11 @@ where positive and negative samples come from, and the update, in symbols
 from typing import Any, NamedTuple
 
 from pplebm.gallery.hyper import Count
-from pplebm.learning.algorithm import Algorithm
+from pplebm.learning.algorithm import Algorithm, Loss
 from pplebm.learning.optimizer import Optimizer
 from pplebm.learning.sources import ShortRun
 from pplebm.objectives.contrast import contrast
+from pplebm.ppl.language import Data, Latents, Params
 
 PAPER = "Authors. Title. Venue Year. arXiv number"
 DEVIATIONS = ("One sentence per departure from the paper; leave the tuple empty if there is none.",)
@@ -24,7 +25,7 @@ class Hyper(NamedTuple):
     prior: ShortRun = ShortRun(n_steps=40, step_size=0.1)  # where negative samples come from
 
 
-def loss(algorithm: Algorithm, key: Any, params: Any, x: Any, positive: Any, negative: Any) -> tuple[Any, Any]:
+def loss(algorithm: Algorithm, key: Any, params: Params, x: Data, positive: Latents, negative: Latents | None) -> Loss:
     """A scalar whose gradient is followed downhill, and what is reported of it, by name."""
     value, seen = contrast(algorithm.program, params, x, positive, negative)
     return value, {**seen._asdict(), "squared_tilt": (algorithm.program.log_tilt(params, positive, x) ** 2).mean()}

@@ -9,10 +9,11 @@ The tilt reaches the guide through the chains alone, so the guide cannot run aft
 from typing import Any, NamedTuple
 
 from pplebm.gallery.hyper import Count, NonNegative
-from pplebm.learning.algorithm import Algorithm, named
+from pplebm.learning.algorithm import Algorithm, Loss, named
 from pplebm.learning.optimizer import Optimizer
 from pplebm.learning.sources import Amortized, Samples, ShortRun
 from pplebm.objectives.contrast import contrast
+from pplebm.ppl.language import Data, Latents, Params
 
 PAPER = "Cui, Han. Learning Energy-based Model via Dual-MCMC Teaching. NeurIPS 2023. arXiv:2312.02469"
 DEVIATIONS = (
@@ -43,7 +44,7 @@ class Hyper(NamedTuple):
     tilt_penalty: NonNegative = 0.05  # per squared nat; keeps base and tilted prior within reach of each other
 
 
-def positive(algorithm: Algorithm, key: Any, params: Any, x: Any) -> Samples:
+def positive(algorithm: Algorithm, key: Any, params: Params, x: Data) -> Samples:
     """Chains from the guide's draws."""
     k_guide, k_chain = algorithm.ppl.split(key)
     z, _ = algorithm.guide.draw(k_guide, params, x)
@@ -51,7 +52,7 @@ def positive(algorithm: Algorithm, key: Any, params: Any, x: Any) -> Samples:
     return algorithm.hyper.posterior.draw(algorithm, k_chain, params, x, True, start)
 
 
-def loss(algorithm: Algorithm, key: Any, params: Any, x: Any, positive: Any, negative: Any) -> tuple[Any, Any]:
+def loss(algorithm: Algorithm, key: Any, params: Params, x: Data, positive: Latents, negative: Latents | None) -> Loss:
     """-E log p̃(x, z⁺) + E log p̃(z⁻) - E log q(z⁺|x), and the penalty."""
     value, seen = contrast(algorithm.program, params, x, positive, negative, algorithm.hyper.tilt_penalty)
     log_guide = algorithm.guide.log_density(params, positive, x).mean()

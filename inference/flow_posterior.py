@@ -9,11 +9,12 @@ and begin with that run: `pplebm.fit(..., start=RUN)`.
 from typing import Any, NamedTuple
 
 from pplebm.gallery.hyper import Count
-from pplebm.guides.coupling import coupling, latents_of, transport
-from pplebm.learning.algorithm import Algorithm, State
+from pplebm.guides.coupling import Flow, coupling, latents_of, transport
+from pplebm.learning.algorithm import Algorithm, Info, State
 from pplebm.learning.optimizer import Optimizer
 from pplebm.learning.sources import Samples, ShortRun
 from pplebm.objectives.elbo import flow_elbo
+from pplebm.ppl.language import Array, Data, Params
 from pplebm.ppl.trees import n_rows, tree_map
 
 PAPER = (
@@ -43,14 +44,14 @@ class Hyper(NamedTuple):
     prior: ShortRun = ShortRun(n_steps=60, step_size=0.4)  # of the given prior; none are run in learning
 
 
-def init(algorithm: Algorithm, key: Any, x: Any, n_data: int) -> State:
+def init(algorithm: Algorithm, key: Any, x: Data, n_data: int) -> State:
     """Flows at the identity: the base."""
     algorithm.program.refuse_global_latents(algorithm.name)
     flows = _flows(algorithm, n_data)
     return State(algorithm.program.params, algorithm.optimizer.init(algorithm.ppl, flows), 0, flows)
 
 
-def step(algorithm: Algorithm, key: Any, state: State, x: Any, index: Any) -> tuple[State, dict[str, Any]]:
+def step(algorithm: Algorithm, key: Any, state: State, x: Data, index: Array) -> tuple[State, Info]:
     """One update of the flows of a batch, data `index` of all."""
     ppl, n, hyper = algorithm.ppl, n_rows(state.positive), algorithm.hyper
     is_row = lambda a: len(a.shape) > 0 and len(a) == n
@@ -61,7 +62,7 @@ def step(algorithm: Algorithm, key: Any, state: State, x: Any, index: Any) -> tu
     return State(state.params, optimizer, state.update + 1, flows), {"bound": bound, "grad_norm": new.grad_norm}
 
 
-def positive(algorithm: Algorithm, key: Any, params: Any, x: Any) -> Samples:
+def positive(algorithm: Algorithm, key: Any, params: Params, x: Data) -> Samples:
     """A fresh flow for every datum, fitted here at rates that fall throughout, and one draw of each."""
     ppl, n, program = algorithm.ppl, algorithm.hyper.n_updates_fresh, algorithm.program
     optimizer, (k_fit, k_draw) = algorithm.optimizer._replace(decay_share=1.0), ppl.split(key)
@@ -77,7 +78,7 @@ def positive(algorithm: Algorithm, key: Any, params: Any, x: Any) -> Samples:
     return Samples(algorithm.noncentered.move(params, z, "centered", x))
 
 
-def _update(algorithm: Algorithm, key: Any, carry: Any, params: Any, x: Any, n_updates: int, by: Optimizer) -> Any:
+def _update(algorithm: Algorithm, key: Any, carry: Any, params: Params, x: Data, n_updates: int, by: Optimizer) -> Any:
     """Flows of these data after one update more, and the mean of their bounds before it."""
     (flows, state, update), k = carry, algorithm.hyper.n_particles
     u, by = _noise(algorithm, key, k * n_rows(x)), by._replace(clip_norm=by.clip_norm * n_rows(x) ** 0.5)
@@ -86,10 +87,10 @@ def _update(algorithm: Algorithm, key: Any, carry: Any, params: Any, x: Any, n_u
     return by.update(algorithm.program, flows, gradient, state, update, n_updates), bound
 
 
-def _flows(algorithm: Algorithm, n: int) -> Any:
+def _flows(algorithm: Algorithm, n: int) -> Flow:
     hyper, program = algorithm.hyper, algorithm.program
     return coupling(algorithm.ppl, n, program.width, hyper.n_layers, hyper.width, program.seed)
 
 
-def _noise(algorithm: Algorithm, key: Any, n: int) -> Any:
+def _noise(algorithm: Algorithm, key: Any, n: int) -> Array:
     return algorithm.ppl.normal_like(key, {"u": algorithm.ppl.asarray([[0.0] * algorithm.program.width] * n)})["u"]

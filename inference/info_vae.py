@@ -8,10 +8,11 @@ With a tilt, p(z) is the tilted prior, its draws come from a chain, and log Z in
 from typing import Any, NamedTuple
 
 from pplebm.gallery.hyper import Count, NonNegative
-from pplebm.learning.algorithm import Algorithm
+from pplebm.learning.algorithm import Algorithm, Loss
 from pplebm.learning.optimizer import Optimizer
 from pplebm.learning.sources import Amortized, ShortRun
 from pplebm.objectives.mmd import info
+from pplebm.ppl.language import Data, Latents, Params
 
 PAPER = (
     "Zhao, Song, Ermon. InfoVAE: Balancing Learning and Inference in Variational Autoencoders. AAAI 2019. "
@@ -40,7 +41,7 @@ class Hyper(NamedTuple):
     weight: NonNegative = 100.0  # λ; in nats per datum, like the log likelihood
 
 
-def loss(algorithm: Algorithm, key: Any, params: Any, x: Any, positive: Any, negative: Any) -> tuple[Any, Any]:
+def loss(algorithm: Algorithm, key: Any, params: Params, x: Data, positive: Latents, negative: Latents | None) -> Loss:
     """Minus the objective at noise ε of the guide, and the negative phase; without a tilt the base is the prior."""
     program, hyper = algorithm.program, algorithm.hyper
     if negative is None:

@@ -9,12 +9,13 @@ Generator and guide are frozen for the last part, so that the ratio is learned o
 from typing import Any, NamedTuple
 
 from pplebm.gallery.hyper import Count, NonNegative, Share
-from pplebm.learning.algorithm import Algorithm, State, named
+from pplebm.learning.algorithm import Algorithm, Loss, State, named
 from pplebm.learning.optimizer import Optimizer
 from pplebm.learning.sources import Amortized, BaseDraws
 from pplebm.objectives.contrast import contrast
 from pplebm.objectives.elbo import untilted_elbo
 from pplebm.objectives.nce import nce
+from pplebm.ppl.language import Data, Latents, Params
 
 PAPER = "Yu, Zhu, Xie, Ma, Xu, Zhu, Wu. Latent Energy-Based Odyssey: Black-Box Optimization. 2024. arXiv:2405.16730"
 DEVIATIONS = (
@@ -51,13 +52,13 @@ def rates(algorithm: Algorithm, state: State) -> dict[str, Any]:
     return algorithm.factors(state, others=factor)
 
 
-def loss(algorithm: Algorithm, key: Any, params: Any, x: Any, positive: Any, negative: Any) -> tuple[Any, Any]:
+def loss(algorithm: Algorithm, key: Any, params: Params, x: Data, positive: Latents, negative: Latents | None) -> Loss:
     """Minus the twin's ELBO, and the logistic loss of the tilts, which sees nothing but them."""
     program, guide, hyper = algorithm.program, algorithm.guide, algorithm.hyper
     value, bound = untilted_elbo(program, guide, params, x, positive)
     held = algorithm.held(params)
     drawn = guide.at(held, positive, x)[0]
-    if not program.tilts:
+    if negative is None:
         return value, named(contrast(program, held, x, drawn, None)[1], bound=bound)
     seen = contrast(program, held, x, drawn, negative)[1]
     ratio = nce(program, held, drawn, negative, x)

@@ -7,10 +7,11 @@ zᵢ⁺: K⁺ Langevin steps from where the chain of datum i stood,    z⁻: K�
 from typing import Any, NamedTuple
 
 from pplebm.gallery.hyper import Count, NonNegative
-from pplebm.learning.algorithm import Algorithm
+from pplebm.learning.algorithm import Algorithm, Loss
 from pplebm.learning.optimizer import Optimizer
 from pplebm.learning.sources import Persistent, Pool
 from pplebm.objectives.contrast import contrast
+from pplebm.ppl.language import Data, Latents, Params
 
 PAPER = "Tieleman. Training Restricted Boltzmann Machines using Approximations to the Likelihood Gradient. ICML 2008"
 DEVIATIONS = (
@@ -40,6 +41,6 @@ class Hyper(NamedTuple):
     tilt_penalty: NonNegative = 0.05  # per squared nat; keeps base and tilted prior within reach of each other
 
 
-def loss(algorithm: Algorithm, key: Any, params: Any, x: Any, positive: Any, negative: Any) -> tuple[Any, Any]:
+def loss(algorithm: Algorithm, key: Any, params: Params, x: Data, positive: Latents, negative: Latents | None) -> Loss:
     """-E log p̃(x, z⁺) + E log p̃(z⁻), and the penalty."""
     return contrast(algorithm.program, params, x, positive, negative, algorithm.hyper.tilt_penalty)

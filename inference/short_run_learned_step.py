@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 
 from pplebm.gallery.hyper import Count, NonNegative
 from pplebm.kernels.unrolled import unrolled
-from pplebm.learning.algorithm import Algorithm, State, named
+from pplebm.learning.algorithm import Algorithm, Loss, State, named
 from pplebm.learning.optimizer import Optimizer
 from pplebm.learning.sources import Samples, ShortRun
 from pplebm.objectives.contrast import contrast
 from pplebm.objectives.short_run_divergence import step_size
+from pplebm.ppl.language import Array, Data, Latents, Params
 from pplebm.ppl.trees import n_rows, take_rows
 from pplebm.sampling.chains import start
 
@@ -51,13 +52,13 @@ class Hyper(NamedTuple):
     tilt_penalty: NonNegative = 0.05  # per squared nat
 
 
-def init(algorithm: Algorithm, key: Any, x: Any, n_data: int) -> State:
+def init(algorithm: Algorithm, key: Any, x: Data, n_data: int) -> State:
     """The usual start, and the first step size at every site."""
     log_size = algorithm.ppl.asarray(math.log(algorithm.hyper.posterior.step_size))
     return algorithm.begin(key, n_data, {_STEP + site.name: log_size for site in algorithm.program.latents})
 
 
-def positive(algorithm: Algorithm, key: Any, params: Any, x: Any) -> Samples:
+def positive(algorithm: Algorithm, key: Any, params: Params, x: Data) -> Samples:
     """A run of the learned step sizes."""
     ppl, moving = algorithm.ppl, algorithm.noncentered
     k_start, k_run = ppl.split(key)
@@ -71,7 +72,7 @@ def rates(algorithm: Algorithm, state: State) -> dict[str, Any]:
     return {_STEP + site.name: algorithm.hyper.step_rate for site in algorithm.program.latents}
 
 
-def loss(algorithm: Algorithm, key: Any, params: Any, x: Any, positive: Any, negative: Any) -> tuple[Any, Any]:
+def loss(algorithm: Algorithm, key: Any, params: Params, x: Data, positive: Latents, negative: Latents | None) -> Loss:
     """The two phases of everything else, and the divergence of the run, which sees the step sizes alone."""
     program, ppl, hyper, moving = algorithm.program, algorithm.ppl, algorithm.hyper, algorithm.noncentered
     value, seen = contrast(program, params, x, positive, negative, hyper.tilt_penalty)
@@ -85,5 +86,5 @@ def loss(algorithm: Algorithm, key: Any, params: Any, x: Any, positive: Any, neg
     return value + divergence, named(seen, divergence=divergence, step_size=mean_size)
 
 
-def _sizes(algorithm: Algorithm, params: Any) -> dict[str, Any]:
+def _sizes(algorithm: Algorithm, params: Params) -> dict[str, Array]:
     return {site.name: algorithm.ppl.exp(params[_STEP + site.name]) for site in algorithm.program.latents}

@@ -9,10 +9,11 @@ The short-run chain is part of the model that is learned: use the same steps and
 from typing import Any, NamedTuple
 
 from pplebm.gallery.hyper import Count, NonNegative
-from pplebm.learning.algorithm import Algorithm
+from pplebm.learning.algorithm import Algorithm, Loss
 from pplebm.learning.optimizer import Optimizer
 from pplebm.learning.sources import ShortRun
 from pplebm.objectives.contrast import contrast
+from pplebm.ppl.language import Data, Latents, Params
 
 PAPER = (
     "Cui, Wu, Han. Learning Joint Latent Space EBM Prior Model for Multi-layer Generator. CVPR 2023. arXiv:2306.06323"
@@ -41,6 +42,6 @@ class Hyper(NamedTuple):
     tilt_penalty: NonNegative = 0.05  # per squared nat; keeps base and tilted prior within reach of each other
 
 
-def loss(algorithm: Algorithm, key: Any, params: Any, x: Any, positive: Any, negative: Any) -> tuple[Any, Any]:
+def loss(algorithm: Algorithm, key: Any, params: Params, x: Data, positive: Latents, negative: Latents | None) -> Loss:
     """-E log p̃(x, z⁺) + E log p̃(z⁻), and the penalty."""
     return contrast(algorithm.program, params, x, positive, negative, algorithm.hyper.tilt_penalty)

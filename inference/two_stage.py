@@ -9,11 +9,12 @@ In noncentered coordinates, z = z(ε), the Jacobian cancels the scales of the co
 from typing import Any, NamedTuple
 
 from pplebm.gallery.hyper import Count, NonNegative, Share
-from pplebm.learning.algorithm import Algorithm, State, named
+from pplebm.learning.algorithm import Algorithm, Loss, State, named
 from pplebm.learning.optimizer import Optimizer
 from pplebm.learning.sources import Amortized, ShortRun
 from pplebm.objectives.contrast import contrast
 from pplebm.objectives.elbo import untilted_elbo
+from pplebm.ppl.language import Data, Latents, Params
 
 PAPER = (
     "Cui, Wu, Han. Learning Joint Latent Space EBM Prior Model for Multi-layer Generator. CVPR 2023. arXiv:2306.06323"
@@ -50,7 +51,7 @@ def rates(algorithm: Algorithm, state: State) -> dict[str, Any]:
     return algorithm.factors(state, tilts=second, others=1.0 - second)
 
 
-def loss(algorithm: Algorithm, key: Any, params: Any, x: Any, positive: Any, negative: Any) -> tuple[Any, Any]:
+def loss(algorithm: Algorithm, key: Any, params: Params, x: Data, positive: Latents, negative: Latents | None) -> Loss:
     """Minus the twin's ELBO, and the two phases of the tilts, which see nothing but them."""
     program, guide = algorithm.program, algorithm.guide
     value, bound = untilted_elbo(program, guide, params, x, positive)

@@ -9,11 +9,12 @@ Only the prior needs a chain: the guide takes the place of the posterior's.
 from typing import Any, NamedTuple
 
 from pplebm.gallery.hyper import Count, NonNegative
-from pplebm.learning.algorithm import Algorithm
+from pplebm.learning.algorithm import Algorithm, Loss
 from pplebm.learning.optimizer import Optimizer
 from pplebm.learning.sources import Amortized, ShortRun
 from pplebm.objectives.elbo import elbo
 from pplebm.objectives.nce import nce
+from pplebm.ppl.language import Data, Latents, Params
 
 PAPER = (
     "Cui, Wu, Han. Learning Joint Latent Space EBM Prior Model for Multi-layer Generator. CVPR 2023. arXiv:2306.06323"
@@ -40,7 +41,7 @@ class Hyper(NamedTuple):
     tilt_penalty: NonNegative = 0.05  # per squared nat; keeps base and tilted prior within reach of each other
 
 
-def loss(algorithm: Algorithm, key: Any, params: Any, x: Any, positive: Any, negative: Any) -> tuple[Any, Any]:
+def loss(algorithm: Algorithm, key: Any, params: Params, x: Data, positive: Latents, negative: Latents | None) -> Loss:
     """Minus the ELBO at noise ε of the guide, the negative phase, the penalty, and the second loss if wanted."""
     program, guide, hyper = algorithm.program, algorithm.guide, algorithm.hyper
     value, seen = elbo(program, guide, params, x, positive, negative, hyper.tilt_penalty, hyper.tilt_to_guide)

@@ -14,14 +14,14 @@ from types import ModuleType
 from typing import Any
 
 from pplebm.checking import algorithms, models
-from pplebm.checking.findings import Checklist, Finding, Report, told
+from pplebm.checking.findings import Checklist, Finding, Report, sentence_of
 from pplebm.errors import PplebmError
 from pplebm.gallery import pages as gallery
 from pplebm.gallery.hyper import override, split_between
 from pplebm.runs.config import RunConfig
 from pplebm.runs.modelling import dataset_of, is_own, kind_of_scaling, shape_for
 
-__all__ = ["Finding", "Report", "check", "told"]
+__all__ = ["Finding", "Report", "check", "sentence_of"]
 
 
 def check(

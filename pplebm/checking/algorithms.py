@@ -98,12 +98,12 @@ class _Case:
         again, _ = algorithm.step(key, begin.state, x)
         if self._differ(ppl, state, again):
             return False, "two steps from one state and one key differ, so runs could not be repeated or resumed"
-        moved = [n for n in self._differ(ppl, state, begin.state) if not n.startswith(("optimizer", "update"))]
-        if not moved:
+        changed = [n for n in self._differ(ppl, state, begin.state) if not n.startswith(("optimizer", "update"))]
+        if not changed:
             return False, "nothing moved in one step"
-        return self._draws(algorithm, x, state.params, f"one step moved {len(moved)}")
+        return self._draws(algorithm, x, state.params, f"one step moved {len(changed)}")
 
-    def _draws(self, algorithm: Algorithm, x: Any, params: Any, moved: str) -> Verdict:
+    def _draws(self, algorithm: Algorithm, x: Any, params: Any, sentence: str) -> Verdict:
         """Latents of both phases have the shapes of the program, and shares of divergent chains are numbers."""
         program, key = algorithm.program, algorithm.ppl.key(self.seed)
         for what, found in (
@@ -117,7 +117,7 @@ class _Case:
             share = 0.0 if found.info is None else found.info.divergent
             if not _is_scalar(share) or not 0.0 <= float(share) <= 1.0:
                 return False, f"the share of divergent chains of the {what} must be one number in [0, 1]"
-        return True, f"{moved} arrays, what is reported is finite, steps repeat, draws have the right shapes"
+        return True, f"{sentence} arrays, what is reported is finite, steps repeat, draws have the right shapes"
 
     def survives(self) -> Verdict:
         algorithm, _, begin = self._begin()

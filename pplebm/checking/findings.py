@@ -71,16 +71,16 @@ class Checklist:
             try:
                 ok, sentence = at()
             except Exception as error:
-                ok, sentence = False, told(error)
+                ok, sentence = False, sentence_of(error)
             if essential and ok is False:
                 self._blocked = name
         self.findings.append(Finding(name, ok, sentence))
 
 
-def told(error: BaseException) -> str:
+def sentence_of(error: BaseException) -> str:
     """An error in one sentence; one that is not pplebm's own with its type, and the line of the user's where it arose.
 
-    >>> told(KeyError("z3"))
+    >>> sentence_of(KeyError("z3"))
     "KeyError: 'z3'"
     """
     if isinstance(error, PplebmError):

@@ -139,11 +139,11 @@ class _Model:
     def finite(self) -> Verdict:
         terms = self._terms(self.z, observed=True)
         bad = {name: int((~np.isfinite(v)).sum()) for name, v in terms.items()}
-        told = ", ".join(f"site '{name}' at {k} of {self.n} base draws" for name, k in bad.items() if k)
-        if told:
+        where = ", ".join(f"site '{name}' at {k} of {self.n} base draws" for name, k in bad.items() if k)
+        if where:
             return (
                 False,
-                f"the log density is not finite: {told}; keep scales away from 0 and arguments in their domain",
+                f"the log density is not finite: {where}; keep scales away from 0 and arguments in their domain",
             )
         joint = sum(terms.values())
         return True, f"log densities are, at base draws: log p̃(x, z) is {np.median(joint):.4g} nats in the median"
@@ -299,5 +299,5 @@ class _Model:
             return False, f"one update ended non-finite ({bad}); see the findings above, or lower the learning rate"
         ppl, after = self.program.ppl, progress.state.params
         still = [n for n in self.params if np.array_equal(ppl.to_numpy(after[n]), ppl.to_numpy(self.params[n]))]
-        moved = f"{len(self.params) - len(still)} of {len(self.params)} parameters moved"
-        return True, f"one is finite, and {moved}" + (f" (not {', '.join(still[:4])})" if still else "")
+        sentence = f"one is finite, and {len(self.params) - len(still)} of {len(self.params)} parameters moved"
+        return True, sentence + (f" (not {', '.join(still[:4])})" if still else "")

@@ -41,9 +41,9 @@ class Group(click.Group):
         except Exception as error:
             if "--traceback" in (kwargs.get("args") or (args[0] if args and args[0] else sys.argv)):
                 raise
-            from pplebm.checking.findings import told  # found only by those who need it
+            from pplebm.checking.findings import sentence_of  # found only by those who need it
 
-            status = _fail(f"unexpected {told(error)}; `pplebm --traceback ...` shows where it came from")
+            status = _fail(f"unexpected {sentence_of(error)}; `pplebm --traceback ...` shows where it came from")
         sys.exit(status if isinstance(status, int) else 0)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:

@@ -50,6 +50,7 @@ class State(NamedTuple):
 
 
 Info = dict[str, Array]  # what a person wants to see of an update, by name; scalars
+Loss = tuple[Array, Any]  # a scalar that falls, and what is reported of it, by name; see `named`
 
 
 class Algorithm:

@@ -78,10 +78,10 @@ def step_size(
         z, spread_of, k = carry
         size = {site: _at(ppl, of_site(given, site, "step_size"), k) for site in z}
         squares = sum(size[site] ** 2 * p.sum(0) for site, p in place.items())  # (d,)
-        moved = eye + 0.5 * squares[:, None] * _hessian(ppl, repeated, z, place)
-        spread_of = moved @ spread_of
+        transition = eye + 0.5 * squares[:, None] * _hessian(ppl, repeated, z, place)
+        spread_of = transition @ spread_of
         if entropy == "linear":
-            spread_of = spread_of @ moved.swapaxes(1, 2) + squares * eye
+            spread_of = spread_of @ transition.swapaxes(1, 2) + squares * eye
         _, gradient = ppl.value_and_grad(log_density, z, differentiable=True)
         z = {site: a + 0.5 * size[site] ** 2 * gradient[site] + size[site] * noise[site] for site, a in z.items()}
         return (z, spread_of, k + 1), k

@@ -44,8 +44,8 @@ class RunConfig(NamedTuple):
         if self.updates is not None and self.updates < 1:
             raise PplebmError(f"updates must be positive, got {self.updates}.")
         if not 0 <= self.ema < 1 or self.patience < 0:
-            told = f"{self.ema} and {self.patience}"
-            raise PplebmError(f"ema must lie in [0, 1) and patience must not be negative, got {told}.")
+            given = f"{self.ema} and {self.patience}"
+            raise PplebmError(f"ema must lie in [0, 1) and patience must not be negative, got {given}.")
         return self
 
     def is_compiled(self, updates: int) -> bool:

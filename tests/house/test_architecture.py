@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "pplebm"
 SHELVES = ("models", "inference")
-MAX_PAGE_LINES = 95
+MAX_PAGE_LINES = 96
 
 # Floors of the house, top first; a module may import from its own floor and from lower ones.
 FLOORS = (
