@@ -1,0 +1,128 @@
+"""Sources of samples as data: fresh chains, chains that live on, pools, guides; their laws, lengths and refusals."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from linear_gaussian import as_numpy
+
+import pplebm
+from pplebm.errors import PplebmError
+from pplebm.learning.algorithm import Algorithm, algorithm_of
+from pplebm.learning.sources import CHAINS, BaseDraws, Persistent, Pool, ShortRun
+
+N = 1500
+X = np.array([1.0, -1.0, 0.5, 0.0])
+SMALL = {"step_size": 0.3, "max_drift": None}
+
+
+@pytest.fixture
+def algorithm(float64):
+    """On a model whose prior and posterior are known in closed form."""
+    program = pplebm.Program(pplebm.bind("conjugate_tilt", shape=(4,)))
+    return Algorithm(pplebm.load("short_run_mle"), program)
+
+
+def exact(algorithm, observed):
+    page = pplebm.load("conjugate_tilt")
+    return page.closed_form(as_numpy(algorithm.program.params), page.Hyper(), X if observed else None)
+
+
+def assert_law(z, law, n=N):
+    """Means and variances within five standard errors, and the bias that steps of 0.3 leave."""
+    got = np.concatenate([z["z1"].numpy(), z["z2"].numpy()], 1)
+    assert (np.abs(got.mean(0) - law.mean) < 5 * np.sqrt(np.diag(law.covariance) / n)).all()
+    assert np.abs(np.diag(np.cov(got.T)) / np.diag(law.covariance) - 1).max() < 0.05 + 5 * np.sqrt(2 / n)
+
+
+CASES = {
+    "short run": ShortRun(n_steps=200, **SMALL),
+    "short run of mala": ShortRun(n_steps=120, step_size=0.8, kernel="mala"),
+    "centered": ShortRun(n_steps=300, step_size=0.2, coordinates="centered", init="base"),
+    "base draws, afterwards": BaseDraws(n_steps=200, **SMALL),
+    "persistent": Persistent(n_steps=1, n_steps_fresh=200, **SMALL),
+    "persistent mala": Persistent(n_steps=1, n_steps_fresh=120, step_size=0.8, max_drift=None, kernel="mala"),
+    "pool": Pool(n_steps=1, n_steps_fresh=200, **SMALL),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("observed", [False, True])
+def test_fresh_draws_have_the_law_they_are_asked_for(algorithm, name, observed):
+    rows = torch.as_tensor(np.repeat(X[None], N, 0)) if observed else N
+    found = CASES[name].draw(algorithm, 3, algorithm.program.params, rows, observed)
+    assert_law(found.z, exact(algorithm, observed))
+    assert found.info.divergent == 0
+
+
+@pytest.mark.parametrize("source", [
+    Persistent(n_steps=20, n_steps_fresh=1, **SMALL), Pool(n_steps=20, pool=N, renewed=0.0, n_steps_fresh=1, **SMALL),
+], ids=["persistent", "pool"])  # fmt: skip
+def test_chains_that_live_on_arrive_where_fresh_ones_of_their_length_do_not(algorithm, source):
+    """Ten updates of 20 steps are 200 steps; the data of an index move their own chains and no others."""
+    params, observed, ppl = algorithm.program.params, isinstance(source, Persistent), algorithm.ppl
+    rows = torch.as_tensor(np.repeat(X[None], N, 0)) if observed else N
+    kept, index = source.begin(algorithm, 1, params, N), torch.arange(N)
+    for i in range(10):
+        found = source.advance(algorithm, ppl.key(10 + i), params, rows, observed, kept, index)
+        kept = found.kept
+    assert_law(found.z, exact(algorithm, observed))
+    assert (kept.age == 10).all()
+    few = torch.tensor([3, 5])
+    part = source.advance(algorithm, 99, params, rows[:2] if observed else 2, observed, kept, few).kept
+    changed = (part.z["z1"] != kept.z["z1"]).any(1).nonzero()[:, 0].tolist()
+    assert len(changed) == 2 and (not observed or changed == [3, 5])
+
+
+def test_base_draws_in_learning_are_draws_of_the_base(algorithm):
+    found = BaseDraws(n_steps=1).advance(algorithm, 3, algorithm.program.params, N, False, (), torch.arange(N))
+    base = algorithm.program.draw_base(4, N, algorithm.program.params)
+    for site, z in found.z.items():
+        spread = base[site].std(0) * (2 / N) ** 0.5
+        assert ((z.mean(0) - base[site].mean(0)).abs() < 5 * spread).all()
+
+
+def test_persistent_chains_start_as_widely_as_they_are_told(algorithm):
+    z = Persistent(spread=0.1).begin(algorithm, 1, algorithm.program.params, 4000).z
+    for a in z.values():
+        assert abs(a.std().item() - 0.1) < 5 * 0.1 / (2 * a.numel()) ** 0.5
+
+
+def test_mala_refuses_what_it_has_not(algorithm):
+    for chain in (ShortRun(kernel="mala", max_drift=0.5), ShortRun(kernel="mala", temperature=0.0)):
+        with pytest.raises(PplebmError, match="mala needs no max_drift"):
+            chain.draw(algorithm, 0, algorithm.program.params, 5, False)
+
+
+@pytest.mark.parametrize("name", pplebm.inference_available())
+def test_lengths_are_those_of_fresh_chains_on_every_page(name, monkeypatch):
+    """`n_steps=` reaches the chain whatever the page calls its fields, and is refused where there is none."""
+    program = pplebm.Program(pplebm.bind("latent_ebm", shape=(4,), latent_dim=2))
+    algorithm, lengths = algorithm_of(pplebm.load(name), program), []
+    from pplebm.learning import sources
+
+    run = sources.short_run
+    monkeypatch.setattr(sources, "short_run", lambda *a, **more: lengths.append(a[5]) or run(*a, **more))
+    params, x = algorithm.init(0, torch.zeros(8, 4)).params, torch.zeros(8, 4)
+    longer = algorithm.with_n_steps("prior", 7)
+    longer.prior_latents(1, params, 5)
+    assert lengths == [7]
+    if isinstance(algorithm.source("posterior"), CHAINS) and name != "short_run_learned_step":  # which unrolls its own
+        algorithm.with_n_steps("posterior", 3).posterior_latents(1, params, x)
+        assert lengths == [7, 3]
+    elif name != "short_run_learned_step":
+        with pytest.raises(PplebmError, match=f"posterior draws of algorithm '{name}' come from no chain"):
+            algorithm.with_n_steps("posterior", 3)
+    with pytest.raises(PplebmError, match="n_steps must be a positive integer"):
+        algorithm.with_n_steps("prior", 0)
+
+
+def test_back_off_slows_the_tilt_and_lengthens_the_prior_chain_of_learning():
+    program = pplebm.Program(pplebm.bind("latent_ebm", shape=(4,), latent_dim=2))
+    algorithm = algorithm_of(pplebm.load("persistent_mle"), program)
+    after = algorithm.back_off(2)
+    assert after.hyper.optimizer.learning_rate_tilt == algorithm.optimizer.learning_rate_tilt / 4
+    assert (after.hyper.prior.n_steps, after.hyper.prior.n_steps_fresh) == (45, 100)
+    assert algorithm.back_off(0) is algorithm
+    assert "prior.n_steps 20 -> 45" in algorithm.differences(after)
