@@ -1,9 +1,9 @@
-"""Data: what users give becomes rows to learn from and rows held out; nothing is downloaded or unpickled here.
+"""Data: what users give becomes rows to learn from and rows held out.
 
 A name, path or array is read to a `Raw` (`sources`, `files`, `named`), checked and split (`raw`), scaled (`scaling`),
 and leaves as a `Dataset` in the model's units, whose scaling leads back to the user's. `load` does so for pages that
 see one array; `load_as_given` (`given`, `columns`) for a user's own program, whose arguments pick arrays and columns
-by name.
+by name. Nothing is downloaded, and nothing is unpickled here.
 """
 
 import hashlib
