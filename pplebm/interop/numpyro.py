@@ -111,7 +111,7 @@ class NumPyroKernel(OneChain, MCMCKernel):
         return self._postprocess(*model_args, **(model_kwargs or {}))
 
     def get_diagnostics_str(self, state: KernelState) -> str:
-        """What the progress bar shows."""
+        """Words for the progress bar."""
         return f"step size {float(state.step_size):.2e}, acc. prob={float(state.accept_prob):.2f}"
 
     # --- what a block of numpyro.infer.Gibbs must be able to do

@@ -44,7 +44,7 @@ class OneChain:
         assert self.kernel  # what is wrong with the settings shows now
 
     def __getstate__(self) -> dict[str, Any]:
-        """What other processes get."""
+        """The kernel as other processes get it, without what a run made."""
         return self.__dict__ | dict.fromkeys(self._made)
 
     @property

@@ -104,7 +104,7 @@ class PyroKernel(OneChain, MCMCKernel):
         self._accept += (float(1.0 if accept is None else accept[0]) - self._accept) / n
 
     def logging(self) -> dict[str, str]:
-        """What the progress bar shows."""
+        """Words for the progress bar."""
         step = getattr(getattr(self._state, "inner", self._state), "step_size", None)
         shown = {"acc. prob": f"{self._accept:.3f}"}
         return shown if step is None else {"step size": f"{float(step[0]):.2e}", **shown}

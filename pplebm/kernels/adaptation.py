@@ -12,8 +12,8 @@ from pplebm.kernels.metropolis import MetropolisState
 from pplebm.ppl.language import PPL, Array, Latents, Tree
 
 SHRINKAGE, DECAY, DELAY = 0.05, 0.75, 10.0  # γ, κ, t0 of dual averaging, as Hoffman and Gelman chose them
-BLOCK = 25  # steps; windows are multiples of it
-FIRST, LAST = 75, 50  # steps of warm-up before and after the metric is learned, of a thousand or more
+BASE_WINDOW = 25  # steps; windows are multiples of it, the names are Stan's
+INIT_BUFFER, TERM_BUFFER = 75, 50  # steps of warm-up before and after the metric is learned, of a thousand or more
 
 
 class Averages(NamedTuple):
@@ -35,7 +35,7 @@ class Moments(NamedTuple):
 
 
 class AdaptingState(NamedTuple):
-    """What the next step needs."""
+    """State of a kernel while it is adapted."""
 
     inner: State  # of the kernel that is adapted
     averages: Averages
@@ -128,11 +128,15 @@ def windows(n_warmup: int) -> list[tuple[int, bool]]:
     >>> windows(10)
     [(10, False)]
     """
-    if n_warmup < 4 * BLOCK:
+    if n_warmup < 4 * BASE_WINDOW:
         return [(n_warmup, False)] if n_warmup else []
-    short = n_warmup < 2 * (FIRST + LAST)
-    first, last = (BLOCK, BLOCK + n_warmup % BLOCK) if short else (FIRST, LAST + n_warmup % BLOCK)
-    left, length, found = n_warmup - first - last, BLOCK, [(first, False)]
+    short = n_warmup < 2 * (INIT_BUFFER + TERM_BUFFER)
+    first, last = (
+        (BASE_WINDOW, BASE_WINDOW + n_warmup % BASE_WINDOW)
+        if short
+        else (INIT_BUFFER, TERM_BUFFER + n_warmup % BASE_WINDOW)
+    )
+    left, length, found = n_warmup - first - last, BASE_WINDOW, [(first, False)]
     if short:
         return [*found, (left, True), (last, False)]
     while left >= 3 * length:

@@ -10,7 +10,7 @@ from pplebm.ppl.language import PPL, Array, Key, Latents
 
 
 class AscentState(NamedTuple):
-    """What the next step needs."""
+    """State of an ascent between steps."""
 
     z: Latents
     last: Latents  # the newest at which log density and gradient were finite; a row turns back to it where they are not
@@ -21,7 +21,7 @@ class AscentState(NamedTuple):
 
 
 class AscentInfo(NamedTuple):
-    """What a person wants to see of one step; (B,) each."""
+    """Figures of one step, (B,) each."""
 
     log_density: Array  # at the state the step started from
     is_divergent: Array

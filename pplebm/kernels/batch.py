@@ -11,7 +11,7 @@ from pplebm.ppl.language import PPL, Array, Latents
 Schedule = float | Sequence[float]
 Numbers = float | tuple[float, ...]  # a schedule as plain numbers, which can be compared
 T = TypeVar("T")
-LIMIT = 1e6  # latents further from the origin than this have diverged, whatever the density says
+MAX_DISTANCE = 1e6  # latents further from the origin than this have diverged, whatever the density says
 
 
 def zeros(z: Latents) -> Array:
@@ -42,10 +42,10 @@ def choose(ppl: PPL, wanted: Array, new: Latents, old: Latents) -> Latents:
 
 
 def within_limit(ppl: PPL, log_density: Array, *trees: Latents) -> Array:
-    """Rows whose log density is finite, and which are in no tree further from the origin than `LIMIT`, (B,)."""
+    """Rows whose log density is finite, and which are in no tree further from the origin than `MAX_DISTANCE`, (B,)."""
     found = ppl.isfinite(log_density)
     for tree in trees:
-        found = found & (squares(tree) < LIMIT**2)  # false for nan as well
+        found = found & (squares(tree) < MAX_DISTANCE**2)  # false for nan as well
     return found
 
 
@@ -77,7 +77,7 @@ def lowest(numbers: Numbers) -> float:
 
 
 def by_site(value: T | Mapping[str, T]) -> dict[str, T]:
-    """What is given by site, or under "" for all sites."""
+    """Values by site; one for all sites stands under ""."""
     return dict(value) if isinstance(value, Mapping) else {"": value}
 
 

@@ -1,4 +1,4 @@
-"""What every kernel is: settings, random numbers, and a move that is a pure function of them."""
+"""Kernels: settings, random numbers, and a move that is a pure function of both."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pplebm.kernels.batch import zeros
 from pplebm.ppl.language import PPL, Array, Key, Latents, Tree
 
 LogDensity = Callable[..., Array]  # latents -> (B,); those of programs also take tilt_strength=, a number per row
-State = Any  # a NamedTuple of what the next step needs, `z` and `n_divergent` among it
-Info = Any  # a NamedTuple of what a person wants to see, `log_density` and `is_divergent` among it
+State = Any  # a NamedTuple, `z` and `n_divergent` among its fields
+Info = Any  # a NamedTuple of figures of a step, `log_density` and `is_divergent` among them
 
 
 class Score(NamedTuple):
@@ -35,7 +35,7 @@ Target = LogDensity | Score
 
 
 class Tuning(NamedTuple):
-    """What adaptation starts from and aims at."""
+    """Start and aim of adaptation."""
 
     step_size: float
     target_accept: float

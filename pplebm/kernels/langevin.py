@@ -25,7 +25,7 @@ from pplebm.ppl.language import PPL, Array, Latents
 
 
 class LangevinState(NamedTuple):
-    """What the next step needs."""
+    """State of a chain between steps."""
 
     z: Latents
     step: Array
@@ -33,11 +33,11 @@ class LangevinState(NamedTuple):
 
 
 class LangevinInfo(NamedTuple):
-    """What a person wants to see of one step."""
+    """Figures of one step, (B,) each."""
 
-    log_density: Array  # (B,) at the state the step started from
-    is_divergent: Array  # (B,)
-    is_tamed: Array  # (B,) the drift was shortened to max_drift
+    log_density: Array  # at the state the step started from
+    is_divergent: Array
+    is_tamed: Array  # the drift was shortened to max_drift
 
 
 def from_h(h: float) -> float:

@@ -1,4 +1,4 @@
-"""What kernels share that accept or reject a proposal, every row by itself."""
+"""The half of kernels that accept or reject a proposal, every row by itself."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Frozen = tuple[tuple[str, tuple[int, ...], tuple[float, ...]], ...]  # site, sha
 
 
 class MetropolisState(NamedTuple):
-    """What the next step needs."""
+    """State of a chain between steps."""
 
     z: Latents
     log_density: Array  # (B,) at z
@@ -29,7 +29,7 @@ class MetropolisState(NamedTuple):
 
 
 class MetropolisInfo(NamedTuple):
-    """What a person wants to see of one step; (B,) each."""
+    """Figures of one step, (B,) each."""
 
     log_density: Array  # at the state after the step
     accept_prob: Array

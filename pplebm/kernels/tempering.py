@@ -16,7 +16,7 @@ STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 class TemperingState(NamedTuple):
-    """What the next step needs; rows are replicas of chains, strength by strength, the full tilt last."""
+    """State of chains between steps; rows are replicas of chains, strength by strength, the full tilt last."""
 
     z: Latents
     inner: MetropolisState
@@ -24,12 +24,12 @@ class TemperingState(NamedTuple):
 
     @property
     def n_divergent(self) -> Array:
-        """Of the inner kernel, per row."""
+        """Divergent steps of the inner kernel, per row."""
         return self.inner.n_divergent
 
 
 class TemperingInfo(NamedTuple):
-    """What a person wants to see of one step; (R * B,) each."""
+    """Figures of one step, (R * B,) each."""
 
     log_density: Array  # at the row's own strength, after the step
     accept_prob: Array  # of the inner kernel

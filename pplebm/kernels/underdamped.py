@@ -11,7 +11,7 @@ from pplebm.ppl.language import PPL, Array, Latents
 
 
 class UnderdampedState(NamedTuple):
-    """What the next step needs."""
+    """State of a chain between steps."""
 
     z: Latents
     momentum: Latents
@@ -21,7 +21,7 @@ class UnderdampedState(NamedTuple):
 
 
 class UnderdampedInfo(NamedTuple):
-    """What a person wants to see of one step; (B,) each."""
+    """Figures of one step, (B,) each."""
 
     log_density: Array  # at the state after the step; 0 for a score
     is_divergent: Array

@@ -9,11 +9,11 @@ from typing import NamedTuple
 import numpy as np
 
 from pplebm.errors import PplebmError
-from pplebm.kernels.adaptation import BLOCK, windows
+from pplebm.kernels.adaptation import BASE_WINDOW, windows
 from pplebm.kernels.kernel import Kernel, State, Target
 from pplebm.ppl.language import PPL, Array, Latents, Tree
 from pplebm.ppl.trees import tree_leaves
-from pplebm.sampling.draws import STANDARD, Plan
+from pplebm.sampling.draws import STANDARD_STATS, Plan
 
 
 class Block(NamedTuple):
@@ -26,7 +26,7 @@ class Block(NamedTuple):
 
 
 class Recorded(NamedTuple):
-    """Of one step: latents, and what was asked for."""
+    """Latents after a step, and the figures of it that are kept."""
 
     z: Latents
     stats: dict[str, Array]
@@ -37,7 +37,7 @@ def recording(kernel: Kernel, extra_fields: Sequence[str]) -> Kernel:
 
     def move(ppl: PPL, noise: Tree, state: State, log_density: Target) -> tuple[State, Recorded]:
         new, info = kernel.move(ppl, noise, state, log_density)
-        stats = {name: getattr(info, name) for name in STANDARD if hasattr(info, name)}
+        stats = {name: getattr(info, name) for name in STANDARD_STATS if hasattr(info, name)}
         for name in extra_fields:
             if name not in (*info._fields, *new._fields):
                 there = ", ".join(dict.fromkeys((*info._fields, *new._fields)))
@@ -59,7 +59,7 @@ def blocks(plan: Plan, most: int, adapts: bool) -> list[Block]:
     found = []
     phases = windows(plan.n_warmup) if adapts else [(plan.n_warmup, False)]
     for i, (length, metric) in enumerate(phases):
-        pieces = [min(BLOCK, length - at) for at in range(0, length, BLOCK)]
+        pieces = [min(BASE_WINDOW, length - at) for at in range(0, length, BASE_WINDOW)]
         found += [Block(n, "", False, 0) for n in pieces]
         if adapts:
             found[-1] = found[-1]._replace(ends="warm-up" if i + 1 == len(phases) else "window", metric=metric)

@@ -15,7 +15,7 @@ from pplebm.program import Program
 
 Init = Literal["normal", "base"]
 SHORT_RUN_COORDINATES = "noncentered"  # unless an algorithm says otherwise
-TRIES = 20  # starts drawn for a chain before giving up
+MAX_STARTS = 20  # starts drawn for a chain before giving up
 
 
 def start(
@@ -89,7 +89,7 @@ def begin(
 
     at = program.compiled(("begin", kernel.settings, n, word, data is None, observed), first)
     state, is_finite = at(key, params, data, given)
-    z, attempts = state.z, ppl.split(key, TRIES) if word else []
+    z, attempts = state.z, ppl.split(key, MAX_STARTS) if word else []
     for again in attempts:
         if is_finite.all():
             break
@@ -98,7 +98,7 @@ def begin(
     if not is_finite.all():
         raise PplebmError(
             f"at the start of {int((~is_finite).sum())} of {n} chains the log density of {program!r} or its gradient "
-            f"is not finite{f', in {TRIES} draws' if word else ''}; give init= latents at which it is."
+            f"is not finite{f', in {MAX_STARTS} draws' if word else ''}; give init= latents at which it is."
         )
     return state if z is state.z else begin(program, key, params, data, kernel, n, z, observed)
 
@@ -154,7 +154,7 @@ def record(
 
 
 class RunInfo(NamedTuple):
-    """What a person wants to see of a batch of short runs; shares, scalars."""
+    """Figures of a batch of short runs: shares, scalars."""
 
     divergent: Array  # of the chains: with a non-finite step
     tamed: Array  # of the steps: with a drift shortened to max_drift, for kernels that do so

@@ -1,4 +1,4 @@
-"""What `pplebm.sample` returns: draws by site, figures of the kernel about them, and the state to go on from."""
+"""Draws by site as `pplebm.sample` returns them, figures of the kernel, and the state to go on from."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from pplebm.ppl.language import Array, Data, Key, Latents, Params
 from pplebm.ppl.trees import n_rows, take_rows, tree_fill, tree_leaves
 from pplebm.program import Program
 
-STANDARD = ("log_density", "accept_prob", "is_divergent", "energy")  # kept of every kernel that has them
-ROWS = 20_000  # draws of data that are transformed at once
+STANDARD_STATS = ("log_density", "accept_prob", "is_divergent", "energy")  # kept of every kernel that has them
+ROWS_AT_ONCE = 20_000  # draws of data that are transformed at once
 
 
 class Plan(NamedTuple):
-    """What fixes the draws."""
+    """Everything that fixes the draws of a call."""
 
     target: str  # checksum of the program's sites, its parameters and the data
     kernel: str
@@ -112,7 +112,7 @@ class Draws:
         ppl, n_leading = self.program.ppl, 3 if self.has_data_axis else 2
         leading = next(iter(latents.values())).shape[:n_leading]
         flat = {site: a.reshape(-1, *a.shape[n_leading:]) for site, a in latents.items()}
-        n, size = math.prod(leading), min(ROWS, math.prod(leading))
+        n, size = math.prod(leading), min(ROWS_AT_ONCE, math.prod(leading))
         run, parts = self.program.compiled((name, x is None, key is None), function), []
         keys = [] if key is None else ppl.split(key, -(-n // size))
         for i, at in enumerate(range(0, n, size)):
@@ -179,7 +179,7 @@ class Draws:
             started: the number of blocks done to a state of the structure that the kernel has then.
 
         Raises:
-            PplebmError: if there is no such file, or it belongs to another call.
+            PplebmError: if there is no such file, or it belongs to another call or version.
         """
         if not Path(path).is_file():
             raise PplebmError(f"'{path}' is not there; write it with draws.save(path).")
@@ -188,6 +188,8 @@ class Draws:
             if not meta:
                 raise PplebmError(f"'{path}' holds no draws of pplebm.sample.")
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if set(meta["plan"]) != set(Plan._fields):
+            raise PplebmError(f"'{path}' was written by another version of pplebm; sample anew.")
         check_plan(Plan(**(meta["plan"] | {"extra_fields": tuple(meta["plan"]["extra_fields"])})), self.plan)
         leaves = {name.removeprefix("state/"): self.program.ppl.asarray(a, keep=True) for name, a in arrays.items()
                   if name.startswith("state/")}  # fmt: skip

@@ -60,7 +60,7 @@ def predictive(
 
 
 def _check_rows(draws: Draws, n: int) -> None:
-    """Latents of some rows tell nothing of other rows."""
+    """Refuse rows to which latents do not belong."""
     program = draws.program
     local = [site.name for site in program.latents if site.is_local]
     if not draws.has_data_axis and not program.has_global_latents:

@@ -229,7 +229,7 @@ class _Job:
         return self.program.compiled(("window", block.metric, shape), end)
 
     def _kept(self, rows: Array) -> Array:
-        """Of all replicas, the rows of the last."""
+        """Rows of the last replica."""
         return rows[:, -(self.shape[1] * self.shape[2]) :]
 
     def _by_chain(self, a: np.ndarray, block: Block) -> np.ndarray:
@@ -238,7 +238,7 @@ class _Job:
         return a if self.x is not None and not self.program.has_global_latents else a[:, :, 0]
 
     def _stat(self, name: str, by_step: Array, block: Block) -> np.ndarray:
-        """Of the steps of a draw: whether any diverged, the mean acceptance, and of all else the last."""
+        """One figure per draw: whether a step of it diverged, their mean acceptance, the last of everything else."""
         a = self.ppl.to_numpy(self._kept(by_step))
         a = a.reshape(block.n_draws, self.plan.thin, *a.shape[1:])
         of_draw = {"is_divergent": lambda a: a.any(1), "accept_prob": lambda a: a.mean(1)}

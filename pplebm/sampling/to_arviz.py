@@ -11,7 +11,7 @@ import numpy as np
 
 from pplebm.errors import PplebmError
 from pplebm.ppl.trees import n_rows, take_rows, tree_leaves
-from pplebm.sampling.draws import STANDARD, Draws
+from pplebm.sampling.draws import STANDARD_STATS, Draws
 from pplebm.sampling.predictive import log_likelihood, predictive, spaced
 
 ARVIZ_NAMES = {"log_density": "lp", "accept_prob": "acceptance_rate", "is_divergent": "diverging"}
@@ -140,13 +140,13 @@ def _covariates(draws: Draws) -> Variables:
 
 
 def _stats(draws: Draws) -> dict[str, np.ndarray]:
-    """What ArviZ's plots look for, (chains, draws): of data together the sum, the mean acceptance, any divergence."""
+    """Statistics for ArviZ's plots, (chains, draws): of all data the sum, the mean acceptance, any divergence."""
     together: dict[str, Any] = {"is_divergent": np.any, "accept_prob": np.mean}
     found = {}
     for name, a in draws.stats.items():
-        if draws.has_data_axis and name in STANDARD:
+        if draws.has_data_axis and name in STANDARD_STATS:
             a = together.get(name, np.sum)(a, axis=2)
-        if not draws.has_data_axis or name in STANDARD:
+        if not draws.has_data_axis or name in STANDARD_STATS:
             found[ARVIZ_NAMES.get(name, name)] = a
     return found
 
@@ -155,7 +155,7 @@ def _by_datum(draws: Draws) -> dict[str, np.ndarray]:
     """The same by datum, and the extra fields."""
     if not draws.has_data_axis:
         return {}
-    return {f"{ARVIZ_NAMES.get(n, n)}_by_datum" if n in STANDARD else n: a for n, a in draws.stats.items()}
+    return {f"{ARVIZ_NAMES.get(n, n)}_by_datum" if n in STANDARD_STATS else n: a for n, a in draws.stats.items()}
 
 
 def _named(
