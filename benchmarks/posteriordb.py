@@ -68,7 +68,7 @@ def run(name: str, backend: str, folder: Path, settings: dict[str, int]) -> dict
     start = chains.warm_start(
         program, ppl.key(0), program.params, ppl.asarray(y), settings["n_chains"], posterior.start, 1000, 0.2
     )
-    draws = pplebm.sample(program, hmc(ppl, posterior.n_steps), y, init=start, key=1, progress=False, **settings)
+    draws = pplebm.sample(program, hmc(posterior.n_leapfrog), y, init=start, seed=1, progress=False, **settings)
     seconds = time.perf_counter() - began
     found = posterior.derived(draws.values, given)
     gold = unzipped(folder / "draws" / f"{posterior.draws}.json.zip")

@@ -104,11 +104,11 @@ def ours(backend: str, kind: str, n_draws: int, compiled: bool = True) -> dict[s
 
         torch.set_num_threads(1)
         program = program.with_chains(compiled=compiled)
-    kernel = {"hmc": hmc, "mala": mala}[kind](program.ppl)
+    kernel = {"hmc": hmc, "mala": mala}[kind]()
 
-    def run(key: int) -> np.ndarray:
+    def run(seed: int) -> np.ndarray:
         draws = pplebm.sample(
-            program, kernel, n_chains=N_CHAINS, n_draws=n_draws, n_warmup=N_WARMUP, key=key, progress=False
+            program, kernel, n_chains=N_CHAINS, n_draws=n_draws, n_warmup=N_WARMUP, seed=seed, progress=False
         )
         return np.concatenate([draws.latents["z1"], draws.latents["z2"]], -1)
 

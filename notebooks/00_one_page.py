@@ -456,7 +456,7 @@ def both_chains(p, params, key, x=None, step_size=0.3, n_steps=40):
     else:
         log_density = lambda z: program.log_joint(params, z, ppl.asarray(x))
     state = kernels.init(ppl, start)
-    state, _ = chains.run(ppl, k_run, state, log_density, kernels.langevin(ppl, step_size), n_steps)
+    state, _ = chains.run(ppl, k_run, state, log_density, kernels.langevin(step_size), n_steps)
 
     noises = [to_numpy(ppl.normal_like(k, start)) for k in ppl.split(k_run, n_steps)]
     ours = langevin(to_numpy(start), lambda z: gradient(p, z, x), step_size, noises)

@@ -229,7 +229,7 @@ for name, s in seconds.items():
 learned = runs["numpyro"]
 params, ppl = learned.params, learned.program.ppl
 moving = learned.program.with_coordinates("noncentered")
-kernel = langevin(ppl, 0.4)
+kernel = langevin(0.4)
 counts = [1, 64] if SMOKE else [1, 16, 64, 256, 1024, 4096]
 per_chain = []
 for n in counts:

@@ -103,7 +103,7 @@ for ax, size in zip(axes, (0.1, 0.4, 1.2)):
         0,
         program.params,
         500 if SMOKE else 20_000,
-        langevin(program.ppl, size),
+        langevin(size),
         30,
         coordinates="noncentered",
     )
@@ -125,9 +125,9 @@ plt.show()
 # their law is exact; during warm-up they find step size and metric.
 
 # %%
-settings = {"n_chains": N_CHAINS, "n_draws": N_DRAWS, "n_warmup": N_WARMUP, "key": 1, "progress": False}
+settings = {"n_chains": N_CHAINS, "n_draws": N_DRAWS, "n_warmup": N_WARMUP, "seed": 1, "progress": False}
 found, seconds = {}, {}
-for name, kernel in {"MALA": mala(program.ppl), "HMC": hmc(program.ppl)}.items():
+for name, kernel in {"MALA": mala(), "HMC": hmc()}.items():
     began = time.perf_counter()
     found[name] = pplebm.sample(program, kernel, **settings)
     seconds[name] = time.perf_counter() - began
@@ -171,7 +171,7 @@ mcmc = MCMC(NUTS(model), num_samples=50 if SMOKE else 500, warmup_steps=50 if SM
 mcmc.run(torch.tensor([0.3]))
 seconds["NUTS of Pyro"] = time.perf_counter() - began
 nuts = mcmc.get_samples()["z1"][:, 0].numpy()
-posterior = pplebm.sample(program, hmc(program.ppl), torch.tensor([0.3]), **settings)
+posterior = pplebm.sample(program, hmc(), torch.tensor([0.3]), **settings)
 ours = posterior["z1"][:, :, 0]
 per_second = {
     "NUTS of Pyro": float(az.ess(nuts[None])) / seconds["NUTS of Pyro"],
@@ -190,7 +190,7 @@ assert SMOKE or per_second["HMC, 40 chains at once"] > per_second["NUTS of Pyro"
 # has to say about it.
 
 # %%
-biased = pplebm.sample(program, langevin(program.ppl, 1.2), **settings)
+biased = pplebm.sample(program, langevin(1.2), **settings)
 rows = {"HMC": found["HMC"], "Langevin, s = 1.2": biased}
 for name, draws in rows.items():
     z1 = draws["z1"]
@@ -243,8 +243,8 @@ strong = pplebm.Program(stronger, data=torch.zeros(2))
 truth = normalised(-0.5 * (grid / sd) ** 2 + 4.0 * f(grid, np.exp))
 right = np.trapezoid((grid > 0.4) * truth, grid)
 kernels = {
-    "HMC": hmc(strong.ppl),
-    "tempered": parallel_tempering(strong.ppl, hmc(strong.ppl), (0.0, 0.15, 0.35, 0.6, 1.0)),
+    "HMC": hmc(),
+    "tempered": parallel_tempering(hmc(), (0.0, 0.15, 0.35, 0.6, 1.0)),
 }
 for name, kernel in kernels.items():
     draws = pplebm.sample(strong, kernel, **settings)
@@ -279,7 +279,7 @@ assert SMOKE or abs(x.mean() - moments["prior"][0]) < 0.1
 
 # %%
 data = torch.tensor([-2.0, 0.3, 3.0])
-tree = pplebm.to_arviz(pplebm.sample(program, hmc(program.ppl), data, **settings), found["HMC"])
+tree = pplebm.to_arviz(pplebm.sample(program, hmc(), data, **settings), found["HMC"])
 tree
 
 # %%

@@ -179,10 +179,10 @@ from pplebm.sampling.chains import advance
 with torch.no_grad():
     at_guide = learned.move(params, guide.draw(7, params, x)[0], "noncentered")
 at_base = run.program.with_coordinates("noncentered").draw_base(8, len(x), params)
-kernel, traces = mala(run.program.ppl, 0.05), {}
+kernel, traces = mala(0.05), {}
 for name, start in (("from the guide", at_guide), ("from the base", at_base)):
     moving = run.program.with_coordinates("noncentered")
-    state = kernel.init(start, moving.log_density(params, x))
+    state = kernel.init(moving.ppl, start, moving.log_density(params, x))
     traces[name] = advance(moving, 1, state, params, x, kernel, 30 if SMOKE else 300)[1].log_density.mean(1).numpy()
     plt.plot(traces[name], label=name)
 plt.gca().set(xlabel="step of MALA", ylabel="log density, mean over digits", xscale="symlog")

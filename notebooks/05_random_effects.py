@@ -274,9 +274,9 @@ fig, ax = plt.subplots(figsize=(6.5, 3))
 ax.hist(seen, 20, density=True, color="0.85", label=f"{len(seen)} held-out patients")
 for (name, run), colour in zip(runs.items(), (GAUSSIAN, TILTED)):
     prior = pplebm.sample_prior(
-        run.program, given=newcomers, n_chains=N_CHAINS, n_draws=N_DRAWS, n_warmup=N_WARMUP // 2, key=1, progress=False
+        run.program, given=newcomers, n_chains=N_CHAINS, n_draws=N_DRAWS, n_warmup=N_WARMUP // 2, seed=1, progress=False
     )
-    first_visit = pplebm.predictive(prior, key=2)["y"][..., 0][..., has_first]  # (chains, draws, patients)
+    first_visit = pplebm.predictive(prior, seed=2)["y"][..., 0][..., has_first]  # (chains, draws, patients)
     ax.hist(first_visit.ravel(), 80, (-4, 6), density=True, histtype="step", color=colour, lw=1.8, label=name)
     below[name] = (first_visit < lowest).mean()
     print(f"{name:8} {below[name]:.1%} of predicted first visits lie below the lowest ever seen")
@@ -337,7 +337,7 @@ program
 
 # %%
 posterior = pplebm.sample(
-    program, data=complete, n_chains=N_CHAINS, n_draws=N_DRAWS, n_warmup=N_WARMUP, key=3, init="normal", progress=False
+    program, data=complete, n_chains=N_CHAINS, n_draws=N_DRAWS, n_warmup=N_WARMUP, seed=3, init="normal", progress=False
 )
 tree = pplebm.to_arviz(posterior)
 az.summary(tree, var_names=["~level"], round_to=3)

@@ -452,7 +452,7 @@ class Program:
         self._check_latents(state.z, data)
         needed = data if observed or self.prior_reads else None
         data = self._rows(needed, state.z, "a chain of the prior", self.prior_reads)[1]
-        return self._traced.chain(kernel, state, keys, self._own(params), data, self.options, observed)
+        return self._traced.chain(self.ppl, kernel, state, keys, self._own(params), data, self.options, observed)
 
     def compiled(self, name: Hashable, function: Callable[..., Any]) -> Callable[..., Any]:
         """A pure function of arrays, compiled by the host once for all calls that give the same name.

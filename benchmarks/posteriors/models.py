@@ -24,7 +24,7 @@ class Posterior(NamedTuple):
     draws: str
     declare: Callable[[Any, Any, dict[str, Any]], tuple[Callable[..., None], np.ndarray]]
     derived: Callable[[Values, dict[str, Any]], Values]
-    n_steps: int = 10  # of a trajectory
+    n_leapfrog: int = 10  # steps of a trajectory
     start: str = "normal"  # where chains start in unconstrained coordinates: flat priors have no draws worth a start
     coordinates: str = "centered"  # noncentered coordinates are in units of the prior, which a flat one does not have
 

@@ -86,7 +86,7 @@ class ByHandTorch(Candidate):
             self.rule = ppl.optimizer("adam")
             self.params, self.adam = self.initial, self.rule.init(self.initial)
             self.x = torch.as_tensor(sizes.data(size), device=self.device)
-        self.kernels = {phase: langevin(ppl, s) for phase, s in sizes.STEP_SIZES.items()}
+        self.kernels = {phase: langevin(s) for phase, s in sizes.STEP_SIZES.items()}
         self.steps: dict[str, Callable[..., tuple[torch.Tensor, ...]]] = {}
 
     def _step(self, phase: str, inputs: Any) -> Callable[..., tuple[torch.Tensor, ...]]:
@@ -95,7 +95,7 @@ class ByHandTorch(Candidate):
 
         def flat(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
             params, x, state, noise = tree_fill(inputs, dict(zip(paths, tensors, strict=True)))
-            out = kernel.move(noise, state, lambda z: self.density(params, z, x))
+            out = kernel.move(ppl, noise, state, lambda z: self.density(params, z, x))
             return tuple(leaf for _, leaf in tree_leaves(out))
 
         with torch.no_grad():
@@ -107,11 +107,11 @@ class ByHandTorch(Candidate):
         """Latents after the steps of a phase."""
         kernel, x = self.kernels[phase], self.x if phase == "posterior" else None
         with torch.no_grad(), self.device, ppl.threads_for(self.work):
-            state = kernel.init(z)
+            state = kernel.init(ppl, z)
             fixed = [leaf for _, leaf in tree_leaves((params, x))]
             at, rows = [leaf for _, leaf in tree_leaves(state)], []
             for key in ppl.split(self.count, self.size.steps(phase)):
-                noise = kernel.noise(key, z) if noisy else {n: torch.zeros_like(v) for n, v in z.items()}
+                noise = kernel.noise(ppl, key, z) if noisy else {n: torch.zeros_like(v) for n, v in z.items()}
                 if phase not in self.steps:
                     self.steps[phase] = self._step(phase, (params, x, state, noise))
                 out = self.steps[phase](*fixed, *at, *noise.values())

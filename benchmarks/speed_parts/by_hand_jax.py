@@ -85,9 +85,9 @@ class ByHandJax(Candidate):
         self, phase: str, key: Any, z: Arrays, params: Arrays, x: jax.Array, temperature: float = 1.0
     ) -> tuple[Arrays, Any]:
         """Last latents, and what pplebm's loop tells as well: divergent chains, shortened steps."""
-        kernel, given = langevin(ppl, sizes.STEP_SIZES[phase], temperature), x if phase == "posterior" else None
+        kernel, given = langevin(sizes.STEP_SIZES[phase], temperature), x if phase == "posterior" else None
         n = self.size.steps(phase)
-        state, info = chains.run(ppl, key, kernel.init(z), lambda z: self.density(params, z, given), kernel, n)
+        state, info = chains.run(ppl, key, kernel.init(ppl, z), lambda z: self.density(params, z, given), kernel, n)
         return state.z, ((state.n_divergent > 0).sum(), info.is_tamed.sum())
 
     def _fresh_chain(self, phase: str) -> Callable[[Any, Arrays, jax.Array], tuple[Arrays, Any]]:

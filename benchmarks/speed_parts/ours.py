@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from pplebm.errors import PplebmError
@@ -50,7 +51,7 @@ class Ours(Candidate):
 
     def still(self, phase: str) -> Any:
         """The kernel of a phase with its noise off."""
-        return langevin(self.ppl, sizes.STEP_SIZES[phase], temperature=0.0)
+        return langevin(sizes.STEP_SIZES[phase], temperature=0.0)
 
     def _key(self) -> Any:
         self.count += 1
@@ -118,8 +119,8 @@ class OnPyro(Ours):
         """The kernel that is timed, given zeros: the very step that is timed is compared, and none compiled anew."""
         import torch
 
-        kernel = langevin(self.ppl, sizes.STEP_SIZES[phase])
-        return kernel._replace(noise=lambda key, z: {name: torch.zeros_like(v) for name, v in z.items()})
+        kernel = langevin(sizes.STEP_SIZES[phase])
+        return replace(kernel, noise=lambda ppl, key, z: {name: torch.zeros_like(v) for name, v in z.items()})
 
 
 class OnNumPyro(Ours):

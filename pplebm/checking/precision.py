@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from pplebm.kernels.kernel import Kernel
 from pplebm.kernels.langevin import LangevinState, init
-from pplebm.ppl.language import Array, Latents, Params
+from pplebm.ppl.language import PPL, Array, Latents, Params
 from pplebm.program import Program
 
 
@@ -28,15 +27,13 @@ def bf16_gradient_error(program: Program, params: Params, z: Latents, x: Array) 
     """
     ppl = program.ppl
 
-    def move(noise: Any, state: LangevinState, log_density: Any) -> tuple[LangevinState, Any]:
+    def move(ppl: PPL, noise: Any, state: LangevinState, log_density: Any) -> tuple[LangevinState, Any]:
         value, gradient = ppl.value_and_grad(log_density, state.z)
         return state._replace(z=gradient), (value,)
 
-    kernel = Kernel("gradient", partial(init, ppl), lambda key, z: {}, move)
+    kernel = Kernel("gradient", init, lambda ppl, key, z: {}, move)
     full, half = (
-        program.with_chains(precision=p)
-        .chain(kernel, kernel.init(z, program.log_density(params, x)), ppl.split(ppl.key(0), 1), params, x)[0]
-        .z
+        program.with_chains(precision=p).chain(kernel, init(ppl, z), ppl.split(ppl.key(0), 1), params, x)[0].z
         for p in ("full", "bf16")
     )
     size = sum(float((g**2).sum()) for g in full.values())

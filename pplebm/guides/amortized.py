@@ -1,4 +1,4 @@
-r"""Guides derived from a program: which latents there are, of what shape, and in what order, it tells itself."""
+r"""Guides derived from a program, by the number, the shapes and the order of its latent sites."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from pplebm.networks import layers as nets
 from pplebm.networks.encoders import encoder as encoding
 from pplebm.networks.flows import Flow
 from pplebm.networks.layers import Net
-from pplebm.ppl.language import Data, Site
+from pplebm.ppl.language import PPL, Data, Site
 from pplebm.ppl.trees import tree_leaves
 from pplebm.program import Program
 
 FAMILIES = ("mean_field", "ladder", "top_down")
-SCALE_FLOOR = 0.01  # least standard deviation of q, far below that of any posterior worth a guide
+MIN_SCALE = 0.01  # least standard deviation of q, far below that of any posterior worth a guide
 
 
 def amortized(
@@ -81,12 +81,12 @@ def amortized(
 
 
 def _shape_of(data: Data) -> tuple[int, ...]:
-    """Of a datum as the encoder sees it: its own of one array, a vector of all numbers of several."""
+    """Shape of a datum as the encoder sees it: its own of one array, a vector of all numbers of several."""
     leaves = [tuple(leaf.shape[1:]) for _, leaf in tree_leaves(data)]
     return leaves[0] if not isinstance(data, (Mapping, tuple)) else (sum(math.prod(shape) for shape in leaves),)
 
 
-def _of_columns(ppl: Any, bound: Any, data: Data) -> Any:
+def _of_columns(ppl: PPL, bound: Any, data: Data) -> Any:
     """A guide of one array as a guide of data of several, which are put side by side."""
     if not isinstance(data, (Mapping, tuple)):
         return bound
@@ -133,7 +133,7 @@ def _flows(sites: tuple[Site, ...], width: int, n_transforms: int) -> dict[str, 
                 f"latent '{site.name}' has shape {site.shape}; a flow needs a vector, normals (n_transforms=0) do not."
             )
         if _size(site) > 1:
-            found[f"flow_{site.name}"] = Flow(site.shape[0], width, n_transforms, SCALE_FLOOR)
+            found[f"flow_{site.name}"] = Flow(site.shape[0], width, n_transforms, MIN_SCALE)
     return found
 
 
@@ -144,7 +144,7 @@ def _declaration(family: str, sites: tuple[Site, ...], plate: str) -> Any:
         size = _size(site)
         if f"flow_{site.name}" in net:
             return ppl.sample(site.name, net[f"flow_{site.name}"](h))
-        mean, scale = h[..., :size], ppl.softplus(h[..., size:]) + SCALE_FLOOR
+        mean, scale = h[..., :size], ppl.softplus(h[..., size:]) + MIN_SCALE
         shape = (len(h), *site.shape)
         normal = ppl.dist.Normal(mean.reshape(shape), scale.reshape(shape)).to_event(len(site.shape))
         return ppl.sample(site.name, normal).reshape(len(h), size)

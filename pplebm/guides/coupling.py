@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from pplebm.errors import PplebmError
-from pplebm.ppl.language import Array, Latents
+from pplebm.ppl.language import PPL, Array, Latents
 from pplebm.program import Program
 
 Flow = dict[str, Array]  # weights, the first axis is the row's
 
 
-def coupling(ppl: Any, n: int, d: int, n_layers: int = 4, width: int = 32, seed: int = 0) -> Flow:
+def coupling(ppl: PPL, n: int, d: int, n_layers: int = 4, width: int = 32, seed: int = 0) -> Flow:
     """n flows of R^d at the identity.
 
     Raises:
@@ -38,7 +38,7 @@ def coupling(ppl: Any, n: int, d: int, n_layers: int = 4, width: int = 32, seed:
     return {"location": ppl.asarray(np.zeros((n, d))), "log_width": ppl.asarray(np.zeros((n, d))), **found}
 
 
-def transport(ppl: Any, flow: Flow, u: Array) -> tuple[Array, Array]:
+def transport(ppl: PPL, flow: Flow, u: Array) -> tuple[Array, Array]:
     r"""Move noise through the flow of its row; returns z, (B, d), and :math:`\log|\partial z/\partial u|`, (B,).
 
     .. math:: u \leftarrow m\,u + (1 - m)\,(u\, e^{s(m u)} + t(m u)), \qquad z = e^{w} u + l

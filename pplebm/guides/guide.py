@@ -7,7 +7,7 @@ from typing import Any
 
 from pplebm.data.columns import signature_of
 from pplebm.errors import PplebmError
-from pplebm.ppl.language import Array, Data, Latents, Params
+from pplebm.ppl.language import Array, Data, Key, Latents, Params
 from pplebm.ppl.trees import n_rows
 from pplebm.program import Program
 
@@ -58,10 +58,10 @@ class Guide:
 
     @property
     def params(self) -> Params:
-        """Initial parameters by name, each name begun with "guide."."""
+        """Initial parameters by name, each name beginning with "guide."."""
         return {PREFIX + name: a for name, a in self._centered.params.items()}
 
-    def noise(self, key: Any, n: int) -> Latents:
+    def noise(self, key: Key, n: int) -> Latents:
         """Noise of n draws, standard normal, (n, *event) by site."""
         return self.ppl.normal_like(key, self._noise.zeros(n))
 
@@ -79,7 +79,7 @@ class Guide:
         z = self._noise.move(self._own(params), noise, "centered", x)
         return z, self.log_density(params, z, x)
 
-    def draw(self, key: Any, params: Params, x: Data) -> tuple[Latents, Array]:
+    def draw(self, key: Key, params: Params, x: Data) -> tuple[Latents, Array]:
         """One draw per datum, and log q there; see `at`."""
         return self.at(params, self.noise(key, n_rows(x)), x)
 

@@ -13,19 +13,19 @@ from numpyro.infer.mcmc import MCMCKernel
 from numpyro.infer.util import initialize_model, transform_fn
 from numpyro.util import is_prng_key
 
-import pplebm.backends.numpyro as ppl
 from pplebm.errors import PplebmError
-from pplebm.kernels import adaptation
+from pplebm.interop.one_chain import OneChain
+from pplebm.kernels.adaptation import AdaptingState
 from pplebm.kernels.anisotropic import anisotropic
 from pplebm.kernels.hmc import hmc
-from pplebm.kernels.kernel import Kernel
+from pplebm.kernels.kernel import State
 from pplebm.kernels.langevin import langevin
 from pplebm.kernels.mala import mala
 from pplebm.kernels.metropolis import MetropolisState
 from pplebm.kernels.underdamped import underdamped
+from pplebm.ppl.language import load_backend
 
 Arrays = dict[str, jax.Array]
-ONE_CHAIN = (1, 1, 1)
 
 
 class KernelState(NamedTuple):
@@ -41,20 +41,11 @@ class KernelState(NamedTuple):
     rng_key: jax.Array
 
 
-class NumPyroKernel(MCMCKernel):
-    r"""A kernel of pplebm as NumPyro's `MCMC` wants it: one chain of the joint posterior of a model.
+class NumPyroKernel(OneChain, MCMCKernel):
+    r"""A kernel of pplebm as NumPyro's `MCMC` wants it; arguments as of `pplebm.interop.one_chain.OneChain`.
 
     Chains run "vectorized", "sequential", "parallel" or by `chain_method=jax.vmap`; it resumes from
-    `post_warmup_state`, thins, collects extra fields, and can be a block of `numpyro.infer.Gibbs`. The potential is
-    NumPyro's own: one accept decision for all data together, unlike `pplebm.sample`.
-
-    Args:
-        model: a NumPyro model; or
-        potential_fn: a function of unconstrained latents by name; needs `init_params`.
-        settings: of the kernel, see the function it is named after.
-
-    Raises:
-        PplebmError: if not one of model and potential_fn is given.
+    `post_warmup_state`, thins, collects extra fields, and can be a block of `numpyro.infer.Gibbs`.
 
     Example:
         >>> import jax, numpyro, numpyro.distributions as dist
@@ -69,7 +60,8 @@ class NumPyroKernel(MCMCKernel):
         True
     """
 
-    _make: Callable[..., Kernel]
+    _ppl = load_backend("numpyro")
+    _made = ("_potential_of", "_postprocess", "_inverse", "_sample_fn")
     sample_field = "z"  # type: ignore[assignment]
     default_fields = ("z", "diverging")  # type: ignore[assignment]
 
@@ -79,10 +71,7 @@ class NumPyroKernel(MCMCKernel):
         potential_fn: Callable[[Arrays], jax.Array] | None = None,
         **settings: Any,
     ) -> None:
-        if (model is None) == (potential_fn is None):
-            raise PplebmError(f"{type(self).__name__} needs a model or a potential_fn, one of them.")
-        self.model, self._potential, self._settings = model, potential_fn, settings
-        self._kernel = type(self)._make(ppl, **settings)
+        super().__init__(model, potential_fn, **settings)
         self._unbind()
 
     def _unbind(self) -> None:
@@ -91,16 +80,6 @@ class NumPyroKernel(MCMCKernel):
         self._inverse: Any = None
         self._sample_fn: Callable[..., Any] | None = None  # MCMC looks at it to know whether init has run
         self._n_warmup = 0
-
-    def __getstate__(self) -> dict[str, Any]:
-        """For other processes: what `init` makes is left out."""
-        kept = dict.fromkeys(("_kernel", "_potential_of", "_postprocess", "_inverse", "_sample_fn"))
-        return self.__dict__ | kept
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """The kernel is made again."""
-        self.__dict__.update(state)
-        self._kernel = type(self)._make(ppl, **self._settings)
 
     # --- what MCMC calls
 
@@ -132,7 +111,7 @@ class NumPyroKernel(MCMCKernel):
         return self._postprocess(*model_args, **(model_kwargs or {}))
 
     def get_diagnostics_str(self, state: KernelState) -> str:
-        """What the progress bar shows."""
+        """Words for the progress bar."""
         return f"step size {float(state.step_size):.2e}, acc. prob={float(state.accept_prob):.2f}"
 
     # --- what a block of numpyro.infer.Gibbs must be able to do
@@ -140,8 +119,7 @@ class NumPyroKernel(MCMCKernel):
     def refresh(self, state: KernelState, model_args: Any, model_kwargs: Any) -> KernelState:
         """The same place, density and gradient anew: what the target is conditioned on has changed."""
         log_density = self._log_density(model_args, model_kwargs)
-        fresh = self._kernel.init(state.inner.z, log_density)
-        inner = _refreshed(state.inner, fresh)
+        inner = _refreshed(state.inner, self.kernel.init(self._ppl, state.inner.z, log_density))
         return state._replace(inner=inner, potential_energy=-log_density(state.inner.z)[0])
 
     def wrap_model(self, wrapper: Callable[..., Any]) -> NumPyroKernel:
@@ -161,22 +139,17 @@ class NumPyroKernel(MCMCKernel):
 
     def _log_density(self, model_args: Any, model_kwargs: Any) -> Callable[[Arrays], jax.Array]:
         if self._potential_of is None:
-            potential = self._potential
+            potential = self._given_potential
             if potential is None:
                 raise PplebmError(f"{type(self).__name__} has not been initialised; let MCMC call init first.")
         else:
             potential = self._potential_of(*model_args, **(model_kwargs or {}))
         return lambda z: -jnp.reshape(potential({k: v[0] for k, v in z.items()}), (1,))
 
-    @property
-    def _adapts(self) -> bool:
-        return self._kernel.tuning is not None and self._n_warmup > 0
-
     def _begin(self, z: Arrays, rng_key: Any, model_args: Any, model_kwargs: Any) -> KernelState:
-        kernel = adaptation.adapting(ppl, self._kernel, ONE_CHAIN) if self._adapts else self._kernel
         log_density = self._log_density(model_args, model_kwargs)
         row = {k: jnp.asarray(v)[None] for k, v in z.items()}
-        inner = kernel.init(row, log_density)
+        inner = self.init_chain(row, log_density)
         zero = jnp.zeros((), jnp.result_type(float))
         value = log_density(row)[0]
         return KernelState(z, -value, zero, jnp.asarray(False), _step_size(inner), jnp.asarray(0), inner, rng_key)
@@ -185,50 +158,32 @@ class NumPyroKernel(MCMCKernel):
         rng_key, key = jax.random.split(state.rng_key)
         log_density = self._log_density(model_args, model_kwargs)
 
-        def plain(inner: Any) -> Any:
-            return self._kernel(key, inner, log_density)
+        def warming(inner: AdaptingState) -> tuple[State, Any]:
+            inner, info = self.warming_step(key, inner, log_density)
+            for end, change in self.window_ends():
+                inner = jax.lax.cond(state.i + 1 == end, change, lambda inner: inner, inner)
+            return inner, info
 
-        def warming(inner: Any) -> Any:
-            moved, info = adaptation.adapting(ppl, self._kernel, ONE_CHAIN)(key, inner, log_density)
-            return self._end_of_window(moved, state.i + 1), info
-
-        def settled(inner: Any) -> Any:
-            moved, info = plain(inner.inner)
-            return inner._replace(inner=moved), info
-
-        if self._adapts:
+        settled = lambda inner: self.settled_step(key, inner, log_density)
+        if self.adapts:
             inner, info = jax.lax.cond(state.i < self._n_warmup, warming, settled, state.inner)
         else:
-            inner, info = plain(state.inner)
+            inner, info = settled(state.inner)
         accept = getattr(info, "accept_prob", jnp.ones(1))[0]
         value = log_density(inner.z)[0] if not hasattr(inner, "inner") else inner.inner.log_density[0]
         z = {k: v[0] for k, v in inner.z.items()}
         diverging = jnp.asarray(info.is_divergent[0], bool)
         return KernelState(z, -value, accept, diverging, _step_size(inner), state.i + 1, inner, rng_key)
 
-    def _end_of_window(self, inner: Any, t: jax.Array) -> Any:
-        """Every window ends at its own step; at the last the step size is settled."""
-        at = 0
-        for length, metric in adaptation.windows(self._n_warmup):
-            at += length
 
-            def end(inner: Any, last: bool = at == self._n_warmup, metric: bool = metric) -> Any:
-                if last:
-                    return inner._replace(inner=adaptation.adapted(ppl, inner))
-                return adaptation.next_window(ppl, inner, ONE_CHAIN, metric)
-
-            inner = jax.lax.cond(t == at, end, lambda inner: inner, inner)
-        return inner
-
-
-def _step_size(inner: Any) -> jax.Array:
+def _step_size(inner: State) -> jax.Array:
     found = getattr(inner, "inner", inner)
     return found.step_size[0] if isinstance(found, MetropolisState) else jnp.asarray(jnp.nan)
 
 
-def _refreshed(old: Any, fresh: Any) -> Any:
+def _refreshed(old: State, fresh: State) -> State:
     """The old state with density and gradient of the fresh one, its tuning and counters kept."""
-    if isinstance(old, adaptation.AdaptingState):
+    if isinstance(old, AdaptingState):
         return old._replace(inner=_refreshed(old.inner, fresh))
     cached = {name: getattr(fresh, name) for name in ("log_density", "gradient") if hasattr(old, name)}
     return old._replace(**cached)

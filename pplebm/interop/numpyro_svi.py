@@ -12,33 +12,14 @@ import numpy as np
 from numpyro import handlers
 from numpyro.infer import Trace_ELBO
 
-import pplebm.backends.numpyro as ppl
 from pplebm.backends.numpyro.declare import unscaled
 from pplebm.backends.numpyro.sites import masks_of
-from pplebm.backends.structure import by_row, check_by_row, plates_of
-from pplebm.kernels.kernel import Kernel
-from pplebm.objectives.negative import negative_phase
-from pplebm.program import Program
+from pplebm.backends.structure import check_by_row
+from pplebm.interop.tilted_bound import TiltedBound
 
 
-class TiltedELBO(Trace_ELBO):
-    r"""NumPyro's `Trace_ELBO` with the negative phase that a tilt's unknown constant needs.
-
-    .. math:: \log p(x) \ge E_{q}[\log \tilde p(x, z) - \log q(z \mid x)] - \log Z
-
-    The value is that of `Trace_ELBO`, log Z left out; the gradient has log Z inside, by short Langevin chains of the
-    tilted prior, for every parameter of the prior. With plain `Trace_ELBO` a tilt grows without bound. Scales,
-    subsampled plates and masks of the model that SVI runs count for log Z as they do for the tilt.
-
-    Args:
-        program: the model, as `pplebm.Program(model, data=x, backend="numpyro")`.
-        n_steps, step_size: of the chains, one per datum, in noncentered coordinates from N(0, I), given its covariates.
-        tilt_penalty: λ of `pplebm.objectives.contrast`, on the chains' ends, per squared nat and datum.
-        kernel: of the chains, in the place of unadjusted Langevin steps: `pplebm.kernels.hmc.hmc(ppl)` for instance.
-        settings: of `Trace_ELBO`.
-
-    Raises:
-        PplebmError: if the parameters that SVI learns are not those of the program.
+class TiltedELBO(TiltedBound, Trace_ELBO):
+    r"""NumPyro's `Trace_ELBO` with the negative phase of a tilt; see `pplebm.interop.tilted_bound.TiltedBound`.
 
     Example:
         >>> import jax.numpy as jnp, numpyro, numpyro.distributions as dist, pplebm
@@ -61,18 +42,7 @@ class TiltedELBO(Trace_ELBO):
         True
     """
 
-    def __init__(
-        self,
-        program: Program,
-        n_steps: int = 30,
-        step_size: float = 0.4,
-        tilt_penalty: float = 0.0,
-        kernel: Kernel | None = None,
-        **settings: Any,
-    ) -> None:
-        super().__init__(**settings)
-        self._program = program.rewritten(unscaled)  # whose constant a scaled bound counts so often
-        self._negative = negative_phase(ppl, self._program, n_steps, step_size, tilt_penalty, kernel)
+    _unscaled = staticmethod(unscaled)
 
     def loss_with_mutable_state(
         self,
@@ -86,26 +56,21 @@ class TiltedELBO(Trace_ELBO):
         """Value, and state that a model keeps between calls."""
         k_bound, k_negative = jax.random.split(rng_key)
         found = super().loss_with_mutable_state(k_bound, param_map, model, guide, *args, **kwargs)
-        weights = self._weights(param_map, model, args, kwargs)
-        data = self._program.arguments(args, kwargs)
-        return found | {"loss": found["loss"] + self._negative(k_negative, param_map, data, weights)}
-
-    def _weights(self, param_map: Any, model: Callable[..., Any], args: Any, kwargs: Any) -> dict[str, jax.Array]:
-        """How often each datum of a site of the prior counts: scales, subsampling and masks of this very call."""
-        with handlers.block(), handlers.trace() as trace, handlers.seed(rng_seed=0):
+        with handlers.block(), handlers.trace() as statements, handlers.seed(rng_seed=0):
             handlers.substitute(model, data=jax.lax.stop_gradient(param_map))(*args, **kwargs)
-        found = {}
-        for site in (*self._program.latents, *self._program.tilts):
-            msg = trace.get(site.name)
-            if msg is None or self._program.plate not in plates_of(msg):
-                continue  # another model, whose parameters are refused
-            weight = np.ones(msg["fn"].batch_shape) * (1.0 if msg["scale"] is None else msg["scale"])
-            mask = masks_of(msg)
-            weight = weight if mask is None else jnp.where(mask, weight, 0.0)
-            found[site.name], is_single = by_row(weight, msg, self._program.plate)
-            refuse = functools.partial(check_by_row, site=site.name, plate=self._program.plate)
-            if isinstance(is_single, jax.core.Tracer):  # a compiled update knows it only as it runs
-                jax.debug.callback(refuse, is_single)
-            else:
-                refuse(is_single)
-        return found
+        data = self._program.arguments(args, kwargs)
+        return found | {"loss": found["loss"] + self._weighted_negative(k_negative, param_map, statements, data)}
+
+    @staticmethod
+    def _weight(msg: Any) -> Any:
+        weight = np.ones(msg["fn"].batch_shape) * (1.0 if msg["scale"] is None else msg["scale"])
+        mask = masks_of(msg)
+        return weight if mask is None else jnp.where(mask, weight, 0.0)
+
+    @staticmethod
+    def _check_by_row(is_single: Any, site: str, plate: str) -> None:
+        refuse = functools.partial(check_by_row, site=site, plate=plate)
+        if isinstance(is_single, jax.core.Tracer):  # a compiled update knows it only as it runs
+            jax.debug.callback(refuse, is_single)
+        else:
+            refuse(is_single)

@@ -9,33 +9,20 @@ import torch
 from pyro.infer.mcmc.mcmc_kernel import MCMCKernel
 from pyro.infer.mcmc.util import initialize_model
 
-import pplebm.backends.pyro as ppl
-from pplebm.errors import PplebmError
-from pplebm.kernels import adaptation
+from pplebm.interop.one_chain import OneChain
 from pplebm.kernels.anisotropic import anisotropic
 from pplebm.kernels.hmc import hmc
-from pplebm.kernels.kernel import Kernel
+from pplebm.kernels.kernel import Info
 from pplebm.kernels.langevin import langevin
 from pplebm.kernels.mala import mala
 from pplebm.kernels.underdamped import underdamped
+from pplebm.ppl.language import load_backend
 
 Tensors = dict[str, torch.Tensor]
-ONE_CHAIN = (1, 1, 1)
 
 
-class PyroKernel(MCMCKernel):
-    r"""A kernel of pplebm as Pyro's `MCMC` wants it: one chain of the joint posterior of a model.
-
-    The potential is Pyro's own, so plates, supports, tilts and factors mean what they mean there: one accept decision
-    for all data together. `pplebm.sample` decides by datum and runs many chains at once; use it where that matters.
-
-    Args:
-        model: a Pyro model; or
-        potential_fn: a function of unconstrained latents by name; needs `initial_params`.
-        settings: of the kernel, see the function it is named after.
-
-    Raises:
-        PplebmError: if not one of model and potential_fn is given.
+class PyroKernel(OneChain, MCMCKernel):
+    r"""A kernel of pplebm as Pyro's `MCMC` wants it; arguments as of `pplebm.interop.one_chain.OneChain`.
 
     Example:
         >>> import pyro, pyro.distributions as dist, torch, pplebm
@@ -50,7 +37,8 @@ class PyroKernel(MCMCKernel):
         tensor(True)
     """
 
-    _make: Callable[..., Kernel]
+    _ppl = load_backend("pyro")
+    _made = ("_potential", "_state")
 
     def __init__(
         self,
@@ -58,24 +46,15 @@ class PyroKernel(MCMCKernel):
         potential_fn: Callable[[Tensors], torch.Tensor] | None = None,
         **settings: Any,
     ) -> None:
-        if (model is None) == (potential_fn is None):
-            raise PplebmError(f"{type(self).__name__} needs a model or a potential_fn, one of them.")
-        type(self)._make(ppl, **settings)  # what is wrong with the settings is told now
-        self.model, self._given_potential, self._settings = model, potential_fn, settings
+        super().__init__(model, potential_fn, **settings)
         self.transforms: Any = None if model is not None else {}
         self._initial: Tensors | None = None
         self._forget()
 
     def _forget(self) -> None:
         self._potential: Callable[[Tensors], torch.Tensor] | None = self._given_potential
-        self._kernel: Kernel | None = None
         self._state: Any = None
         self._n_warmup, self._t, self._divergent, self._accept = 0, 0, list[int](), 0.0
-
-    def __getstate__(self) -> dict[str, Any]:
-        """For processes of their own: what `setup` makes is left out."""
-        kept = {k: v for k, v in self.__dict__.items() if k not in ("_potential", "_kernel", "_state")}
-        return kept | {"_potential": None, "_kernel": None, "_state": None}
 
     @property
     def initial_params(self) -> Tensors | None:
@@ -90,7 +69,6 @@ class PyroKernel(MCMCKernel):
         """Begin a chain; a start that the user gave stays, everything else is new."""
         self._forget()
         self._n_warmup = warmup_steps
-        self._kernel = type(self)._make(ppl, **self._settings)
         if self.model is not None:
             made, self._potential, self.transforms, _ = initialize_model(
                 self.model, args, kwargs, initial_params=self._initial
@@ -103,23 +81,20 @@ class PyroKernel(MCMCKernel):
 
     def sample(self, params: Tensors) -> Tensors:
         """One step."""
-        assert self._kernel is not None
-        z = {name: a.detach()[None] for name, a in params.items()}
-        adapts = self._kernel.tuning is not None and self._n_warmup > 0
-        kernel = (
-            adaptation.adapting(ppl, self._kernel, ONE_CHAIN) if adapts and self._t < self._n_warmup else self._kernel
-        )
         if self._state is None:
-            self._state = kernel.init(z, self._log_density)
-        key = int(torch.randint(2**62, ()))
-        self._state, info = kernel(key, self._state, self._log_density)
+            self._state = self.init_chain({name: a.detach()[None] for name, a in params.items()}, self._log_density)
+        is_warming = self.adapts and self._t < self._n_warmup
+        step = self.warming_step if is_warming else self.settled_step
+        self._state, info = step(int(torch.randint(2**62, ())), self._state, self._log_density)
         self._t += 1
-        if adapts and self._t <= self._n_warmup:
-            self._state = _end_of_window(self._state, self._t, self._n_warmup)
-        self._tell(info)
+        for end, change in self.window_ends() if is_warming else ():
+            if self._t == end:
+                self._state = change(self._state)
+        self._note(info)
         return {name: a[0] for name, a in self._state.z.items()}
 
-    def _tell(self, info: Any) -> None:
+    def _note(self, info: Info) -> None:
+        """Count what `diagnostics` reports."""
         if self._t <= self._n_warmup:
             return
         n = self._t - self._n_warmup
@@ -129,7 +104,7 @@ class PyroKernel(MCMCKernel):
         self._accept += (float(1.0 if accept is None else accept[0]) - self._accept) / n
 
     def logging(self) -> dict[str, str]:
-        """What the progress bar shows."""
+        """Words for the progress bar."""
         step = getattr(getattr(self._state, "inner", self._state), "step_size", None)
         shown = {"acc. prob": f"{self._accept:.3f}"}
         return shown if step is None else {"step size": f"{float(step[0]):.2e}", **shown}
@@ -142,17 +117,6 @@ class PyroKernel(MCMCKernel):
         """End of a chain: its start is forgotten, so that the next one makes its own."""
         self._initial = None
         self._forget()
-
-
-def _end_of_window(state: Any, t: int, n_warmup: int) -> Any:
-    at = 0
-    for length, metric in adaptation.windows(n_warmup):
-        at += length
-        if at == t == n_warmup:
-            return adaptation.adapted(ppl, state)
-        if at == t:
-            return adaptation.next_window(ppl, state, ONE_CHAIN, metric)
-    return state
 
 
 class Langevin(PyroKernel):

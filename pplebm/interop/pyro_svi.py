@@ -11,34 +11,15 @@ from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from pyro.infer import Trace_ELBO
 
-import pplebm.backends.pyro as ppl
 from pplebm.backends.pyro.declare import unscaled
 from pplebm.backends.pyro.sites import masks_of
 from pplebm.backends.pyro.tracing import seeded
-from pplebm.backends.structure import by_row, check_by_row, plates_of
-from pplebm.kernels.kernel import Kernel
-from pplebm.objectives.negative import negative_phase
-from pplebm.program import Program
+from pplebm.backends.structure import check_by_row
+from pplebm.interop.tilted_bound import TiltedBound
 
 
-class TiltedELBO(Trace_ELBO):
-    r"""Pyro's `Trace_ELBO` with the negative phase that a tilt's unknown constant needs.
-
-    .. math:: \log p(x) \ge E_{q}[\log \tilde p(x, z) - \log q(z \mid x)] - \log Z
-
-    The value is that of `Trace_ELBO`, log Z left out; the gradient has log Z inside, by short Langevin chains of the
-    tilted prior, for every parameter of the prior. With plain `Trace_ELBO` a tilt grows without bound. Scales,
-    subsampled plates and masks of the model that SVI runs count for log Z as they do for the tilt.
-
-    Args:
-        program: the model, as `pplebm.Program(model, data=x)`.
-        n_steps, step_size: of the chains, one per datum, in noncentered coordinates from N(0, I), given its covariates.
-        kernel: of the chains, in the place of unadjusted Langevin steps: `pplebm.kernels.hmc.hmc(ppl)` for instance.
-        tilt_penalty: λ of `pplebm.objectives.contrast`, on the chains' ends, per squared nat and datum.
-        settings: of `Trace_ELBO`.
-
-    Raises:
-        PplebmError: if the parameters that SVI learns are not those of the program.
+class TiltedELBO(TiltedBound, Trace_ELBO):
+    r"""Pyro's `Trace_ELBO` with the negative phase of a tilt; see `pplebm.interop.tilted_bound.TiltedBound`.
 
     Example:
         >>> import pyro.distributions as dist, pplebm
@@ -61,51 +42,31 @@ class TiltedELBO(Trace_ELBO):
         True
     """
 
-    def __init__(
-        self,
-        program: Program,
-        n_steps: int = 30,
-        step_size: float = 0.4,
-        tilt_penalty: float = 0.0,
-        kernel: Kernel | None = None,
-        **settings: Any,
-    ) -> None:
-        super().__init__(**settings)
-        self._program = program.rewritten(unscaled)  # whose constant a scaled bound counts so often
-        self._negative = negative_phase(ppl, self._program, n_steps, step_size, tilt_penalty, kernel)
+    _unscaled = staticmethod(unscaled)
+    _check_by_row = staticmethod(check_by_row)
 
     def loss_and_grads(self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any) -> float:
         """Value, and gradients added to those of the parameters."""
         value = super().loss_and_grads(model, guide, *args, **kwargs)
-        self._phase(model, args, kwargs).backward()
+        self._of_call(model, args, kwargs).backward()
         return value
 
     def differentiable_loss(
         self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> Any:
         """A tensor of the same value, to be differentiated by torch."""
-        return super().differentiable_loss(model, guide, *args, **kwargs) + self._phase(model, args, kwargs)
+        return super().differentiable_loss(model, guide, *args, **kwargs) + self._of_call(model, args, kwargs)
 
-    def _phase(self, model: Callable[..., Any], args: Any, kwargs: Any) -> torch.Tensor:
+    def _of_call(self, model: Callable[..., Any], args: Any, kwargs: Any) -> torch.Tensor:
         with poutine.block():  # SVI notes the parameters that it meets; those of chains are not to be met
-            weights = self._weights(model, args, kwargs)
+            with torch.no_grad(), seeded(0):
+                statements: Any = poutine.trace(model).get_trace(*args, **kwargs).nodes
             leaves = dict(pyro.get_param_store().named_parameters())
             data = self._program.arguments(args, kwargs)
-            return self._negative(int(torch.randint(2**62, ())), leaves, data, weights)
+            return self._weighted_negative(int(torch.randint(2**62, ())), leaves, statements, data)
 
-    def _weights(self, model: Callable[..., Any], args: Any, kwargs: Any) -> dict[str, torch.Tensor]:
-        """How often each datum of a site of the prior counts: scales, subsampling and masks of this very call."""
-        with torch.no_grad(), seeded(0):
-            nodes: Any = poutine.trace(model).get_trace(*args, **kwargs).nodes
-        sites = [*self._program.latents, *self._program.tilts]
-        found = {}
-        for site in sites:
-            msg = nodes.get(site.name)
-            if msg is None or self._program.plate not in plates_of(msg):
-                continue  # another model, whose parameters are refused
-            weight = scale_and_mask(torch.ones(msg["fn"].batch_shape), msg["scale"], msg["mask"])
-            mask = masks_of(msg)
-            weight = weight if mask is None else torch.where(mask, weight, 0.0)
-            found[site.name], is_single = by_row(weight, msg, self._program.plate)
-            check_by_row(is_single, site.name, self._program.plate)
-        return found
+    @staticmethod
+    def _weight(msg: Any) -> torch.Tensor:
+        weight = scale_and_mask(torch.ones(msg["fn"].batch_shape), msg["scale"], msg["mask"])
+        mask = masks_of(msg)
+        return weight if mask is None else torch.where(mask, weight, 0.0)

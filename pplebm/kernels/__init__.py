@@ -1,5 +1,7 @@
-"""Kernels: `new_state, info = kernel(key, state, log_density)`, pure, per chain and per datum.
+"""Kernels: Markov transitions that know neither a model nor a backend.
 
-A kernel never sees a model. `log_density` maps latents, a dict of (B, *event), to (B,); acceptance, divergence
-and step are each datum's own. State holds what the next step needs, Info what a person wants to see.
+A function such as `langevin` or `hmc` checks settings and returns a `Kernel`, plain data and functions of a backend:
+`state = kernel.init(ppl, z, log_density)`, then `state, info = kernel(ppl, key, state, log_density)`, pure. Latents are
+a dict of (B, *event), `log_density` maps them to (B,); acceptance, divergence and step are each row's own. `batch` and
+`metropolis` are what kernels share, `adaptation` wraps one during warm-up, `unrolled` is a run with its gradient.
 """

@@ -3,16 +3,17 @@ r"""Step size and diagonal metric of mala and hmc, adapted during warm-up."""
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import NamedTuple
 
 from pplebm.kernels.batch import zeros
-from pplebm.kernels.kernel import Kernel, LogDensity
+from pplebm.kernels.kernel import Info, Kernel, State, Target
 from pplebm.kernels.metropolis import MetropolisState
-from pplebm.ppl.language import Array, Latents
+from pplebm.ppl.language import PPL, Array, Latents, Tree
 
 SHRINKAGE, DECAY, DELAY = 0.05, 0.75, 10.0  # γ, κ, t0 of dual averaging, as Hoffman and Gelman chose them
-BLOCK = 25  # steps; windows are multiples of it
-FIRST, LAST = 75, 50  # steps of warm-up before and after the metric is learned, of a thousand or more
+BASE_WINDOW = 25  # steps; windows are multiples of it, the names are Stan's
+INIT_BUFFER, TERM_BUFFER = 75, 50  # steps of warm-up before and after the metric is learned, of a thousand or more
 
 
 class Averages(NamedTuple):
@@ -21,7 +22,7 @@ class Averages(NamedTuple):
     log_step: Array
     log_step_mean: Array
     error: Array  # running mean of target minus acceptance
-    centre: Array  # what the log step size is pulled to
+    center: Array  # what the log step size is pulled to
     t: Array
 
 
@@ -34,24 +35,25 @@ class Moments(NamedTuple):
 
 
 class AdaptingState(NamedTuple):
-    """What the next step needs."""
+    """State of a kernel while it is adapted."""
 
-    inner: Any
+    inner: State  # of the kernel that is adapted
     averages: Averages
     moments: Moments
 
     @property
     def z(self) -> Latents:
         """Latents of the kernel that is adapted."""
-        return self.inner.z
+        z: Latents = self.inner.z
+        return z
 
 
-def tuned(state: Any) -> MetropolisState:
+def tuned(state: State) -> MetropolisState:
     """The part of a state that holds step size and metric."""
     return state if isinstance(state, MetropolisState) else tuned(state.inner)
 
 
-def with_tuning(state: Any, step_size: Array, scale: Latents | None = None) -> Any:
+def with_tuning(state: State, step_size: Array, scale: Latents | None = None) -> State:
     """The state with another step size and, if given, metric."""
     if not isinstance(state, MetropolisState):
         return state._replace(inner=with_tuning(state.inner, step_size, scale))
@@ -61,7 +63,7 @@ def with_tuning(state: Any, step_size: Array, scale: Latents | None = None) -> A
 Shape = tuple[int, int, int]  # replicas, chains, data; rows in this order
 
 
-def adapting(ppl: Any, kernel: Kernel, shape: Shape) -> Kernel:
+def adapting(kernel: Kernel, shape: Shape) -> Kernel:
     r"""The same kernel while it learns its step size, one for all chains of a datum.
 
     .. math::
@@ -76,28 +78,27 @@ def adapting(ppl: Any, kernel: Kernel, shape: Shape) -> Kernel:
     assert kernel.tuning is not None, kernel.settings
     start, target = math.log(kernel.tuning.step_size), kernel.tuning.target_accept
 
-    def move(noise: Any, state: AdaptingState, log_density: LogDensity) -> tuple[AdaptingState, Any]:
+    def init(ppl: PPL, z: Latents, log_density: Target) -> AdaptingState:
+        return _new_window(ppl, kernel.init(ppl, z, log_density), zeros(z) + start)
+
+    def move(ppl: PPL, noise: Tree, state: AdaptingState, log_density: Target) -> tuple[AdaptingState, Info]:
         a, m = state.averages, state.moments
-        inner, info = kernel.move(noise, with_tuning(state.inner, ppl.exp(a.log_step)), log_density)
+        inner, info = kernel.move(ppl, noise, with_tuning(state.inner, ppl.exp(a.log_step)), log_density)
         t = a.t + 1.0
         error = (1.0 - 1.0 / (t + DELAY)) * a.error + (target - _over_chains(info.accept_prob, shape)) / (t + DELAY)
-        log_step = a.centre - t**0.5 / SHRINKAGE * error
+        log_step = a.center - t**0.5 / SHRINKAGE * error
         weight = t**-DECAY
-        averages = Averages(log_step, weight * log_step + (1.0 - weight) * a.log_step_mean, error, a.centre, t)
+        averages = Averages(log_step, weight * log_step + (1.0 - weight) * a.log_step_mean, error, a.center, t)
         count = m.count + 1.0
         off = {k: z - m.mean[k] for k, z in inner.z.items()}
         mean = {k: m.mean[k] + o / count for k, o in off.items()}
         squares = {k: m.squares[k] + o * (inner.z[k] - mean[k]) for k, o in off.items()}
         return AdaptingState(inner, averages, Moments(count, mean, squares)), info
 
-    def init(z: Latents, log_density: LogDensity) -> AdaptingState:
-        inner = kernel.init(z, log_density)
-        return _fresh(ppl, inner, zeros(z) + start)
-
-    return kernel._replace(settings=("adapting", kernel.settings, shape), init=init, move=move)
+    return replace(kernel, settings=("adapting", kernel.settings, shape), init=init, move=move)
 
 
-def next_window(ppl: Any, state: AdaptingState, shape: Shape, metric: bool) -> AdaptingState:
+def next_window(ppl: PPL, state: AdaptingState, shape: Shape, metric: bool) -> AdaptingState:
     """Begin a new window, with a new metric if wanted.
 
     Args:
@@ -109,10 +110,10 @@ def next_window(ppl: Any, state: AdaptingState, shape: Shape, metric: bool) -> A
     log_step, inner = state.averages.log_step_mean, state.inner
     if metric:
         inner = with_tuning(inner, tuned(inner).step_size, _scale(ppl, state.moments, shape))
-    return _fresh(ppl, inner, log_step)
+    return _new_window(ppl, inner, log_step)
 
 
-def adapted(ppl: Any, state: AdaptingState) -> Any:
+def adapted(ppl: PPL, state: AdaptingState) -> State:
     """State of the kernel itself, with the step size found."""
     return with_tuning(state.inner, ppl.exp(state.averages.log_step_mean))
 
@@ -127,11 +128,15 @@ def windows(n_warmup: int) -> list[tuple[int, bool]]:
     >>> windows(10)
     [(10, False)]
     """
-    if n_warmup < 4 * BLOCK:
+    if n_warmup < 4 * BASE_WINDOW:
         return [(n_warmup, False)] if n_warmup else []
-    short = n_warmup < 2 * (FIRST + LAST)
-    first, last = (BLOCK, BLOCK + n_warmup % BLOCK) if short else (FIRST, LAST + n_warmup % BLOCK)
-    left, length, found = n_warmup - first - last, BLOCK, [(first, False)]
+    short = n_warmup < 2 * (INIT_BUFFER + TERM_BUFFER)
+    first, last = (
+        (BASE_WINDOW, BASE_WINDOW + n_warmup % BASE_WINDOW)
+        if short
+        else (INIT_BUFFER, TERM_BUFFER + n_warmup % BASE_WINDOW)
+    )
+    left, length, found = n_warmup - first - last, BASE_WINDOW, [(first, False)]
     if short:
         return [*found, (left, True), (last, False)]
     while left >= 3 * length:
@@ -140,9 +145,9 @@ def windows(n_warmup: int) -> list[tuple[int, bool]]:
     return [*found, (left, True), (last, False)]
 
 
-def _fresh(ppl: Any, inner: Any, log_step: Array) -> AdaptingState:
-    nought = 0.0 * log_step
-    averages = Averages(log_step, log_step, nought, log_step + math.log(10.0), nought)
+def _new_window(ppl: PPL, inner: State, log_step: Array) -> AdaptingState:
+    zero = 0.0 * log_step
+    averages = Averages(log_step, log_step, zero, log_step + math.log(10.0), zero)
     empty = {k: 0.0 * z for k, z in inner.z.items()}
     return AdaptingState(inner, averages, Moments(ppl.asarray(0.0), empty, dict(empty)))
 
@@ -153,7 +158,7 @@ def _over_chains(per_row: Array, shape: Shape) -> Array:
     return (grid.mean(1)[:, None] + 0.0 * grid).reshape(-1)
 
 
-def _scale(ppl: Any, moments: Moments, shape: Shape) -> Latents:
+def _scale(ppl: PPL, moments: Moments, shape: Shape) -> Latents:
     """Standard deviations around the middle chain, of the middle chain: a chain that is still under way has no say."""
     count, n = moments.count, moments.count * shape[1]
     found = {}

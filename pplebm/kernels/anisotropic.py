@@ -2,16 +2,16 @@ r"""Langevin with a step that depends on the place: long where the energy is fla
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
-from pplebm.errors import PplebmError
-from pplebm.kernels.batch import LIMIT, choose, positive, squares
-from pplebm.kernels.kernel import Kernel, LogDensity, Score
-from pplebm.kernels.langevin import LangevinInfo, LangevinState, init
-from pplebm.ppl.language import Array, Latents
+from pplebm.kernels.batch import positive
+from pplebm.kernels.kernel import Kernel, LogDensity, Target, density_of, normal_noise
+from pplebm.kernels.langevin import LangevinInfo, LangevinState, end_step
+from pplebm.kernels.langevin import init as init_state
+from pplebm.ppl.language import PPL, Array, Latents
 
 
-def anisotropic(ppl: Any, step_size: float, threshold: float, correction: bool = True) -> Kernel:
+def anisotropic(step_size: float, threshold: float, correction: bool = True) -> Kernel:
     r"""Make an unadjusted Langevin kernel whose coordinates take shorter steps where their gradient is large.
 
     .. math::
@@ -25,7 +25,6 @@ def anisotropic(ppl: Any, step_size: float, threshold: float, correction: bool =
     every latent coordinate, so this kernel is for few dimensions.
 
     Args:
-        ppl: the backend.
         step_size: s > 0, where the energy is flat.
         threshold: b > 0, nats per unit; the slope beyond which steps are shortened.
         correction: include the divergence. False is the published kernel, to reproduce its results.
@@ -42,48 +41,48 @@ def anisotropic(ppl: Any, step_size: float, threshold: float, correction: bool =
         >>> z = {"z": torch.tensor([0.5, 2.0])}
         >>> noise = {"z": torch.zeros(2)}
         >>> for correction in (False, True):
-        ...     kernel = anisotropic(ppl, 1.0, threshold=1.0, correction=correction)
-        ...     kernel.move(noise, kernel.init(z, log_density), log_density)[0].z["z"].tolist()
+        ...     kernel = anisotropic(1.0, threshold=1.0, correction=correction)
+        ...     kernel.move(ppl, noise, kernel.init(ppl, z, log_density), log_density)[0].z["z"].tolist()
         [0.25, 1.5]
         [0.25, 1.375]
     """
     s, b = positive("step_size", step_size), positive("threshold", threshold)
 
-    def steps(log_density: LogDensity, z: Latents) -> tuple[Array, Latents, Latents]:
+    def steps(ppl: PPL, log_density: LogDensity, z: Latents) -> tuple[Array, Latents, Latents]:
         value, gradient = ppl.value_and_grad(log_density, z, differentiable=True)
         size = {k: abs(g) for k, g in gradient.items()}
         return value, gradient, {k: s**2 * b / ppl.where(a > b, a, b + 0.0 * a) for k, a in size.items()}
 
-    def move(noise: Latents, state: LangevinState, log_density: LogDensity) -> tuple[LangevinState, LangevinInfo]:
-        value, gradient, gamma = (ppl.stop_gradient(t) for t in steps(log_density, state.z))
-        bend = _divergence(ppl, lambda z: steps(log_density, z)[2], state.z) if correction else gradient
+    def init(ppl: PPL, z: Latents, log_density: Target) -> LangevinState:
+        density_of(log_density, "anisotropic")
+        return init_state(ppl, z)
+
+    def move(ppl: PPL, noise: Latents, state: LangevinState, log_density: Target) -> tuple[LangevinState, LangevinInfo]:
+        density = density_of(log_density, "anisotropic")
+        value, gradient, gamma = (ppl.stop_gradient(t) for t in steps(ppl, density, state.z))
+        bend = _divergence(ppl, lambda z: steps(ppl, density, z)[2], state.z) if correction else gradient
         share = 0.5 if correction else 0.0
         proposal = {
             k: z + 0.5 * gamma[k] * gradient[k] + share * bend[k] + gamma[k] ** 0.5 * noise[k]
             for k, z in state.z.items()
         }
-        fine = ppl.isfinite(value) & (squares(proposal) < LIMIT**2)
-        new = LangevinState(choose(ppl, fine, proposal, state.z), state.step + 1, state.n_divergent + ~fine)
-        return new, LangevinInfo(value, ~fine, value != value)
+        return end_step(ppl, state, proposal, value, value != value)
 
-    def start(z: Latents, log_density: LogDensity) -> LangevinState:
-        if isinstance(log_density, Score):
-            raise PplebmError("anisotropic differentiates the log density twice, and a Score has none; use langevin.")
-        return init(ppl, z)
-
-    return Kernel(("anisotropic", s, b, correction), start, ppl.normal_like, move)
+    return Kernel(("anisotropic", s, b, correction), init, normal_noise, move)
 
 
-def _divergence(ppl: Any, field: Any, z: Latents) -> Latents:
+def _divergence(ppl: PPL, field: Callable[[Latents], Latents], z: Latents) -> Latents:
     """Derivative of every coordinate of a field along itself, (B, *event) by site."""
     found = {}
     for site, at in z.items():
         flat = at.reshape(len(at), -1)
         total = 0.0 * flat
         for i in range(flat.shape[1]):
-            column = lambda z, i=i, site=site: field(z)[site].reshape(len(z[site]), -1)[:, i]
+
+            def column(z: Latents, site: str = site, i: int = i) -> Array:
+                return field(z)[site].reshape(len(z[site]), -1)[:, i]
+
             derivative = ppl.value_and_grad(column, z)[1][site].reshape(flat.shape)
-            one = ppl.asarray([float(j == i) for j in range(flat.shape[1])])
-            total = total + derivative * one
+            total = total + derivative * ppl.asarray([float(j == i) for j in range(flat.shape[1])])
         found[site] = total.reshape(at.shape)
     return found

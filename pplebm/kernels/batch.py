@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TypeVar
 
 from pplebm.errors import PplebmError
-from pplebm.ppl.language import Array, Latents
+from pplebm.ppl.language import PPL, Array, Latents
 
 Schedule = float | Sequence[float]
-LIMIT = 1e6  # latents further from the origin than this have diverged, whatever the density says
+Numbers = float | tuple[float, ...]  # a schedule as plain numbers, which can be compared
+T = TypeVar("T")
+MAX_DISTANCE = 1e6  # latents further from the origin than this have diverged, whatever the density says
 
 
 def zeros(z: Latents) -> Array:
@@ -34,52 +36,60 @@ def spread(per_row: Array, like: Array) -> Array:
     return per_row.reshape(-1, *[1] * (like.ndim - 1))
 
 
-def choose(ppl: Any, wanted: Array, new: Latents, old: Latents) -> Latents:
+def choose(ppl: PPL, wanted: Array, new: Latents, old: Latents) -> Latents:
     """Rows of `new` where wanted, of `old` elsewhere."""
     return {site: ppl.where(spread(wanted, a), a, old[site]) for site, a in new.items()}
 
 
-def schedule(ppl: Any, numbers: Any, what: str) -> Any:
-    """A number, or one number per step as an array.
+def within_limit(ppl: PPL, log_density: Array, *trees: Latents) -> Array:
+    """Rows whose log density is finite, and which are in no tree further from the origin than `MAX_DISTANCE`, (B,)."""
+    found = ppl.isfinite(log_density)
+    for tree in trees:
+        found = found & (squares(tree) < MAX_DISTANCE**2)  # false for nan as well
+    return found
+
+
+def schedule(numbers: Schedule, name: str) -> Numbers:
+    """A number, or one number per step, as plain numbers.
 
     Raises:
-        PplebmError: naming `what`, if it is neither.
+        PplebmError: naming it, if it is neither.
     """
     if isinstance(numbers, (int, float)):
         return float(numbers)
     try:
-        found = [float(s) for s in numbers]
+        found = tuple(float(s) for s in numbers)
     except (TypeError, ValueError):
-        found = []
+        found = ()
     if not found:
-        raise PplebmError(f"{what} must be a number or a sequence of numbers, one per step; got {numbers!r}.")
-    return ppl.asarray(found)
+        raise PplebmError(f"{name} must be a number or a sequence of numbers, one per step; got {numbers!r}.")
+    return found
 
 
-def by_site(value: Any) -> dict[str, Any]:
-    """What is given by site, or under "" for all sites."""
+def at_step(ppl: PPL, numbers: Numbers, step: Array) -> Array:
+    """Entry `step` of a schedule (the last one beyond its end); a plain number is a constant schedule."""
+    return numbers if isinstance(numbers, float) else ppl.take(ppl.asarray(numbers), step)
+
+
+def lowest(numbers: Numbers) -> float:
+    """The smallest number of a schedule."""
+    return numbers if isinstance(numbers, float) else min(numbers)
+
+
+def by_site(value: T | Mapping[str, T]) -> dict[str, T]:
+    """Values by site; one for all sites stands under ""."""
     return dict(value) if isinstance(value, Mapping) else {"": value}
 
 
-def of_site(given: dict[str, Any], site: str, what: str) -> Any:
+def of_site(given: Mapping[str, T], site: str, name: str) -> T:
     """The entry for a site.
 
     Raises:
         PplebmError: if there is none.
     """
     if site not in given and "" not in given:
-        raise PplebmError(f"{what} lacks site '{site}'; it is given for {', '.join(given)}.")
-    return given.get(site, given.get(""))
-
-
-def plain(numbers: Any) -> tuple[float, ...]:
-    """A schedule as plain numbers, to be compared."""
-    return (numbers,) if isinstance(numbers, float) else tuple(float(s) for s in numbers)
-
-
-def lowest(numbers: Any) -> float:
-    """The smallest number of a schedule."""
-    return numbers if isinstance(numbers, float) else float(min(numbers))
+        raise PplebmError(f"{name} lacks site '{site}'; it is given for {', '.join(given)}.")
+    return given[site] if site in given else given[""]
 
 
 def positive(name: str, value: float, zero: bool = False) -> float:

@@ -2,42 +2,42 @@ r"""Unadjusted Langevin: z ← z + ½ s² ∇log p(z) + s √T ξ, ξ ~ N(0, I).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pplebm.errors import PplebmError
 from pplebm.kernels.batch import (
-    LIMIT,
     Schedule,
+    at_step,
     by_site,
     choose,
     lowest,
     of_site,
-    plain,
     schedule,
     spread,
     squares,
+    within_limit,
     zeros,
-)  # fmt: skip
-from pplebm.kernels.kernel import Kernel, LogDensity, value_and_gradient
-from pplebm.ppl.language import Array, Latents
+)
+from pplebm.kernels.kernel import Kernel, Target, normal_noise, value_and_gradient
+from pplebm.ppl.language import PPL, Array, Latents
 
 
 class LangevinState(NamedTuple):
-    """What the next step needs."""
+    """State of a chain between steps."""
 
     z: Latents
-    step: Any
+    step: Array
     n_divergent: Array  # (B,) steps at which this datum's proposal was rejected as non-finite
 
 
 class LangevinInfo(NamedTuple):
-    """What a person wants to see of one step."""
+    """Figures of one step, (B,) each."""
 
-    log_density: Array  # (B,) at the state the step started from
-    is_divergent: Array  # (B,)
-    is_tamed: Array  # (B,) the drift was shortened to max_drift
+    log_density: Array  # at the state the step started from
+    is_divergent: Array
+    is_tamed: Array  # the drift was shortened to max_drift
 
 
 def from_h(h: float) -> float:
@@ -46,7 +46,7 @@ def from_h(h: float) -> float:
     >>> from_h(0.16)
     0.4
     """
-    return h**0.5
+    return math.sqrt(h)
 
 
 def from_tau(tau: float) -> float:
@@ -55,16 +55,24 @@ def from_tau(tau: float) -> float:
     >>> round(from_tau(0.08), 12)
     0.4
     """
-    return (2.0 * tau) ** 0.5
+    return math.sqrt(2.0 * tau)
 
 
-def init(ppl: Any, z: Latents, log_density: Any = None) -> LangevinState:
+def init(ppl: PPL, z: Latents, log_density: Target | None = None) -> LangevinState:
     """State at the start of a chain; the density is not needed yet."""
     return LangevinState(z, ppl.asarray(0), zeros(z))
 
 
+def end_step(
+    ppl: PPL, state: LangevinState, proposal: Latents, log_density: Array, is_tamed: Array
+) -> tuple[LangevinState, LangevinInfo]:
+    """The state after every row has gone to its proposal, or stayed where that or its log density is not finite."""
+    is_finite = within_limit(ppl, log_density, proposal)
+    new = LangevinState(choose(ppl, is_finite, proposal, state.z), state.step + 1, state.n_divergent + ~is_finite)
+    return new, LangevinInfo(log_density, ~is_finite, is_tamed)
+
+
 def langevin(
-    ppl: Any,
     step_size: Schedule | Mapping[str, Schedule],
     temperature: Schedule = 1.0,
     max_drift: float | None = None,
@@ -78,7 +86,6 @@ def langevin(
     gradient ascent. A datum whose proposal is not finite keeps its place and is counted; the others go on.
 
     Args:
-        ppl: the backend.
         step_size: s > 0; a number, one number per step, or a dict of these by site.
         temperature: T >= 0; a number or one number per step.
         max_drift: greatest length of a datum's drift ½ s² ∇log p over all its sites; longer ones are shortened to
@@ -90,42 +97,42 @@ def langevin(
 
     Example:
         >>> import torch, pplebm.backends.pyro as ppl
-        >>> kernel = langevin(ppl, step_size=0.5, temperature=0.)
-        >>> state = init(ppl, {"z": torch.tensor([4., -2.])})
-        >>> state, info = kernel(0, state, lambda z: -0.5 * z["z"] ** 2)
+        >>> kernel, log_density = langevin(step_size=0.5, temperature=0.), lambda z: -0.5 * z["z"] ** 2
+        >>> state = kernel.init(ppl, {"z": torch.tensor([4., -2.])}, log_density)
+        >>> state, info = kernel(ppl, 0, state, log_density)
         >>> state.z["z"].tolist()
         [3.5, -1.75]
     """
-    sizes = {k: schedule(ppl, v, f"step_size of '{k}'") for k, v in by_site(step_size).items()}
+    given: dict[str, Schedule] = by_site(step_size)
+    sizes = {k: schedule(v, f"step_size of '{k}'" if k else "step_size") for k, v in given.items()}
     if not all(lowest(s) > 0 for s in sizes.values()):
         raise PplebmError(f"step_size must be positive, got {step_size}.")
-    heat = schedule(ppl, temperature, "temperature")
+    temperatures = schedule(temperature, "temperature")
     if max_drift is not None and not max_drift > 0:
         raise PplebmError(f"max_drift must be positive or None, got {max_drift}.")
-    if lowest(heat) < 0:
+    if lowest(temperatures) < 0:
         raise PplebmError(f"temperature must not be negative, got {temperature}.")
 
-    def move(noise: Latents, state: LangevinState, log_density: LogDensity) -> tuple[LangevinState, LangevinInfo]:
+    def move(ppl: PPL, noise: Latents, state: LangevinState, log_density: Target) -> tuple[LangevinState, LangevinInfo]:
         value, gradient = value_and_gradient(ppl, log_density, state.z)
-        root_heat = ppl.take(heat, state.step) ** 0.5
-        size = {site: ppl.take(of_site(sizes, site, "step_size"), state.step) for site in state.z}
+        root_temperature = at_step(ppl, temperatures, state.step) ** 0.5
+        size = {site: at_step(ppl, of_site(sizes, site, "step_size"), state.step) for site in state.z}
         drift = {site: 0.5 * size[site] ** 2 * g for site, g in gradient.items()}
         if max_drift is None:
-            tamed = value != value
+            is_tamed = value != value
         else:
-            tamed, drift = _tame(ppl, drift, max_drift)
-        proposal = {site: z + drift[site] + (size[site] * root_heat) * noise[site] for site, z in state.z.items()}
-        fine = ppl.isfinite(value) & (squares(proposal) < LIMIT**2)  # false for nan as well
-        new = LangevinState(choose(ppl, fine, proposal, state.z), state.step + 1, state.n_divergent + ~fine)
-        return new, LangevinInfo(value, ~fine, tamed)
+            is_tamed, drift = _tame(ppl, drift, max_drift)
+        proposal = {
+            site: z + drift[site] + (size[site] * root_temperature) * noise[site] for site, z in state.z.items()
+        }
+        return end_step(ppl, state, proposal, value, is_tamed)
 
-    settings = ("langevin", tuple(sorted((k, plain(v)) for k, v in sizes.items())), plain(heat), max_drift)
-    return Kernel(settings, partial(init, ppl), ppl.normal_like, move)
+    return Kernel(("langevin", tuple(sorted(sizes.items())), temperatures, max_drift), init, normal_noise, move)
 
 
-def _tame(ppl: Any, drift: Latents, max_drift: float) -> tuple[Array, Latents]:
+def _tame(ppl: PPL, drift: Latents, max_drift: float) -> tuple[Array, Latents]:
     """Which data's drifts are too long, (B,), and all drifts with these shortened."""
     length = squares(drift) ** 0.5
-    tamed = length > max_drift
-    shrink = ppl.where(tamed, max_drift / length, 1.0 + 0.0 * length)
-    return tamed, {site: spread(shrink, d) * d for site, d in drift.items()}
+    is_tamed = length > max_drift
+    shrink = ppl.where(is_tamed, max_drift / length, 1.0 + 0.0 * length)
+    return is_tamed, {site: spread(shrink, d) * d for site, d in drift.items()}

@@ -2,17 +2,24 @@ r"""Metropolis-adjusted Langevin: the Langevin proposal, accepted so that the ta
 
 from __future__ import annotations
 
-from typing import Any
-
-from pplebm.kernels.batch import Schedule, choose, lowest, plain, positive, schedule, spread, squares
-from pplebm.kernels.kernel import Kernel, LogDensity, Tuning
-from pplebm.kernels.metropolis import MetropolisInfo, MetropolisState, begin, decide, hashable, uniform_noise
-from pplebm.ppl.language import Latents
+from pplebm.kernels.batch import Schedule, at_step, lowest, positive, schedule, spread, squares
+from pplebm.kernels.kernel import Kernel, Target, Tuning, value_and_gradient
+from pplebm.kernels.metropolis import (
+    MetropolisInfo,
+    MetropolisState,
+    Proposal,
+    Scale,
+    accept,
+    frozen,
+    init_state,
+    uniform_noise,
+)
+from pplebm.ppl.language import PPL, Key, Latents, Tree
 
 TARGET_ACCEPT = 0.574  # Roberts, Rosenthal (JRSS B 1998): the most efficient in high dimension
 
 
-def mala(ppl: Any, step_size: float = 0.5, scale: Any = 1.0, temperature: Schedule = 1.0) -> Kernel:
+def mala(step_size: float = 0.5, scale: Scale = 1.0, temperature: Schedule = 1.0) -> Kernel:
     r"""Make a Metropolis-adjusted Langevin kernel.
 
     .. math::
@@ -23,7 +30,6 @@ def mala(ppl: Any, step_size: float = 0.5, scale: Any = 1.0, temperature: Schedu
     by `pplebm.sample`. The stationary law is :math:`p^{1/T}` without bias.
 
     Args:
-        ppl: the backend.
         step_size: s > 0, where adaptation starts, or what is used without it.
         scale: the diagonal of D: a number, an array or one per site.
         temperature: T > 0; a number or one number per step.
@@ -35,45 +41,33 @@ def mala(ppl: Any, step_size: float = 0.5, scale: Any = 1.0, temperature: Schedu
 
     Example:
         >>> import torch, pplebm.backends.pyro as ppl
-        >>> kernel, log_density = mala(ppl, 1.0), lambda z: -0.5 * z["z"] ** 2
-        >>> state = kernel.init({"z": torch.zeros(1000)}, log_density)
-        >>> state, info = kernel(0, state, log_density)
+        >>> kernel, log_density = mala(1.0), lambda z: -0.5 * z["z"] ** 2
+        >>> state = kernel.init(ppl, {"z": torch.zeros(1000)}, log_density)
+        >>> state, info = kernel(ppl, 0, state, log_density)
         >>> 0.8 < info.is_accepted.float().mean() < 1.0
         tensor(True)
     """
-    positive("step_size", step_size)
-    heat = schedule(ppl, temperature, "temperature")
-    positive("temperature", lowest(heat))
+    s, scales, temperatures = positive("step_size", step_size), frozen(scale), schedule(temperature, "temperature")
+    positive("temperature", lowest(temperatures))
 
-    def noise(key: Any, z: Latents) -> Any:
+    def init(ppl: PPL, z: Latents, log_density: Target) -> MetropolisState:
+        return init_state(ppl, z, log_density, s, scales, "mala")
+
+    def noise(ppl: PPL, key: Key, z: Latents) -> Tree:
         return ppl.normal_like(key, {"accept": uniform_noise(z), "step": z})
 
-    def move(noise: Any, state: MetropolisState, log_density: LogDensity) -> tuple[MetropolisState, MetropolisInfo]:
-        t = ppl.take(heat, state.step)
+    def move(
+        ppl: PPL, noise: Tree, state: MetropolisState, log_density: Target
+    ) -> tuple[MetropolisState, MetropolisInfo]:
+        t, forward = at_step(ppl, temperatures, state.step), noise["step"]
         size = {k: spread(state.step_size, d) * d for k, d in state.scale.items()}
-        forward = noise["step"]
-        proposal = {
-            k: z + 0.5 * size[k] ** 2 * state.gradient[k] + size[k] * t**0.5 * forward[k] for k, z in state.z.items()
-        }
-        value, gradient = ppl.value_and_grad(log_density, proposal)
+        z = {k: a + 0.5 * size[k] ** 2 * state.gradient[k] + size[k] * t**0.5 * forward[k] for k, a in state.z.items()}
+        proposal = Proposal(z, *value_and_gradient(ppl, log_density, z))
         back = {
-            k: (state.z[k] - p - 0.5 * size[k] ** 2 * gradient[k]) / (size[k] * t**0.5) for k, p in proposal.items()
+            k: (state.z[k] - a - 0.5 * size[k] ** 2 * proposal.gradient[k]) / (size[k] * t**0.5) for k, a in z.items()
         }
-        log_ratio = (value - state.log_density) / t + 0.5 * squares(forward) - 0.5 * squares(back)
-        accepted, probability, divergent = decide(ppl, noise["accept"], log_ratio)
-        new = state._replace(
-            z=choose(ppl, accepted, proposal, state.z),
-            log_density=ppl.where(accepted, value, state.log_density),
-            gradient=choose(ppl, accepted, gradient, state.gradient),
-            step=state.step + 1,
-            n_divergent=state.n_divergent + divergent,
-        )
-        energy = -new.log_density + 0.5 * t * squares(forward)
-        return new, MetropolisInfo(new.log_density, probability, accepted, divergent, energy)
+        rise, kinetic = proposal.log_density - state.log_density, 0.5 * squares(forward)
+        energies = (t * kinetic - state.log_density, t * kinetic - proposal.log_density)
+        return accept(ppl, noise["accept"], state, proposal, rise / t + kinetic - 0.5 * squares(back), energies)
 
-    def init(z: Latents, log_density: LogDensity) -> MetropolisState:
-        return begin(ppl, z, log_density, step_size, scale, "mala")
-
-    return Kernel(
-        ("mala", float(step_size), hashable(scale), plain(heat)), init, noise, move, Tuning(step_size, TARGET_ACCEPT)
-    )
+    return Kernel(("mala", s, scales, temperatures), init, noise, move, Tuning(s, TARGET_ACCEPT))

@@ -4,32 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pplebm.errors import PplebmError
 from pplebm.kernels.batch import choose, zeros
-from pplebm.kernels.kernel import Kernel, LogDensity
+from pplebm.kernels.kernel import Kernel, LogDensity, Target, density_of
 from pplebm.kernels.metropolis import MetropolisInfo, MetropolisState, decide, uniform_noise
-from pplebm.ppl.language import Array, Latents
+from pplebm.ppl.language import PPL, Array, Key, Latents, Tree
 
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
 class TemperingState(NamedTuple):
-    """What the next step needs; rows are replicas of chains, strength by strength, the full tilt last."""
+    """State of chains between steps; rows are replicas of chains, strength by strength, the full tilt last."""
 
     z: Latents
     inner: MetropolisState
-    round: Any  # steps done; neighbours swap in pairs of even and odd number by turns
+    round: Array  # steps done; neighbours swap in pairs of even and odd number by turns
 
     @property
     def n_divergent(self) -> Array:
-        """Of the inner kernel, per row."""
+        """Divergent steps of the inner kernel, per row."""
         return self.inner.n_divergent
 
 
 class TemperingInfo(NamedTuple):
-    """What a person wants to see of one step; (R * B,) each."""
+    """Figures of one step, (R * B,) each."""
 
     log_density: Array  # at the row's own strength, after the step
     accept_prob: Array  # of the inner kernel
@@ -40,7 +40,7 @@ class TemperingInfo(NamedTuple):
     is_swapped: Array
 
 
-def parallel_tempering(ppl: Any, inner: Kernel, strengths: Sequence[float] = STRENGTHS) -> Kernel:
+def parallel_tempering(inner: Kernel, strengths: Sequence[float] = STRENGTHS) -> Kernel:
     r"""Make a kernel that runs `inner` at every tilt strength β and lets neighbours swap places.
 
     .. math::
@@ -52,7 +52,6 @@ def parallel_tempering(ppl: Any, inner: Kernel, strengths: Sequence[float] = STR
     tilt alone separates the modes, the chains at small β cross between them.
 
     Args:
-        ppl: the backend.
         inner: made by `mala` or `hmc`.
         strengths: increasing, the last of them 1.
 
@@ -67,10 +66,10 @@ def parallel_tempering(ppl: Any, inner: Kernel, strengths: Sequence[float] = STR
         >>> from pplebm.kernels.hmc import hmc
         >>> def log_density(z, tilt_strength=1.0):  # modes at -6 and 6, separated by the tilt
         ...     return -0.125 * z["z"] ** 2 + tilt_strength * (-0.02 * (z["z"] ** 2 - 36.) ** 2 / 4)
-        >>> kernel = parallel_tempering(ppl, hmc(ppl, 5, 1.0), (0.0, 0.01, 0.05, 0.2, 1.0))
-        >>> state = kernel.init({"z": torch.full((5 * 100,), 6.)}, log_density)
+        >>> kernel = parallel_tempering(hmc(5, 1.0), (0.0, 0.01, 0.05, 0.2, 1.0))
+        >>> state = kernel.init(ppl, {"z": torch.full((5 * 100,), 6.)}, log_density)
         >>> for key in range(150):
-        ...     state, info = kernel(key, state, log_density)
+        ...     state, info = kernel(ppl, key, state, log_density)
         >>> 0.3 < (state.z["z"][-100:] < 0).float().mean() < 0.7
         tensor(True)
     """
@@ -81,54 +80,60 @@ def parallel_tempering(ppl: Any, inner: Kernel, strengths: Sequence[float] = STR
         raise PplebmError(f"the inner kernel must be mala or hmc, got {inner.settings}.")
     n = len(ladder)
 
-    def strength(rows: int) -> Array:
-        _check(rows, n)
+    def strength(ppl: PPL, rows: int) -> Array:
+        if rows % n:
+            raise PplebmError(f"{rows} rows cannot be split over {n} tilt strengths; give every chain {n} rows.")
         return ppl.asarray([b for b in ladder for _ in range(rows // n)])
 
-    def tempered(log_density: LogDensity, z: Latents) -> LogDensity:
-        beta = strength(len(next(iter(z.values()))))
+    def tempered(ppl: PPL, log_density: LogDensity, z: Latents) -> LogDensity:
+        beta = strength(ppl, len(next(iter(z.values()))))
         return lambda z: log_density(z, tilt_strength=beta)
 
-    def init(z: Latents, log_density: LogDensity) -> TemperingState:
-        return TemperingState(z, inner.init(z, tempered(log_density, z)), ppl.asarray(0))
+    def init(ppl: PPL, z: Latents, log_density: Target) -> TemperingState:
+        density = density_of(log_density, "parallel_tempering")
+        return TemperingState(z, inner.init(ppl, z, tempered(ppl, density, z)), ppl.asarray(0))
 
-    def noise(key: Any, z: Latents) -> Any:
+    def noise(ppl: PPL, key: Key, z: Latents) -> Tree:
         first, second = ppl.split(key)
-        return {"inner": inner.noise(first, z), "swap": ppl.normal_like(second, uniform_noise(z))}
+        return {"inner": inner.noise(ppl, first, z), "swap": ppl.normal_like(second, uniform_noise(z))}
 
-    def move(noise: Any, state: TemperingState, log_density: LogDensity) -> tuple[TemperingState, TemperingInfo]:
-        moved, info = inner.move(noise["inner"], state.inner, tempered(log_density, state.z))
-        beta = strength(len(moved.log_density))
-        tilt = log_density(moved.z, tilt_strength=1.0) - log_density(moved.z, tilt_strength=0.0)
-        by_turns = [_swap(ppl, noise["swap"], moved.z, beta, tilt, _partners(len(beta), n, first)) for first in (0, 1)]
-        is_odd = (zeros(moved.z) + state.round % 2) > 0.5
-        z = choose(ppl, is_odd, by_turns[1][0], by_turns[0][0])
-        probability = ppl.where(is_odd, by_turns[1][1], by_turns[0][1])
-        is_swapped = (is_odd & by_turns[1][2]) | (~is_odd & by_turns[0][2])
-        value, gradient = ppl.value_and_grad(tempered(log_density, z), z)
-        new = TemperingState(z, moved._replace(z=z, log_density=value, gradient=gradient), state.round + 1)
+    def move(ppl: PPL, noise: Tree, state: TemperingState, log_density: Target) -> tuple[TemperingState, TemperingInfo]:
+        density = density_of(log_density, "parallel_tempering")
+        at, info = inner.move(ppl, noise["inner"], state.inner, tempered(ppl, density, state.z))
+        beta = strength(ppl, len(at.log_density))
+        tilt = density(at.z, tilt_strength=1.0) - density(at.z, tilt_strength=0.0)
+        even, odd = (_swap(ppl, noise["swap"], at.z, beta, tilt, _partners(len(beta), n, first)) for first in (0, 1))
+        is_odd = (zeros(at.z) + state.round % 2) > 0.5
+        z = choose(ppl, is_odd, odd.z, even.z)
+        probability = ppl.where(is_odd, odd.probability, even.probability)
+        is_swapped = (is_odd & odd.is_swapped) | (~is_odd & even.is_swapped)
+        value, gradient = ppl.value_and_grad(tempered(ppl, density, z), z)
+        new = TemperingState(z, at._replace(z=z, log_density=value, gradient=gradient), state.round + 1)
         kept = {name: getattr(info, name) for name in MetropolisInfo._fields} | {"log_density": value}
         return new, TemperingInfo(**kept, swap_prob=probability, is_swapped=is_swapped)
 
     return Kernel(("tempering", inner.settings, tuple(ladder)), init, noise, move, inner.tuning, n)
 
 
+class _Swapped(NamedTuple):
+    """Latents after swaps of pairs, the probabilities of the swaps, and which rows were swapped."""
+
+    z: Latents
+    probability: Array
+    is_swapped: Array
+
+
 def _swap(
-    ppl: Any, noise: dict[str, Array], z: Latents, beta: Array, tilt: Array, pairs: tuple[list[int], list[int]]
-) -> tuple[Latents, Array, Array]:
-    """Latents after swaps of these pairs, the probabilities of the swaps, and which rows were swapped."""
+    ppl: PPL, noise: dict[str, Array], z: Latents, beta: Array, tilt: Array, pairs: tuple[list[int], list[int]]
+) -> _Swapped:
+    """One accept decision for both of a pair."""
     partner, lower = (ppl.asarray(rows) for rows in pairs)
-    luck = {k: a[lower] for k, a in noise.items()}  # one decision for both of a pair
-    accepted, probability, _ = decide(ppl, luck, (beta - beta[partner]) * (tilt[partner] - tilt))
+    of_pair = {k: a[lower] for k, a in noise.items()}
+    is_accepted, probability, _ = decide(ppl, of_pair, (beta - beta[partner]) * (tilt[partner] - tilt))
     is_paired = partner != ppl.asarray(list(range(len(pairs[0]))))
-    swapped = accepted & is_paired
-    z = choose(ppl, swapped, {k: a[partner] for k, a in z.items()}, z)
-    return z, ppl.where(is_paired, probability, 0.0 * probability), swapped
-
-
-def _check(rows: int, n: int) -> None:
-    if rows % n:
-        raise PplebmError(f"{rows} rows cannot be split over {n} tilt strengths; give every chain {n} rows.")
+    is_swapped = is_accepted & is_paired
+    z = choose(ppl, is_swapped, {k: a[partner] for k, a in z.items()}, z)
+    return _Swapped(z, ppl.where(is_paired, probability, 0.0 * probability), is_swapped)
 
 
 def _partners(rows: int, n: int, first: int) -> tuple[list[int], list[int]]:

@@ -3,15 +3,14 @@ r"""A short Langevin run that is differentiated through, to learn its step sizes
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from pplebm.kernels.batch import by_site, of_site
 from pplebm.kernels.kernel import LogDensity
-from pplebm.ppl.language import Latents
+from pplebm.ppl.language import PPL, Array, Key, Latents
 
 
 def unrolled(
-    ppl: Any, key: Any, z: Latents, log_density: LogDensity, n_steps: int, step_size: Any | Mapping[str, Any]
+    ppl: PPL, key: Key, z: Latents, log_density: LogDensity, n_steps: int, step_size: Array | Mapping[str, Array]
 ) -> Latents:
     r"""Run `n_steps` of unadjusted Langevin and keep the graph, so that the end is a function of the step sizes.
 
@@ -41,17 +40,23 @@ def unrolled(
         >>> round(value.item(), 1), round(gradient["log_s"].item(), 1)
         (1.0, 2.0)
     """
-    sizes = by_site(step_size)
 
-    def at(site: str, step: Any) -> Any:
-        s = of_site(sizes, site, "step_size")
-        return ppl.take(s, step) if getattr(s, "ndim", 0) else s
-
-    def step(carry: Any, noise: Latents) -> tuple[Any, Any]:
+    def step(carry: tuple[Latents, Array], noise: Latents) -> tuple[tuple[Latents, Array], Array]:
         z, i = carry
-        _, gradient = ppl.value_and_grad(log_density, z, differentiable=True)
-        new = {k: a + 0.5 * at(k, i) ** 2 * gradient[k] + at(k, i) * noise[k] for k, a in z.items()}
-        return (new, i + 1), i
+        return (unrolled_step(ppl, z, log_density, noise, sizes_at(ppl, z, step_size, i)), i + 1), i
 
     draw = lambda k: ppl.normal_like(k, z)
-    return ppl.iterate(step, (z, ppl.asarray(0)), ppl.split(key, n_steps), draw)[0][0]
+    end: Latents = ppl.iterate(step, (z, ppl.asarray(0)), ppl.split(key, n_steps), draw)[0][0]
+    return end
+
+
+def unrolled_step(ppl: PPL, z: Latents, log_density: LogDensity, noise: Latents, sizes: dict[str, Array]) -> Latents:
+    """One step of `unrolled`, of a size for every site."""
+    _, gradient = ppl.value_and_grad(log_density, z, differentiable=True)
+    return {k: a + 0.5 * sizes[k] ** 2 * gradient[k] + sizes[k] * noise[k] for k, a in z.items()}
+
+
+def sizes_at(ppl: PPL, z: Latents, step_size: Array | Mapping[str, Array], step: Array) -> dict[str, Array]:
+    """Step sizes by site at one step, of what `unrolled` takes."""
+    given = {site: of_site(by_site(step_size), site, "step_size") for site in z}
+    return {site: ppl.take(s, step) if getattr(s, "ndim", 0) else s for site, s in given.items()}

@@ -10,6 +10,7 @@ import numpy as np
 from pplebm.learning.algorithm import Algorithm
 from pplebm.ppl.trees import n_rows, take_rows
 from pplebm.program import Program
+from pplebm.sampling.importance import effective_size, weighted_mean
 
 MAX_GAP = 10.0  # nats between E f(z⁺) and E f(z⁻): chains that reach the tilted prior hold it at one or two
 MAX_DIVERGENT = 0.25  # share of chains with a non-finite step
@@ -59,14 +60,11 @@ def chain_gap(f_chain: np.ndarray, f_base: np.ndarray) -> dict[str, float]:
     >>> abs(found["chain_gap"]) < 4 * found["chain_gap_error"] < 2
     True
     """
-    weights = np.exp(f_base - f_base.max())
-    weights /= weights.sum()
-    mean = float((weights * f_base).sum())
-    error = (f_chain.var() / len(f_chain) + (weights**2 * (f_base - mean) ** 2).sum()) ** 0.5
+    base = weighted_mean(f_base, f_base)
     return {
-        "chain_gap": float(f_chain.mean()) - mean,
-        "chain_gap_error": float(error),
-        "base_ess": float(1.0 / (weights**2).sum()),
+        "chain_gap": float(f_chain.mean()) - base.mean,
+        "chain_gap_error": float((f_chain.var() / len(f_chain) + base.error**2) ** 0.5),
+        "base_ess": effective_size(f_base),
     }
 
 

@@ -12,7 +12,7 @@ from pplebm.gallery.hyper import Count, NonNegative, Positive, Share, Whole
 from pplebm.kernels.kernel import Kernel
 from pplebm.kernels.langevin import langevin
 from pplebm.kernels.mala import mala
-from pplebm.ppl.language import PPL, Data, Latents, Params
+from pplebm.ppl.language import Data, Latents, Params
 from pplebm.program import Coordinates
 from pplebm.sampling import buffers
 from pplebm.sampling.chains import Init, RunInfo, short_run, start
@@ -53,7 +53,7 @@ class ShortRun(NamedTuple):
     ) -> Samples:
         """Draw from the posterior given data, or from the tilted prior: n times, or at the covariates of every row."""
         z, info = short_run(
-            algorithm.program, key, params, rows, kernel_of(algorithm.ppl, self), self.n_steps,
+            algorithm.program, key, params, rows, kernel_of(self), self.n_steps,
             observed=observed, init=self.init if init is None else init, coordinates=self.coordinates,
         )  # fmt: skip
         return Samples(z, info)
@@ -118,9 +118,7 @@ class Persistent(NamedTuple):
         return Samples(z, info, _put(algorithm, params, rows, kept, index, z))
 
     def _run(self, algorithm: Algorithm, key: Any, params: Params, rows: Any, observed: bool, n: int, z: Any) -> Any:
-        return short_run(
-            algorithm.program, key, params, rows, kernel_of(algorithm.ppl, self), n, observed=observed, init=z
-        )
+        return short_run(algorithm.program, key, params, rows, kernel_of(self), n, observed=observed, init=z)
 
 
 class Pool(NamedTuple):
@@ -147,7 +145,7 @@ class Pool(NamedTuple):
     def draw(self, algorithm: Algorithm, key: Any, params: Params, rows: Data | int, observed: bool) -> Samples:
         """Fresh chains of the tilted prior, longer than those of learning."""
         z, info = short_run(
-            algorithm.program, key, params, rows, kernel_of(algorithm.ppl, self), self.n_steps_fresh, observed=observed
+            algorithm.program, key, params, rows, kernel_of(self), self.n_steps_fresh, observed=observed
         )
         return Samples(z, info)
 
@@ -159,9 +157,7 @@ class Pool(NamedTuple):
         k_pick, k_renew, k_run = program.ppl.split(key, 3)
         picked = index if program.prior_reads else buffers.shared_rows(program, k_pick, kept, len(index))
         z = buffers.rejuvenate(moving, k_renew, params, buffers.take_rows(kept, picked), rows, self.renewed)
-        z, info = short_run(
-            program, k_run, params, rows, kernel_of(algorithm.ppl, self), self.n_steps, observed=observed, init=z
-        )
+        z, info = short_run(program, k_run, params, rows, kernel_of(self), self.n_steps, observed=observed, init=z)
         return Samples(z, info, _put(algorithm, params, rows, kept, picked, z))
 
 
@@ -187,17 +183,17 @@ CHAINS = (ShortRun, BaseDraws, Persistent, Pool)
 Source = Chain | Amortized
 
 
-def kernel_of(ppl: PPL, chain: Chain) -> Kernel:
+def kernel_of(chain: Chain) -> Kernel:
     """The kernel of a chain's steps.
 
     Raises:
         PplebmError: for settings that the kernel does not have.
     """
     if chain.kernel == "langevin":
-        return langevin(ppl, chain.step_size, chain.temperature, chain.max_drift)
+        return langevin(chain.step_size, chain.temperature, chain.max_drift)
     if chain.max_drift is not None or chain.temperature == 0.0:
         raise PplebmError("mala needs no max_drift and a positive temperature; set max_drift=None, or take langevin.")
-    return mala(ppl, chain.step_size, temperature=chain.temperature)
+    return mala(chain.step_size, temperature=chain.temperature)
 
 
 def coordinates_of(chain: Chain) -> str:

@@ -13,7 +13,6 @@ from pplebm.sampling.chains import short_run
 
 
 def negative_phase(
-    ppl: Any,
     program: Program,
     n_steps: int,
     step_size: float,
@@ -30,7 +29,7 @@ def negative_phase(
     Args:
         n_steps, step_size: of the Langevin chains, one per datum, in noncentered coordinates from N(0, I).
         tilt_penalty: λ of :math:`\lambda f^2`, added to the gradient.
-        kernel: of the chains, in the place of `langevin(ppl, step_size)`; adjusted ones included.
+        kernel: of the chains, in the place of `langevin(step_size)`; adjusted ones included.
 
     The function takes rows as a number, or as data with the covariates that the prior reads, and weights by site, each
     a number or one per row; 1 for sites that are left out.
@@ -39,16 +38,16 @@ def negative_phase(
         PplebmError: for a step size that is not positive, a global latent, or parameters that are not the program's.
 
     Example:
-        >>> import torch, pplebm, pplebm.backends.pyro as ppl
+        >>> import torch, pplebm
         >>> program = pplebm.Program(pplebm.bind("conjugate_tilt", shape=(3,)))
-        >>> phase = negative_phase(ppl, program, 10, 0.4)
+        >>> phase = negative_phase(program, 10, 0.4)
         >>> params = {n: p.requires_grad_() for n, p in program.params.items()}
         >>> value = phase(0, params, 50)
         >>> value.item(), value.requires_grad
         (0.0, True)
     """
     program.refuse_global_latents("the negative phase")
-    kernel, centered = kernel or langevin(ppl, step_size), program.with_coordinates("centered")
+    kernel, centered, ppl = kernel or langevin(step_size), program.with_coordinates("centered"), program.ppl
 
     def phase(key: Any, values: Mapping[str, Any], rows: Data | int, weights: Mapping[str, Any] | None = None) -> Array:
         params = program.params_of(values)

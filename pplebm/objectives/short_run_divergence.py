@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from pplebm.errors import PplebmError
-from pplebm.kernels.batch import by_site, dot, of_site
+from pplebm.kernels.batch import dot
 from pplebm.kernels.kernel import LogDensity
+from pplebm.kernels.unrolled import sizes_at, unrolled_step
 from pplebm.ppl.language import Array, Latents
 
 ENTROPIES = ("linear", "fixed_noise")
@@ -68,7 +69,6 @@ def step_size(
     """
     if entropy not in ENTROPIES:
         raise PplebmError(f"entropy '{entropy}' is not known; choose one of {', '.join(ENTROPIES)}.")
-    given = by_site(sizes)
     place = _places(ppl, z)
     d = next(iter(place.values())).shape[1]
     eye = ppl.asarray(np.eye(d))
@@ -76,24 +76,18 @@ def step_size(
 
     def step(carry: Any, noise: Latents) -> tuple[Any, Any]:
         z, spread_of, k = carry
-        size = {site: _at(ppl, of_site(given, site, "step_size"), k) for site in z}
+        size = sizes_at(ppl, z, sizes, k)
         squares = sum(size[site] ** 2 * p.sum(0) for site, p in place.items())  # (d,)
         transition = eye + 0.5 * squares[:, None] * _hessian(ppl, repeated, z, place)
         spread_of = transition @ spread_of
         if entropy == "linear":
             spread_of = spread_of @ transition.swapaxes(1, 2) + squares * eye
-        _, gradient = ppl.value_and_grad(log_density, z, differentiable=True)
-        z = {site: a + 0.5 * size[site] ** 2 * gradient[site] + size[site] * noise[site] for site, a in z.items()}
-        return (z, spread_of, k + 1), k
+        return (unrolled_step(ppl, z, log_density, noise, size), spread_of, k + 1), k
 
     start = (z, spread_of, ppl.asarray(0))
     (z, spread_of, _), _ = ppl.iterate(step, start, ppl.split(key, n_steps), lambda k: ppl.normal_like(k, z))
     share = 0.5 if entropy == "linear" else 1.0
     return -log_density(z) - share * ppl.log_abs_det(spread_of)
-
-
-def _at(ppl: Any, s: Any, k: Any) -> Any:
-    return ppl.take(s, k) if getattr(s, "ndim", 0) else s
 
 
 def _places(ppl: Any, z: Latents) -> dict[str, Array]:

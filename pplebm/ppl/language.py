@@ -17,6 +17,7 @@ BACKENDS = ("pyro", "numpyro")
 
 Array = Any
 Tree = Any
+Key = Any  # of random numbers; functions pass keys on, and a person gives a seed
 Data = Any  # what a model is called with: an array, a mapping of names to arrays, or a tuple; rows first
 Latents = dict[str, Array]  # site -> (B, *event), unconstrained coordinates
 Params = dict[str, Array]
@@ -97,7 +98,15 @@ class Traced(Protocol):
         """Log density of every site, (B,) each, log|J| included; observed sites are left out where not wanted."""
 
     def chain(
-        self, kernel: Any, state: Any, keys: Any, params: Params, data: Data, options: ChainOptions, observed: bool
+        self,
+        ppl: PPL,
+        kernel: Any,
+        state: Any,
+        keys: Any,
+        params: Params,
+        data: Data,
+        options: ChainOptions,
+        observed: bool,
     ) -> tuple[Any, Any]:
         """State after one step of a kernel per key towards p(z|x), or towards the prior; infos stacked by step."""
 

@@ -13,6 +13,7 @@ from pplebm.learning.sources import CHAINS, coordinates_of, kernel_of
 from pplebm.ppl.trees import n_rows, take_rows
 from pplebm.runs.run import Run
 from pplebm.sampling import chains
+from pplebm.sampling.importance import effective_size, weighted_mean
 
 N_BASE = 2000  # base draws: enough for two digits of an effective sample size
 N_DRAWS = 512  # tilted prior draws, and held-out data with a posterior draw each
@@ -116,24 +117,6 @@ def is_image(shape: tuple[int, ...]) -> bool:
     return len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3))
 
 
-def effective_size(tilt: np.ndarray) -> float:
-    """Effective sample size of the weights e^f: how many draws of the tilted prior the base draws are worth.
-
-    >>> effective_size(np.zeros(10))
-    10.0
-    """
-    weights = np.exp(tilt - tilt.max())
-    return float(weights.sum() ** 2 / (weights**2).sum())
-
-
-def reweighted(values: np.ndarray, tilt: np.ndarray) -> tuple[float, float]:
-    """Mean of `values` at base draws under the tilted prior, and its standard error."""
-    weights = np.exp(tilt - tilt.max())
-    weights = weights / weights.sum()
-    mean = float(weights @ values)
-    return mean, float(((weights * (values - mean)) ** 2).sum() ** 0.5)
-
-
 def _try(part: Any, name: str, why: dict[str, str]) -> Any:
     try:
         return part()
@@ -230,12 +213,12 @@ def _follow(run: Run, rows: Rows) -> Chain:
         raise PplebmError("The algorithm does not draw its prior by chains.")
     moving = run.program.with_coordinates(coordinates_of(source))
     k_start, k_run, k_base = ppl.split(ppl.key(6), 3)
-    kernel = kernel_of(ppl, source)
+    kernel = kernel_of(source)
     given = rows.given(N_CHAINS)
     start = chains.start(
         moving, k_start, params, N_CHAINS if given is None else given, getattr(source, "init", "normal")
     )
-    state = kernel.init(start, moving.log_density(params, given, False))
+    state = kernel.init(ppl, start, moving.log_density(params, given, False))
     n_steps = LENGTHEN * source.n_steps
     every = -(-n_steps // MAX_KEPT)
     _, kept = chains.record(moving, k_run, state, params, given, kernel, n_steps, every)
@@ -256,7 +239,7 @@ def _follow(run: Run, rows: Rows) -> Chain:
         source.n_steps,
         steps[chosen],
         np.stack(pictures) if pictures else None,
-        (reweighted(base[0], base[1])[0], reweighted(base[1], base[1])[0]) if reliable else None,
+        (weighted_mean(base[0], base[1]).mean, weighted_mean(base[1], base[1]).mean) if reliable else None,
     )
 
 

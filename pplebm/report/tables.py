@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pplebm.report import figures
-from pplebm.report.gathered import MIN_BASE_ESS, N_BASE, Material, effective_size, reweighted
+from pplebm.report.gathered import MIN_BASE_ESS, N_BASE, Material
 from pplebm.report.metrics import METRICS, is_shown
 from pplebm.runs.manifest import Manifest, PageEntry
+from pplebm.sampling.importance import effective_size, weighted_mean
 
 TILT_WORDS = (
     "<dfn>Tilted prior</dfn>: the law of the latents z of the model, p(z) ∝ e<sup>f(z)</sup> p₀(z).",
@@ -198,7 +199,7 @@ def _tilt_rows(m: Material) -> list[Row]:
     ]
     size = effective_size(m.base.tilt)
     if size > MIN_BASE_ESS:
-        value = number(*reweighted(m.base.tilt, m.base.tilt))
+        value = number(*weighted_mean(m.base.tilt, m.base.tilt))
         line = "Base draws with weights e^f. Needs no chain; a difference shows how far chains are off."
         rows.append(Row("The same, reweighted base draws", value, line))
     if m.held is not None:

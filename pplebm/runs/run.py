@@ -222,11 +222,11 @@ class Run:
             PplebmError: for settings that `pplebm.sample` refuses, or data of another shape.
         """
         program = self.program.with_coordinates("noncentered")
-        settings = {"key": seed, "params": self.params, **settings}
+        settings = {"seed": seed, "params": self.params, **settings}
         data = None if x is None else self._in_model_units(x)
         posterior = None if data is None else sample(program, data=data, **settings)
         given = data if program.prior_reads else None
-        return to_arviz(posterior, sample(program, given=given, **settings), key=seed)
+        return to_arviz(posterior, sample(program, given=given, **settings), seed=seed)
 
     # --- helpers
 

@@ -84,10 +84,10 @@ def examine(
     if not program.tilts and x is None:
         raise PplebmError("the model has no tilt, so its prior is exact; give data to examine posteriors.")
     settings: dict[str, Any] = {
-        "n_chains": n_chains, "n_draws": n_draws, "n_warmup": n_warmup, "key": seed, "params": run.params,
+        "n_chains": n_chains, "n_draws": n_draws, "n_warmup": n_warmup, "seed": seed, "params": run.params,
         "progress": progress,
     }  # fmt: skip
-    kernel = hmc(program.ppl)
+    kernel = hmc()
     if program.tilts and not program.prior_reads:
         short = run.prior_latents(N_SHORT, seed)
         found.append(_examined("tilted prior", run, sample(program, kernel, **settings), short, None))

@@ -2,12 +2,12 @@ r"""Chains that live on between updates: a buffer of latents per datum, or one t
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pplebm.errors import PplebmError
 from pplebm.kernels.batch import choose, zeros
 from pplebm.kernels.metropolis import log_uniform, uniform_noise
-from pplebm.ppl.language import Array, Data, Latents, Params
+from pplebm.ppl.language import PPL, Array, Data, Key, Latents, Params
 from pplebm.program import Program
 from pplebm.sampling import chains
 
@@ -19,7 +19,7 @@ class Buffer(NamedTuple):
     age: Array  # (N,) runs since the row was drawn anew
 
 
-def buffer(program: Program, key: Any, params: Params, rows: Data | int, init: str | Latents = "base") -> Buffer:
+def buffer(program: Program, key: Key, params: Params, rows: Data | int, init: str | Latents = "base") -> Buffer:
     """A buffer of so many chains at their start, or of one for every row of data; see `pplebm.sampling.chains.start`.
 
     Example:
@@ -40,13 +40,13 @@ def take_rows(buffer: Buffer, index: Array) -> Latents:
     return {site: a[index] for site, a in buffer.z.items()}
 
 
-def put_rows(ppl: Any, buffer: Buffer, index: Array, z: Latents) -> Buffer:
+def put_rows(ppl: PPL, buffer: Buffer, index: Array, z: Latents) -> Buffer:
     """The buffer with these rows moved on; an index must not hold a row twice."""
     held = {site: ppl.put(a, index, z[site]) for site, a in buffer.z.items()}
     return Buffer(held, ppl.put(buffer.age, index, buffer.age[index] + 1.0))
 
 
-def shared_rows(program: Program, key: Any, buffer: Buffer, n: int) -> Array:
+def shared_rows(program: Program, key: Key, buffer: Buffer, n: int) -> Array:
     """n different rows of a shared buffer, picked at random.
 
     Raises:
@@ -59,7 +59,7 @@ def shared_rows(program: Program, key: Any, buffer: Buffer, n: int) -> Array:
     return order[:n]
 
 
-def rejuvenate(program: Program, key: Any, params: Params, z: Latents, rows: Data | int, share: float) -> Latents:
+def rejuvenate(program: Program, key: Key, params: Params, z: Latents, rows: Data | int, share: float) -> Latents:
     """Latents of which a share of the rows is drawn anew from the base, so that no region is kept by habit alone.
 
     Args:

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
 from pplebm.errors import PplebmError
 from pplebm.kernels.ascent import ascent
 from pplebm.kernels.batch import choose, squares
-from pplebm.kernels.kernel import Kernel, LogDensity, value_and_gradient
+from pplebm.kernels.kernel import Info, Kernel, State, Target, value_and_gradient
 from pplebm.kernels.schedules import linear
-from pplebm.ppl.language import Array, Data, Latents, Params
+from pplebm.ppl.language import PPL, Array, Data, Key, Latents, Params
 from pplebm.ppl.trees import n_rows
 from pplebm.program import Program
 
 Init = Literal["normal", "base"]
 SHORT_RUN_COORDINATES = "noncentered"  # unless an algorithm says otherwise
-TRIES = 20  # starts drawn for a chain before giving up
+MAX_STARTS = 20  # starts drawn for a chain before giving up
 
 
 def start(
     program: Program,
-    key: Any,
+    key: Key,
     params: Params,
     rows: Data | int,
     init: str | Latents = "base",
@@ -61,14 +61,14 @@ def start(
 
 def begin(
     program: Program,
-    key: Any,
+    key: Key,
     params: Params,
     data: Data | None,
     kernel: Kernel,
     n: int,
     init: str | Latents = "base",
     observed: bool | None = None,
-) -> Any:
+) -> State:
     """State of a kernel at the start of n chains, drawn anew where the density or its gradient is not finite.
 
     Args:
@@ -78,51 +78,48 @@ def begin(
     Raises:
         PplebmError: if it is not finite at a given start, or nowhere in 20 draws.
     """
-    word, given = (init, None) if isinstance(init, str) else ("", init)
+    ppl, (word, given) = program.ppl, (init, None) if isinstance(init, str) else ("", init)
 
-    def first(key: Any, params: Params, data: Data | None, given: Any) -> tuple[Any, Array]:
+    def first(key: Key, params: Params, data: Data | None, given: Latents | None) -> tuple[State, Array]:
         rows = n if data is None or program.has_global_latents else data
-        z = start(program, key, params, rows, word or given, data)
+        z = start(program, key, params, rows, word if given is None else given, data)
         log_density = program.log_density(params, data, observed)
-        value, gradient = value_and_gradient(program.ppl, log_density, z)
-        return kernel.init(z, log_density), program.ppl.isfinite(value) & program.ppl.isfinite(squares(gradient))
+        value, gradient = value_and_gradient(ppl, log_density, z)
+        return kernel.init(ppl, z, log_density), ppl.isfinite(value) & ppl.isfinite(squares(gradient))
 
     at = program.compiled(("begin", kernel.settings, n, word, data is None, observed), first)
     state, is_finite = at(key, params, data, given)
-    z, attempts = state.z, program.ppl.split(key, TRIES) if word else []
+    z, attempts = state.z, ppl.split(key, MAX_STARTS) if word else []
     for again in attempts:
         if is_finite.all():
             break
         other, found = at(again, params, data, None)
-        z, is_finite = choose(program.ppl, is_finite, z, other.z), is_finite | found
+        z, is_finite = choose(ppl, is_finite, z, other.z), is_finite | found
     if not is_finite.all():
         raise PplebmError(
             f"at the start of {int((~is_finite).sum())} of {n} chains the log density of {program!r} or its gradient "
-            f"is not finite{f', in {TRIES} draws' if word else ''}; give init= latents at which it is."
+            f"is not finite{f', in {MAX_STARTS} draws' if word else ''}; give init= latents at which it is."
         )
     return state if z is state.z else begin(program, key, params, data, kernel, n, z, observed)
 
 
-def run(ppl: Any, key: Any, state: Any, log_density: LogDensity, kernel: Kernel, n_steps: int) -> tuple[Any, Any]:
+def run(ppl: PPL, key: Key, state: State, log_density: Target, kernel: Kernel, n_steps: int) -> tuple[State, Info]:
     """Run `n_steps` of a kernel on any log density; returns the last state and the infos by step, (n_steps, B) each."""
-    return ppl.iterate(
-        lambda s, noise: kernel.move(noise, s, log_density),
-        state,
-        ppl.split(key, n_steps),
-        lambda k: kernel.noise(k, state.z),
-    )
+    step = lambda state, noise: kernel.move(ppl, noise, state, log_density)
+    end, infos = ppl.iterate(step, state, ppl.split(key, n_steps), lambda key: kernel.noise(ppl, key, state.z))
+    return end, infos
 
 
 def advance(
     program: Program,
-    key: Any,
-    state: Any,
+    key: Key,
+    state: State,
     params: Params,
     data: Data | None,
     kernel: Kernel,
     n_steps: int,
     observed: bool | None = None,
-) -> tuple[Any, Any]:
+) -> tuple[State, Info]:
     """Run `n_steps` of a kernel towards p(z|x), or towards the tilted prior without data; returns what `run` does.
 
     With data and `observed=False` the target is the prior given their covariates. The program's own loop is used: one
@@ -133,14 +130,14 @@ def advance(
 
 def record(
     program: Program,
-    key: Any,
-    state: Any,
+    key: Key,
+    state: State,
     params: Params,
     data: Data | None,
     kernel: Kernel,
     n_steps: int,
     every: int = 1,
-) -> tuple[Any, list[Latents]]:
+) -> tuple[State, list[Latents]]:
     """Run a kernel towards the tilted prior and keep the latents every so many steps, the start included.
 
     Args:
@@ -157,7 +154,7 @@ def record(
 
 
 class RunInfo(NamedTuple):
-    """What a person wants to see of a batch of short runs; shares, scalars."""
+    """Figures of a batch of short runs: shares, scalars."""
 
     divergent: Array  # of the chains: with a non-finite step
     tamed: Array  # of the steps: with a drift shortened to max_drift, for kernels that do so
@@ -165,7 +162,7 @@ class RunInfo(NamedTuple):
 
 def short_run(
     program: Program,
-    key: Any,
+    key: Key,
     params: Params,
     rows: Data | int,
     kernel: Kernel,
@@ -193,7 +190,7 @@ def short_run(
         >>> import torch, pplebm
         >>> from pplebm.kernels.langevin import langevin
         >>> program = pplebm.Program(pplebm.bind("conjugate_tilt", shape=(3,)))
-        >>> kernel = langevin(program.ppl, 0.4)
+        >>> kernel = langevin(0.4)
         >>> positive, _ = short_run(program, 0, program.params, torch.ones(5, 3), kernel, 30)
         >>> negative, info = short_run(program, 1, program.params, 7, kernel, 30)
         >>> positive["z1"].shape, negative["z1"].shape, float(info.divergent)
@@ -204,7 +201,7 @@ def short_run(
     observed = observed and data is not None
     k_start, k_run = ppl.split(key)
     z = start(moving, k_start, params, rows, init)
-    state = kernel.init(z, moving.log_density(params, data, observed))
+    state = kernel.init(ppl, z, moving.log_density(params, data, observed))
     with ppl.threads_for(program.work(count)):
         state, info = advance(moving, k_run, state, params, data, kernel, n_steps, observed)
     z = ppl.stop_gradient(moving.move(params, state.z, "centered", data))
@@ -214,7 +211,7 @@ def short_run(
 
 def warm_start(
     program: Program,
-    key: Any,
+    key: Key,
     params: Params,
     data: Data,
     n: int | None = None,
@@ -241,7 +238,9 @@ def warm_start(
         >>> max(float(g.abs().max()) for g in gradient.values()) < 1e-3
         True
     """
-    kernel = ascent(program.ppl, linear(learning_rate, 0.01 * learning_rate, n_steps))
+    kernel = ascent(linear(learning_rate, 0.01 * learning_rate, n_steps))
     state = begin(program, key, params, data, kernel, n or n_rows(data), init)
     with program.ppl.threads_for(program.work(n_rows(data))):
-        return advance(program, key, state, params, data, kernel, n_steps)[0].last
+        end, _ = advance(program, key, state, params, data, kernel, n_steps)
+    last: Latents = end.last
+    return last

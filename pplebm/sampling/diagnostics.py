@@ -1,4 +1,4 @@
-r"""Have the chains converged, and what are their draws worth: R-hat, effective sample sizes, energy, divergences."""
+r"""Convergence of chains, and the worth of their draws: R-hat, effective sample sizes, energy, divergences."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Row(NamedTuple):
 
 
 class Diagnosis(NamedTuple):
-    """What is to be said of a run of `pplebm.sample`."""
+    """Findings about a run of `pplebm.sample`."""
 
     rows: list[Row]
     nested_r_hat: float | None  # the largest over all scalars, of 8 chains or more

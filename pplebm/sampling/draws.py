@@ -1,4 +1,4 @@
-"""What `pplebm.sample` returns: draws by site, what the kernel told of them, and the state to go on from."""
+"""Draws by site as `pplebm.sample` returns them, figures of the kernel, and the state to go on from."""
 
 from __future__ import annotations
 
@@ -14,16 +14,17 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from pplebm.errors import PplebmError
-from pplebm.ppl.language import Params
+from pplebm.kernels.kernel import State
+from pplebm.ppl.language import Array, Data, Key, Latents, Params
 from pplebm.ppl.trees import n_rows, take_rows, tree_fill, tree_leaves
 from pplebm.program import Program
 
-STANDARD = ("log_density", "accept_prob", "is_divergent", "energy")  # kept of every kernel that tells them
-ROWS = 20_000  # draws of data that are transformed at once
+STANDARD_STATS = ("log_density", "accept_prob", "is_divergent", "energy")  # kept of every kernel that has them
+ROWS_AT_ONCE = 20_000  # draws of data that are transformed at once
 
 
 class Plan(NamedTuple):
-    """What fixes the draws."""
+    """Everything that fixes the draws of a call."""
 
     target: str  # checksum of the program's sites, its parameters and the data
     kernel: str
@@ -32,7 +33,7 @@ class Plan(NamedTuple):
     n_draws: int
     n_warmup: int
     thin: int
-    key: int
+    seed: int
     extra_fields: tuple[str, ...]
 
 
@@ -46,14 +47,14 @@ class Draws:
     Attributes:
         program, params, data: what was sampled; data is None for a prior that reads none.
         is_prior: whether observed values were left out.
-        stats: what the kernel told, (chains, draws, data) each: `log_density`, and if the kernel has them
+        stats: figures of the kernel, (chains, draws, data) each: `log_density`, and if the kernel has them
             `accept_prob`, `is_divergent`, `energy`, and the extra fields.
         state: of the kernel after the last step.
         facts: figures about the run, `seconds` among them.
     """
 
     def __init__(
-        self, program: Program, params: Params, data: Any, plan: Plan, state: Any, is_prior: bool = False
+        self, program: Program, params: Params, data: Data | None, plan: Plan, state: State, is_prior: bool = False
     ) -> None:
         self.program, self.params, self.data, self.plan, self.state = program, params, data, plan, state
         self.is_prior = is_prior or data is None
@@ -86,11 +87,16 @@ class Draws:
             self._values = (self.n_draws, values)
         return self._values[1]
 
-    def _values_of(self, params: Params, z: Any, data: Any = None) -> dict[str, Any]:
+    def _values_of(self, params: Params, z: Latents, data: Data | None = None) -> dict[str, Array]:
         return self.program.constrain(params, z, data)
 
     def by_row(
-        self, name: str, function: Callable[..., Any], latents: dict[str, np.ndarray], x: Any = None, key: Any = None
+        self,
+        name: str,
+        function: Callable[..., dict[str, Array]],
+        latents: dict[str, np.ndarray],
+        x: Data | None = None,
+        key: Key | None = None,
     ) -> dict[str, np.ndarray]:
         """Apply a function of parameters and latents, (rows, *event), and data if given, to draws, part by part.
 
@@ -106,7 +112,7 @@ class Draws:
         ppl, n_leading = self.program.ppl, 3 if self.has_data_axis else 2
         leading = next(iter(latents.values())).shape[:n_leading]
         flat = {site: a.reshape(-1, *a.shape[n_leading:]) for site, a in latents.items()}
-        n, size = math.prod(leading), min(ROWS, math.prod(leading))
+        n, size = math.prod(leading), min(ROWS_AT_ONCE, math.prod(leading))
         run, parts = self.program.compiled((name, x is None, key is None), function), []
         keys = [] if key is None else ppl.split(key, -(-n // size))
         for i, at in enumerate(range(0, n, size)):
@@ -123,7 +129,7 @@ class Draws:
 
     @property
     def stats(self) -> dict[str, np.ndarray]:
-        """What the kernel told, by name."""
+        """Figures of the kernel, by name."""
         return _joined(self._stats)
 
     @property
@@ -165,7 +171,7 @@ class Draws:
         save_file(arrays, partial, metadata={"draws": json.dumps(meta)})
         os.replace(partial, path)
 
-    def load(self, path: str | Path, started: Callable[[int], Any]) -> None:
+    def load(self, path: str | Path, started: Callable[[int], State]) -> None:
         """Take draws and state from a file.
 
         Args:
@@ -173,7 +179,7 @@ class Draws:
             started: the number of blocks done to a state of the structure that the kernel has then.
 
         Raises:
-            PplebmError: if there is no such file, or it belongs to another call.
+            PplebmError: if there is no such file, or it belongs to another call or version.
         """
         if not Path(path).is_file():
             raise PplebmError(f"'{path}' is not there; write it with draws.save(path).")
@@ -182,6 +188,8 @@ class Draws:
             if not meta:
                 raise PplebmError(f"'{path}' holds no draws of pplebm.sample.")
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if set(meta["plan"]) != set(Plan._fields):
+            raise PplebmError(f"'{path}' was written by another version of pplebm; sample anew.")
         check_plan(Plan(**(meta["plan"] | {"extra_fields": tuple(meta["plan"]["extra_fields"])})), self.plan)
         leaves = {name.removeprefix("state/"): self.program.ppl.asarray(a, keep=True) for name, a in arrays.items()
                   if name.startswith("state/")}  # fmt: skip

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 
 from pplebm.errors import PplebmError
+from pplebm.ppl.language import Array, Latents, Params
 from pplebm.ppl.trees import n_rows
 from pplebm.sampling.draws import Draws
 
 
 def predictive(
-    draws: Draws, n: int | None = None, key: int = 0, mean: bool = False, data: Any = None
+    draws: Draws, n: int | None = None, seed: int = 0, mean: bool = False, data: Any = None
 ) -> dict[str, np.ndarray]:
     r"""Data of the observed sites, and deterministic sites, given draws: posterior predictive, or prior predictive.
 
@@ -24,7 +25,7 @@ def predictive(
     Args:
         draws: of `pplebm.sample`.
         n: draws of each chain to use, evenly spaced; None for all.
-        key: seed.
+        seed: of the draws of data.
         mean: the mean of x given z instead of a draw.
         data: rows with other covariates c; those of the draws if left out. Their observed part may be missing where the
             model runs without it, and is not looked at. Any number of rows where no latent belongs to a row, otherwise
@@ -49,17 +50,17 @@ def predictive(
     if data is not None:
         _check_rows(draws, n_rows(x))
 
-    def observe(params: Any, z: Any, *more: Any) -> dict[str, Any]:
+    def observe(params: Params, z: Latents, *more: Any) -> dict[str, Array]:
         """The data, if any, come before the key, if any."""
         given = more[0] if x is not None else None
         return program.generate(params, z, None if mean else more[-1], given)
 
     name = "mean of data" if mean else "data"
-    return draws.by_row(name, observe, thinned(draws, n), x, None if mean else program.ppl.key(key))
+    return draws.by_row(name, observe, thinned(draws, n), x, None if mean else program.ppl.key(seed))
 
 
 def _check_rows(draws: Draws, n: int) -> None:
-    """Latents of some rows tell nothing of other rows."""
+    """Refuse rows to which latents do not belong."""
     program = draws.program
     local = [site.name for site in program.latents if site.is_local]
     if not draws.has_data_axis and not program.has_global_latents:
@@ -100,10 +101,9 @@ def spaced(draws: Draws, n: int | None) -> np.ndarray:
     Raises:
         PplebmError: if n is not positive, or there are no draws yet.
     """
-    there: Any = draws.n_draws
+    there = draws.n_draws
     if not there:
         raise PplebmError("there are no draws yet; resume the interrupted call of sample.")
     if n is not None and n < 1:
         raise PplebmError(f"n must be positive, got {n}.")
-    index = np.arange(there) if n is None or n >= there else np.linspace(0, there - 1, n).round().astype(int)
-    return index
+    return np.arange(there) if n is None or n >= there else np.linspace(0, there - 1, n).round().astype(int)

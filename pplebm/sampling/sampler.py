@@ -6,35 +6,27 @@ import hashlib
 import math
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from pplebm.errors import PplebmError, PplebmWarning
-from pplebm.kernels.adaptation import BLOCK, adapted, adapting, next_window, windows
+from pplebm.kernels.adaptation import adapted, adapting, next_window
 from pplebm.kernels.hmc import hmc
-from pplebm.kernels.kernel import Kernel
+from pplebm.kernels.kernel import Kernel, State
 from pplebm.ppl.language import Array, Data, Latents, Params
 from pplebm.ppl.trees import n_rows, take_rows, tree_leaves
 from pplebm.program import Program
 from pplebm.sampling import chains
-from pplebm.sampling.draws import STANDARD, Draws, Plan, check_plan
+from pplebm.sampling.blocks import Block, block_seed, blocks, recording
+from pplebm.sampling.draws import Draws, Plan, check_plan
 
 NUMBERS_PER_BLOCK = 4_000_000  # latents of the steps that are held at once
 DRAWS_PER_BLOCK = 200
-
-
-class Block(NamedTuple):
-    """Steps that are run at once."""
-
-    n_steps: int
-    ends: str  # "window" or "warm-up" of an adapting kernel, or nothing
-    metric: bool  # set at the end of the window
-    n_draws: int  # kept of the block; 0 during warm-up
 
 
 def sample(
@@ -46,7 +38,7 @@ def sample(
     n_draws: int = 1000,
     n_warmup: int = 1000,
     thin: int = 1,
-    key: int = 0,
+    seed: int = 0,
     params: Params | None = None,
     init: str | Latents = "base",
     extra_fields: Sequence[str] = (),
@@ -62,14 +54,14 @@ def sample(
     Args:
         program: any program, tilted or not. One with a latent outside the data plate has a single posterior, that of
             all data together.
-        kernel: made by a function of `pplebm.kernels` for `program.ppl`; `hmc(program.ppl)` if left out.
+        kernel: made by a function of `pplebm.kernels`; `hmc()` if left out.
         data: an array, a mapping of names to arrays, a data frame or a tuple: one posterior for every row; None for
             the prior, whose draws honour the tilt because the chain moves in the tilted density.
         n_chains: chains per datum.
         n_draws: draws of each chain after warm-up.
         n_warmup: steps before the first draw.
         thin: steps per draw.
-        key: seed.
+        seed: of all random numbers.
         params: where the program's parameters are not to be its own.
         init: where chains start: "base" for ancestral draws, "normal", or latents with one row per chain and datum,
             chain by chain.
@@ -102,7 +94,7 @@ def sample(
         >>> posterior["z"].shape, np.abs(posterior["z"].mean((0, 1)) - [1.5, 3.5]).max() < 0.2
         ((50, 100, 2), np.True_)
     """
-    kernel = hmc(program.ppl) if kernel is None else kernel
+    kernel = hmc() if kernel is None else kernel
     counts = {"n_chains": n_chains, "n_draws": n_draws, "thin": thin}
     for name, count in (*counts.items(), ("n_warmup", n_warmup)):
         if not isinstance(count, int) or count < (name != "n_warmup"):
@@ -123,7 +115,7 @@ def sample(
     target = _checksum(program, params, x)
     n_data = 1 if x is None or program.has_global_latents else n_rows(x)
     plan = Plan(
-        target, str(kernel.settings), n_chains, n_data, n_draws, n_warmup, thin, int(key), tuple(extra_fields)
+        target, str(kernel.settings), n_chains, n_data, n_draws, n_warmup, thin, int(seed), tuple(extra_fields)
     )  # fmt: skip
     job = _Job(program, kernel, x, params, plan, data is not None)
     return job.run(job.begin(init) if resume is None else job.resumed(resume, init), progress)
@@ -140,7 +132,7 @@ def sample_prior(program: Program, kernel: Kernel | None = None, given: Any = No
 
 
 def _checksum(program: Program, params: Params, x: Data | None) -> str:
-    """Of what the draws are of."""
+    """Checksum of everything the draws depend on: sites, parameters and data."""
     found = hashlib.sha256(repr(program).encode())
     for name, a in sorted({**params, **{f"data/{path}": a for path, a in tree_leaves(x)}}.items()):
         array = np.ascontiguousarray(program.ppl.to_numpy(a))
@@ -161,22 +153,22 @@ class _Job:
         index = np.tile(np.arange(plan.n_data), self.shape[0] * self.shape[1])
         self.x = x if x is None or program.has_global_latents else take_rows(x, self.ppl.asarray(index))
         self.adapts = kernel.tuning is not None and plan.n_warmup > 0
-        self.warming = adapting(self.ppl, kernel, self.shape) if self.adapts else kernel
-        self.recording = _recording(kernel, plan.extra_fields)
+        self.warming = adapting(kernel, self.shape) if self.adapts else kernel
+        self.recording = recording(kernel, plan.extra_fields)
         most = max(1, NUMBERS_PER_BLOCK // (self.rows * program.width * plan.thin))
-        self.blocks = _blocks(plan, min(most, DRAWS_PER_BLOCK), self.adapts)
+        self.blocks = blocks(plan, min(most, DRAWS_PER_BLOCK), self.adapts)
 
     def begin(self, init: str | Latents) -> Draws:
         """No draws yet, chains at their start."""
-        key = self.ppl.key(_seed(self.plan.key, 0))
+        key = self.ppl.key(block_seed(self.plan.seed, 0))
         if not isinstance(init, str):
             init = {site: a[self.ppl.asarray(np.tile(np.arange(len(a)), self.shape[0]))] for site, a in init.items()}
 
         state = chains.begin(self.program, key, self.params, self.x, self.warming, self.rows, init, self.observed)
         log_density = self.program.log_density(self.params, self.x, self.observed)
         if self.plan.extra_fields:
-            inner = self.kernel.init(state.z, log_density)
-            self.recording.move(self.kernel.noise(key, state.z), inner, log_density)  # raises for unknown fields
+            inner = self.kernel.init(self.ppl, state.z, log_density)
+            self.recording(self.ppl, key, inner, log_density)  # raises for unknown fields
         return Draws(self.program, self.params, self.given, self.plan, state, not self.observed)
 
     def resumed(self, given: Draws | str | Path, init: str | Latents) -> Draws:
@@ -185,9 +177,9 @@ class _Job:
             check_plan(given.plan, self.plan)
             return given
         draws = self.begin(init)
-        n_warmup = sum(not block.n_draws for block in self.blocks)
-        ends = lambda done: self.adapts and done >= n_warmup
-        draws.load(given, lambda done: adapted(self.ppl, draws.state) if ends(done) else draws.state)
+        n_warmup, state = sum(not block.n_draws for block in self.blocks), draws.state
+        settled = adapted(self.ppl, state) if self.adapts else state
+        draws.load(given, lambda done: settled if done >= n_warmup else state)
         return draws
 
     def run(self, draws: Draws, progress: bool | None) -> Draws:
@@ -217,7 +209,7 @@ class _Job:
     def advance(self, draws: Draws, block: Block) -> None:
         """One block; the draws change all at once at its end."""
         ppl, program = self.ppl, self.program
-        keys = ppl.split(ppl.key(_seed(self.plan.key, draws.block + 1)), block.n_steps)
+        keys = ppl.split(ppl.key(block_seed(self.plan.seed, draws.block + 1)), block.n_steps)
         if not block.n_draws:
             state = program.chain(self.warming, draws.state, keys, self.params, self.x, self.observed)[0]
             if block.ends:
@@ -229,15 +221,15 @@ class _Job:
             draws.add(latents, {name: self._stat(name, a, block) for name, a in seen.stats.items()})
         draws.state, draws.block = state, draws.block + 1
 
-    def _end(self, block: Block) -> Any:
+    def _end(self, block: Block) -> Callable[[State], State]:
         ppl, shape = self.ppl, self.shape
         if block.ends == "warm-up":
             return self.program.compiled("adapted", partial(adapted, ppl))
         end = partial(next_window, ppl, shape=shape, metric=block.metric)
         return self.program.compiled(("window", block.metric, shape), end)
 
-    def _kept(self, rows: Any) -> Any:
-        """Of all replicas, the rows of the last."""
+    def _kept(self, rows: Array) -> Array:
+        """Rows of the last replica."""
         return rows[:, -(self.shape[1] * self.shape[2]) :]
 
     def _by_chain(self, a: np.ndarray, block: Block) -> np.ndarray:
@@ -246,50 +238,8 @@ class _Job:
         return a if self.x is not None and not self.program.has_global_latents else a[:, :, 0]
 
     def _stat(self, name: str, by_step: Array, block: Block) -> np.ndarray:
-        """Of the steps of a draw: whether any diverged, the mean acceptance, and of all else the last."""
+        """One figure per draw: whether a step of it diverged, their mean acceptance, the last of everything else."""
         a = self.ppl.to_numpy(self._kept(by_step))
         a = a.reshape(block.n_draws, self.plan.thin, *a.shape[1:])
         of_draw = {"is_divergent": lambda a: a.any(1), "accept_prob": lambda a: a.mean(1)}
         return self._by_chain(of_draw.get(name, lambda a: a[:, -1])(a), block)
-
-
-class Recorded(NamedTuple):
-    """Of one step: latents, and what was asked for."""
-
-    z: Latents
-    stats: dict[str, Array]
-
-
-def _recording(kernel: Kernel, extra_fields: Sequence[str]) -> Kernel:
-    """The same kernel, its Info the latents after the step and the wanted fields."""
-
-    def move(noise: Any, state: Any, log_density: Any) -> tuple[Any, Recorded]:
-        new, info = kernel.move(noise, state, log_density)
-        told = {name: getattr(info, name) for name in STANDARD if hasattr(info, name)}
-        for name in extra_fields:
-            if name not in (*info._fields, *new._fields):
-                there = ", ".join(dict.fromkeys((*info._fields, *new._fields)))
-                raise PplebmError(f"the kernel tells no '{name}'; extra_fields can be {there}.")
-            leaf = getattr(info, name, None) if name in info._fields else getattr(new, name)
-            told |= {path: a for path, a in tree_leaves(leaf, name) if getattr(a, "ndim", 0)}
-        return new, Recorded(new.z, told)
-
-    return kernel._replace(settings=("recording", kernel.settings, tuple(extra_fields)), move=move)
-
-
-def _blocks(plan: Plan, most: int, adapts: bool) -> list[Block]:
-    """The steps of a call in pieces, most of equal length so that they compile once."""
-    blocks = []
-    phases = windows(plan.n_warmup) if adapts else [(plan.n_warmup, False)]
-    for i, (length, metric) in enumerate(phases):
-        pieces = [min(BLOCK, length - at) for at in range(0, length, BLOCK)]
-        blocks += [Block(n, "", False, 0) for n in pieces]
-        if adapts:
-            blocks[-1] = blocks[-1]._replace(ends="warm-up" if i + 1 == len(phases) else "window", metric=metric)
-    draws = [min(most, plan.n_draws - at) for at in range(0, plan.n_draws, most)]
-    return blocks + [Block(n * plan.thin, "", False, n) for n in draws]
-
-
-def _seed(key: int, i: int) -> int:
-    """Of the i-th block: independent of how a call was interrupted."""
-    return int(np.random.SeedSequence((key, i)).generate_state(1, np.uint64)[0] >> np.uint64(1))

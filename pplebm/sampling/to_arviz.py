@@ -11,7 +11,7 @@ import numpy as np
 
 from pplebm.errors import PplebmError
 from pplebm.ppl.trees import n_rows, take_rows, tree_leaves
-from pplebm.sampling.draws import STANDARD, Draws
+from pplebm.sampling.draws import STANDARD_STATS, Draws
 from pplebm.sampling.predictive import log_likelihood, predictive, spaced
 
 ARVIZ_NAMES = {"log_density": "lp", "accept_prob": "acceptance_rate", "is_divergent": "diverging"}
@@ -24,7 +24,7 @@ def to_arviz(
     *,
     n_base: int = 1000,
     n_predictive: int | None = 200,
-    key: int = 0,
+    seed: int = 0,
 ) -> Any:
     r"""Put draws into ArviZ's container: InferenceData on 0.x, xarray.DataTree on 1.x.
 
@@ -40,7 +40,7 @@ def to_arviz(
         prior: of `pplebm.sample` without data, of the same program.
         n_base: draws in `base_prior`; 0 leaves it out.
         n_predictive: draws of each chain in the predictive groups and the log likelihood, evenly spaced; None: all.
-        key: seed of the base and predictive draws.
+        seed: of the base and predictive draws.
 
     Raises:
         PplebmError: if neither is given, or a prior stands in the place of a posterior.
@@ -63,34 +63,34 @@ def to_arviz(
             )
     groups: dict[str, Variables] = {}
     if posterior is not None:
-        groups |= _of_posterior(posterior, n_predictive, key)
+        groups |= _of_posterior(posterior, n_predictive, seed)
     if prior is not None:
-        groups |= _of_prior(prior, n_predictive, key)
+        groups |= _of_prior(prior, n_predictive, seed)
     one = posterior or prior
     assert one is not None
     if n_base and one.program.tilts and not one.program.reads.fed_latents:
-        groups["base_prior"] = _of_base(one, n_base, key)
+        groups["base_prior"] = _of_base(one, n_base, seed)
     return _container(groups, {name: draws for name, draws in given.items() if draws is not None})
 
 
-def _of_base(draws: Draws, n: int, key: int) -> Variables:
+def _of_base(draws: Draws, n: int, seed: int) -> Variables:
     """Ancestral draws, of every row where the prior reads covariates."""
     program, ppl = draws.program, draws.program.ppl
-    k = ppl.key(key)
+    key = ppl.key(seed)
     if program.prior_reads and not program.has_global_latents:
         rows = n_rows(draws.data)
         index = ppl.asarray(np.tile(np.arange(rows), n))
         data = take_rows(draws.data, index)
-        drawn = program.constrain(draws.params, program.draw_base(k, data, draws.params), data)
+        drawn = program.constrain(draws.params, program.draw_base(key, data, draws.params), data)
         shaped = {name: ppl.to_numpy(a).reshape(1, n, rows, *a.shape[1:]) for name, a in drawn.items()}
         return _named(draws, shaped, program.plate or "data")
     given = draws.data if program.has_global_latents else None
-    z = program.draw_base(k, n, draws.params, given)
+    z = program.draw_base(key, n, draws.params, given)
     drawn = program.constrain(draws.params, z, given)
     return _named(draws, {name: ppl.to_numpy(a)[None] for name, a in drawn.items()}, None)
 
 
-def _of_posterior(draws: Draws, n: int | None, key: int) -> dict[str, Variables]:
+def _of_posterior(draws: Draws, n: int | None, seed: int) -> dict[str, Variables]:
     program, plate = draws.program, draws.program.plate or "data"
     axis = plate if draws.has_data_axis else None
     groups = {
@@ -99,7 +99,7 @@ def _of_posterior(draws: Draws, n: int | None, key: int) -> dict[str, Variables]
     }
     if program.observed:
         groups["log_likelihood"] = _named(draws, log_likelihood(draws, n), plate, spaced(draws, n), pointwise=True)
-        groups["posterior_predictive"] = _named(draws, _predicted(draws, n, key), plate, spaced(draws, n))
+        groups["posterior_predictive"] = _named(draws, _predicted(draws, n, seed), plate, spaced(draws, n))
         given = {name: program.ppl.to_numpy(a) for name, a in program.observed_data(draws.data).items()}
         dims = {name: groups["posterior_predictive"][name][0][2:] for name in given}
         groups["observed_data"] = {name: (dims[name], a, None) for name, a in given.items()}
@@ -107,7 +107,7 @@ def _of_posterior(draws: Draws, n: int | None, key: int) -> dict[str, Variables]
     return groups | ({"constant_data": constant} if constant else {})
 
 
-def _of_prior(draws: Draws, n: int | None, key: int) -> dict[str, Variables]:
+def _of_prior(draws: Draws, n: int | None, seed: int) -> dict[str, Variables]:
     program = draws.program
     axis = program.plate or "data" if draws.has_data_axis else None
     groups = {
@@ -116,13 +116,13 @@ def _of_prior(draws: Draws, n: int | None, key: int) -> dict[str, Variables]:
     }
     if program.observed and (draws.data is not None or not program.generator_reads):
         plate = program.plate if program.has_global_latents else axis
-        groups["prior_predictive"] = _named(draws, _predicted(draws, n, key), plate, spaced(draws, n))
+        groups["prior_predictive"] = _named(draws, _predicted(draws, n, seed), plate, spaced(draws, n))
     return groups
 
 
-def _predicted(draws: Draws, n: int | None, key: int) -> dict[str, np.ndarray]:
+def _predicted(draws: Draws, n: int | None, seed: int) -> dict[str, np.ndarray]:
     """Data of the observed sites; deterministic ones stand in the group of the latents."""
-    found = predictive(draws, n, key)
+    found = predictive(draws, n, seed)
     return {site.name: found[site.name] for site in draws.program.observed}
 
 
@@ -140,13 +140,13 @@ def _covariates(draws: Draws) -> Variables:
 
 
 def _stats(draws: Draws) -> dict[str, np.ndarray]:
-    """What ArviZ's plots look for, (chains, draws): of data together the sum, the mean acceptance, any divergence."""
+    """Statistics for ArviZ's plots, (chains, draws): of all data the sum, the mean acceptance, any divergence."""
     together: dict[str, Any] = {"is_divergent": np.any, "accept_prob": np.mean}
     found = {}
     for name, a in draws.stats.items():
-        if draws.has_data_axis and name in STANDARD:
+        if draws.has_data_axis and name in STANDARD_STATS:
             a = together.get(name, np.sum)(a, axis=2)
-        if not draws.has_data_axis or name in STANDARD:
+        if not draws.has_data_axis or name in STANDARD_STATS:
             found[ARVIZ_NAMES.get(name, name)] = a
     return found
 
@@ -155,7 +155,7 @@ def _by_datum(draws: Draws) -> dict[str, np.ndarray]:
     """The same by datum, and the extra fields."""
     if not draws.has_data_axis:
         return {}
-    return {f"{ARVIZ_NAMES.get(n, n)}_by_datum" if n in STANDARD else n: a for n, a in draws.stats.items()}
+    return {f"{ARVIZ_NAMES.get(n, n)}_by_datum" if n in STANDARD_STATS else n: a for n, a in draws.stats.items()}
 
 
 def _named(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import importlib
 
@@ -35,13 +36,13 @@ def by_the_program(program, kernel, state, keys, params, x):
         return sum(traced.run(params, traced.rows(len(z["z1"])) if x is None else x, at).terms.values())
 
     for key in keys:
-        state, info = kernel(key, state, log_density)
+        state, info = kernel(program.ppl, key, state, log_density)
     return state, info
 
 
 def setting(program, **options):
-    kernel = langevin(program.ppl, [0.3, 0.2, 0.1], max_drift=0.5, **options)
-    return kernel, kernel.init(chains.start(program, 5, program.params, N)), program.ppl.split(7, 4)
+    kernel = langevin([0.3, 0.2, 0.1], max_drift=0.5, **options)
+    return kernel, kernel.init(program.ppl, chains.start(program, 5, program.params, N)), program.ppl.split(7, 4)
 
 
 @pytest.mark.parametrize("with_data", [True, False])
@@ -106,13 +107,13 @@ def test_one_graph_per_kernel_and_shape():
     kernel, state, keys = setting(program)
     steps = program._traced._steps
     for _ in range(2):
-        same = langevin(program.ppl, [0.3, 0.2, 0.1], max_drift=0.5)
+        same = langevin([0.3, 0.2, 0.1], max_drift=0.5)
         program.chain(same, state, keys, program.params, x)
         program.chain(same, state, keys, {n: 2 * p for n, p in program.params.items()}, x + 1)
     assert len(steps) == 1
-    program.chain(langevin(program.ppl, 0.3), state, keys, program.params, x)
+    program.chain(langevin(0.3), state, keys, program.params, x)
     shorter = {site: v[:3] for site, v in state.z.items()}
-    program.chain(kernel, kernel.init(shorter), keys, program.params, x[:3])
+    program.chain(kernel, kernel.init(program.ppl, shorter), keys, program.params, x[:3])
     assert len(steps) == 3
 
 
@@ -122,12 +123,13 @@ def test_memory_is_flat_in_the_number_of_steps():
     kernel, state, _ = setting(program)
     alive = []
 
-    def counting(key, z):
+    def counting(ppl, key, z):
         gc.collect()
         alive.append(sum(issubclass(type(o), torch.Tensor) for o in gc.get_objects()))
-        return program.ppl.normal_like(key, z)
+        return ppl.normal_like(key, z)
 
-    got, infos = program.chain(kernel._replace(noise=counting), state, program.ppl.split(1, 12), program.params, x)
+    kernel = dataclasses.replace(kernel, noise=counting)
+    got, infos = program.chain(kernel, state, program.ppl.split(1, 12), program.params, x)
     assert all(v.grad_fn is None and not v.requires_grad for v in (*got.z.values(), *infos))
     assert alive[-1] - alive[4] == (len(alive) - 5) * len(infos)
 

@@ -119,14 +119,14 @@ def test_a_chain_through_a_convolutional_decoder_is_the_programs_own(compiled):
     bound = pplebm.bind(page, "pyro", shape=(28, 28), decoder="conv", channels=4, width=8)
     program = pplebm.Program(bound).with_chains(compiled=compiled)
     x = torch.rand(3, 28, 28, generator=torch.Generator().manual_seed(0))
-    kernel = langevin(program.ppl, [0.05, 0.05])
-    state, keys = kernel.init(chains.start(program, 5, program.params, 3)), program.ppl.split(7, 3)
+    kernel = langevin([0.05, 0.05])
+    state, keys = kernel.init(program.ppl, chains.start(program, 5, program.params, 3)), program.ppl.split(7, 3)
     got, _ = program.chain(kernel, state, keys, program.params, x)
 
     def log_density(z):
         return sum(program._traced.run(program.params, x, At(z, program.coordinates)).terms.values())
 
     for key in keys:
-        state, _ = kernel(key, state, log_density)
+        state, _ = kernel(program.ppl, key, state, log_density)
     for name, value in state.z.items():
         torch.testing.assert_close(got.z[name], value, atol=1e-10, rtol=0)

@@ -26,7 +26,7 @@ from pplebm.interop import numpyro as in_numpyro
 from pplebm.interop import pyro as in_pyro
 
 SETTINGS = {
-    "Langevin": {"step_size": 0.4}, "Underdamped": {"step_size": 0.4}, "MALA": {}, "JitteredHMC": {"n_steps": 4},
+    "Langevin": {"step_size": 0.4}, "Underdamped": {"step_size": 0.4}, "MALA": {}, "JitteredHMC": {"n_leapfrog": 4},
     "Anisotropic": {"step_size": 0.4, "threshold": 3.0},
 }  # fmt: skip
 
@@ -77,7 +77,7 @@ def test_pyro_chains_start_apart_forget_each_other_and_adapt_again():
             params = kernel.sample(params)
         assert kernel._t == 50 and all(isinstance(v, str) for v in kernel.logging().values())
         assert kernel.diagnostics()["acceptance rate"] > 0.2
-        sizes.append(float(kernel._state.step_size[0]))
+        sizes.append(float(kernel._state.inner.step_size[0]))
         kernel.cleanup()
         kernel.cleanup()
     assert not torch.equal(*starts) and sizes[0] != sizes[1] and 0.5 not in sizes

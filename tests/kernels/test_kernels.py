@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -22,16 +24,16 @@ from pplebm.sampling import chains
 
 N = 10_000  # chains; all tolerances follow from it
 EXACT = {
-    "mala": lambda ppl, s: mala(ppl, s),
-    "mala, scaled": lambda ppl, s: mala(ppl, s, scale={"a": 1.3, "": 0.7}),
-    "hmc": lambda ppl, s: hmc(ppl, 4, 0.7 * s),
-    "hmc without jitter": lambda ppl, s: hmc(ppl, 3, 0.7 * s, jitter=0.0),
-    "hmc, scaled": lambda ppl, s: hmc(ppl, 3, 0.7 * s, scale={"a": 0.8, "": 1.2}),
+    "mala": mala,
+    "mala, scaled": lambda s: mala(s, scale={"a": 1.3, "": 0.7}),
+    "hmc": lambda s: hmc(4, 0.7 * s),
+    "hmc without jitter": lambda s: hmc(3, 0.7 * s, jitter=0.0),
+    "hmc, scaled": lambda s: hmc(3, 0.7 * s, scale={"a": 0.8, "": 1.2}),
 }
 
 
 def run(ppl, kernel, z, log_density, n_steps, seed=0):
-    state = kernel.init(z, log_density)
+    state = kernel.init(ppl, z, log_density)
     go = ppl.compiled(lambda key, state: chains.run(ppl, key, state, log_density, kernel, n_steps))
     return go(ppl.key(seed), state)
 
@@ -44,7 +46,7 @@ def gaussian(ppl, precision=1.0, mean=0.0):
 @pytest.mark.parametrize("name", EXACT)
 def test_exact_kernels_keep_the_target(ppl, name, target):
     """Chains that start at exact draws are exact draws after any number of steps: no bias, no burn-in."""
-    kernel, start = EXACT[name](ppl, target.step_size), target.draw(np.random.default_rng(1), N)
+    kernel, start = EXACT[name](target.step_size), target.draw(np.random.default_rng(1), N)
     state, info = run(ppl, kernel, target.latents(ppl, start), lambda z: target.log_density(ppl, z), 5)
     assert 0.3 < ppl.to_numpy(info.accept_prob).mean() < 0.99
     got = rows_of(ppl, state.z)
@@ -56,7 +58,7 @@ def test_exact_kernels_keep_the_target(ppl, name, target):
 def test_exact_kernels_find_the_target_from_afar(ppl, name):
     target = TARGETS[0]
     start = target.latents(ppl, np.full((N, 3), 3.0))
-    state, _ = run(ppl, EXACT[name](ppl, target.step_size), start, lambda z: target.log_density(ppl, z), 100)
+    state, _ = run(ppl, EXACT[name](target.step_size), start, lambda z: target.log_density(ppl, z), 100)
     assert_same_law(rows_of(ppl, state.z), target.draw(np.random.default_rng(2), N))
 
 
@@ -65,17 +67,17 @@ def test_a_wrong_kernel_is_noticed(ppl, wrong):
     """The first test above fails for a chain that accepts everything or drifts wrongly."""
     target = TARGETS[1]
     factor = {"always accepted": 1.0, "drift reversed": -1.0, "drift doubled": 2.0}[wrong]
-    kernel = langevin(ppl, target.step_size)
+    kernel = langevin(target.step_size)
     start = target.latents(ppl, target.draw(np.random.default_rng(1), N))
     state, _ = run(ppl, kernel, start, lambda z: factor * target.log_density(ppl, z), 5)
     with pytest.raises(AssertionError, match="standard errors"):
         assert_same_law(rows_of(ppl, state.z), target.draw(np.random.default_rng(2), N))
 
 
-@pytest.mark.parametrize("make", [mala, lambda ppl, **k: hmc(ppl, 3, **k)], ids=["mala", "hmc"])
+@pytest.mark.parametrize("make", [mala, partial(hmc, 3)], ids=["mala", "hmc"])
 def test_temperature_is_the_power_of_the_target(ppl, make):
     start = {"a": ppl.asarray(np.random.default_rng(0).normal(1.0, np.sqrt(0.25), size=(N, 1)))}
-    state, _ = run(ppl, make(ppl, step_size=0.5, temperature=0.25), start, gaussian(ppl, mean=1.0), 10)
+    state, _ = run(ppl, make(step_size=0.5, temperature=0.25), start, gaussian(ppl, mean=1.0), 10)
     assert_same_law(rows_of(ppl, state.z), np.random.default_rng(2).normal(1.0, 0.5, size=(N, 1)))
 
 
@@ -84,12 +86,11 @@ def test_one_leapfrog_step_is_mala(ppl):
     target = TARGETS[3]
     z = target.latents(ppl, target.draw(np.random.default_rng(0), 50))
     log_density = lambda z: target.log_density(ppl, z)
-    one, other = mala(ppl, 0.7, scale=1.2), hmc(ppl, 1, 0.7, scale=1.2, jitter=0.0)
-    noise = one.noise(ppl.key(3), z)
-    a, a_info = one.move(noise, one.init(z, log_density), log_density)
-    b, b_info = other.move(
-        {"accept": noise["accept"], "momentum": noise["step"]}, other.init(z, log_density), log_density
-    )
+    one, other = mala(0.7, scale=1.2), hmc(1, 0.7, scale=1.2, jitter=0.0)
+    noise = one.noise(ppl, ppl.key(3), z)
+    a, a_info = one.move(ppl, noise, one.init(ppl, z, log_density), log_density)
+    noise = {"accept": noise["accept"], "momentum": noise["step"]}
+    b, b_info = other.move(ppl, noise, other.init(ppl, z, log_density), log_density)
     np.testing.assert_allclose(rows_of(ppl, a.z), rows_of(ppl, b.z), atol=1e-5)
     np.testing.assert_allclose(ppl.to_numpy(a_info.accept_prob), ppl.to_numpy(b_info.accept_prob), rtol=1e-3, atol=1e-5)
 
@@ -100,10 +101,10 @@ def test_leapfrog_is_reversible_and_of_second_order(ppl):
     z = target.latents(ppl, np.array([[0.3], [1.5], [-0.8]]))
     errors = []
     for n, s in ((8, 0.1), (16, 0.05)):
-        kernel = hmc(ppl, n, s, jitter=0.0)
+        kernel = hmc(n, s, jitter=0.0)
         noise = {"accept": {"first": ppl.asarray(np.full(3, 9.0)), "second": ppl.asarray(np.zeros(3))},
                  "momentum": {"a": ppl.asarray(np.array([[1.0], [-0.7], [0.4]]))}}  # fmt: skip
-        _, info = kernel.move(noise, kernel.init(z, log_density), log_density)
+        _, info = kernel.move(ppl, noise, kernel.init(ppl, z, log_density), log_density)
         before = 0.5 * np.array([1.0, 0.49, 0.16]) - ppl.to_numpy(log_density(z))
         errors.append(np.abs(ppl.to_numpy(info.energy) - before))
     assert (errors[0] / errors[1] > 3.0).all()
@@ -112,7 +113,7 @@ def test_leapfrog_is_reversible_and_of_second_order(ppl):
 def test_a_trajectory_that_breaks_is_counted_and_stays(ppl):
     z = {"a": ppl.asarray(np.array([[0.1], [30.0]]))}
     log_density = lambda z: -0.25 * (z["a"] ** 4)[:, 0]
-    for kernel in (hmc(ppl, 5, 0.5), mala(ppl, 0.5)):
+    for kernel in (hmc(5, 0.5), mala(0.5)):
         state, _ = run(ppl, kernel, z, log_density, 5)
         assert ppl.to_numpy(state.z["a"])[1, 0] == 30.0
         assert ppl.to_numpy(state.n_divergent)[0] == 0
@@ -139,7 +140,7 @@ def baoab_law(n_steps, h, friction, mean=0.0, precision=1.0, temperature=1.0):
 @pytest.mark.parametrize(("h", "friction", "temperature"), [(0.8, 1.0, 1.0), (0.5, 0.2, 1.0), (1.0, 5.0, 0.3)])
 def test_law_of_underdamped_after_k_steps(ppl, n_steps, h, friction, temperature):
     start = {"a": ppl.normal_like(ppl.key(9), {"a": ppl.asarray(np.zeros((N, 1)))})["a"]}
-    kernel = underdamped(ppl, h, friction, temperature)
+    kernel = underdamped(h, friction, temperature)
     state, _ = run(ppl, kernel, start, gaussian(ppl, 1.7, 0.6), n_steps)
     mean, variance, momentum = baoab_law(n_steps, h, friction, 0.6, 1.7, temperature)
     got, p = rows_of(ppl, state.z), rows_of(ppl, state.momentum)
@@ -157,8 +158,8 @@ def test_underdamped_is_unbiased_on_a_gaussian_even_at_a_large_step():
 def test_underdamped_on_an_asymmetric_target(ppl):
     target = TARGETS[1]
     start = target.latents(ppl, target.draw(np.random.default_rng(1), N))
-    kernel, log_density = underdamped(ppl, 0.1), lambda z: target.log_density(ppl, z)
-    state = kernel.init(start, log_density)
+    kernel, log_density = underdamped(0.1), lambda z: target.log_density(ppl, z)
+    state = kernel.init(ppl, start, log_density)
     moving = state._replace(momentum=ppl.normal_like(ppl.key(5), start))
     state, _ = ppl.compiled(lambda s: chains.run(ppl, ppl.key(0), s, log_density, kernel, 40))(moving)
     assert_same_law(rows_of(ppl, state.z), target.draw(np.random.default_rng(2), N))
@@ -187,7 +188,7 @@ def test_anisotropic_against_quadrature_and_the_published_bias(ppl, correction):
     expected, fourth = (law * grid**2).sum(), (law * grid**4).sum()
     assert expected == pytest.approx(1.0 if correction else 1.786, rel=0.08)
     start = {"a": ppl.asarray(np.random.default_rng(0).choice(grid, p=law, size=(N, 1)))}
-    state, _ = run(ppl, anisotropic(ppl, s, b, correction), start, gaussian(ppl), 60)
+    state, _ = run(ppl, anisotropic(s, b, correction), start, gaussian(ppl), 60)
     assert abs((rows_of(ppl, state.z) ** 2).mean() - expected) < 5 * np.sqrt((fourth - expected**2) / N)
 
 
@@ -196,10 +197,10 @@ def test_divergence_of_several_coordinates_and_sites(ppl):
     target, s, b, e = TARGETS[0], 0.8, 0.4, 1e-3
     rows = target.draw(np.random.default_rng(4), 6)
     log_density = lambda z: target.log_density(ppl, z)
-    kernel = anisotropic(ppl, s, b)
+    kernel = anisotropic(s, b)
     z = target.latents(ppl, rows)
     nothing = {k: 0.0 * a for k, a in z.items()}
-    state, _ = kernel.move(nothing, kernel.init(z, log_density), log_density)
+    state, _ = kernel.move(ppl, nothing, kernel.init(ppl, z, log_density), log_density)
 
     def gamma(rows):
         return s**2 * b / np.maximum(b, np.abs(-(rows - MEAN) @ LAMBDA))
@@ -218,11 +219,11 @@ def linear_tilt(z, tilt_strength=1.0):
     return -0.5 * (z["a"] ** 2)[:, 0] + tilt_strength * 3.0 * z["a"][:, 0]
 
 
-@pytest.mark.parametrize("inner", [lambda p: mala(p, 1.0), lambda p: hmc(p, 2, 0.8)], ids=["mala", "hmc"])
+@pytest.mark.parametrize("inner", [mala(1.0), hmc(2, 0.8)], ids=["mala", "hmc"])
 def test_tempering_keeps_the_law_of_every_strength(ppl, inner):
     strengths = (0.0, 0.2, 0.6, 1.0)
     start = np.concatenate([np.random.default_rng(i).normal(3 * b, 1.0, (N, 1)) for i, b in enumerate(strengths)])
-    kernel = parallel_tempering(ppl, inner(ppl), strengths)
+    kernel = parallel_tempering(inner, strengths)
     state, info = run(ppl, kernel, {"a": ppl.asarray(start)}, linear_tilt, 7)
     assert 0.2 < ppl.to_numpy(info.is_swapped).mean() < 0.9
     for i, strength in enumerate(strengths):
@@ -243,10 +244,10 @@ def test_tempering_crosses_where_hmc_cannot(ppl):
     share = (draw(np.random.default_rng(0), 200_000) < 0).mean()
     n, strengths = 2000, (0.0, 0.02, 0.06, 0.2, 0.5, 1.0)
     start = {"a": ppl.asarray(np.full((n, 1), 4.0))}
-    stuck, _ = run(ppl, hmc(ppl, 5, 0.2), start, log_density, 300)
+    stuck, _ = run(ppl, hmc(5, 0.2), start, log_density, 300)
     assert (rows_of(ppl, stuck.z) < 0).mean() == 0.0 < share
     rows = {"a": ppl.asarray(np.full((6 * n, 1), 4.0))}
-    state, _ = run(ppl, parallel_tempering(ppl, hmc(ppl, 5, 0.2), strengths), rows, log_density, 600)
+    state, _ = run(ppl, parallel_tempering(hmc(5, 0.2), strengths), rows, log_density, 600)
     got = rows_of(ppl, state.z)[-n:]
     assert abs((got < 0).mean() - share) < 5 * np.sqrt(share * (1 - share) / n)
 
@@ -254,31 +255,29 @@ def test_tempering_crosses_where_hmc_cannot(ppl):
 # --- scores, ascent, unrolled
 
 
-@pytest.mark.parametrize(
-    "make", [lambda p: langevin(p, 0.3), lambda p: underdamped(p, 0.3)], ids=["langevin", "underdamped"]
-)
-def test_a_score_moves_as_its_log_density_does(ppl, make):
+@pytest.mark.parametrize("kernel", [langevin(0.3), underdamped(0.3)], ids=["langevin", "underdamped"])
+def test_a_score_moves_as_its_log_density_does(ppl, kernel):
     target = TARGETS[3]
     z = target.latents(ppl, target.draw(np.random.default_rng(0), 20))
     log_density = lambda z: target.log_density(ppl, z)
     score = Score(lambda z: ppl.value_and_grad(log_density, z)[1])
-    kernel = make(ppl)
     a, b = (run(ppl, kernel, z, t, 3)[0] for t in (log_density, score))
     np.testing.assert_allclose(rows_of(ppl, a.z), rows_of(ppl, b.z), rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "make", [mala, hmc, lambda ppl: anisotropic(ppl, 0.1, 1.0)], ids=["mala", "hmc", "anisotropic"]
-)
-def test_kernels_that_need_a_density_refuse_a_score(ppl, make):
+NEED_A_DENSITY = [mala(), hmc(), anisotropic(0.1, 1.0), parallel_tempering(mala())]
+
+
+@pytest.mark.parametrize("kernel", NEED_A_DENSITY, ids=lambda kernel: kernel.settings[0])
+def test_kernels_that_need_a_density_refuse_a_score(ppl, kernel):
     with pytest.raises(PplebmError, match="Score"):
-        make(ppl).init({"a": ppl.asarray(np.zeros((2, 1)))}, Score(lambda z: z))
+        kernel.init(ppl, {"a": ppl.asarray(np.zeros((2, 1)))}, Score(lambda z: z))
 
 
 def test_ascent_climbs_to_the_mode(ppl):
     target = TARGETS[0]
     start = target.latents(ppl, np.random.default_rng(0).normal(size=(10, 3)))
-    kernel = ascent(ppl, geometric(0.2, 0.002, 400))
+    kernel = ascent(geometric(0.2, 0.002, 400))
     state, _ = run(ppl, kernel, start, lambda z: target.log_density(ppl, z), 400)
     np.testing.assert_allclose(rows_of(ppl, state.z), np.tile(MEAN, (10, 1)), atol=0.02)
 
@@ -317,21 +316,21 @@ def test_unrolled_has_the_closed_form_law_and_derivative(ppl, by_step):
 @pytest.mark.parametrize(
     ("make", "word"),
     [
-        (lambda p: mala(p, 0.0), "step_size"),
-        (lambda p: mala(p, temperature=0.0), "temperature"),
-        (lambda p: hmc(p, 0), "n_steps"),
-        (lambda p: hmc(p, jitter=1.0), "jitter"),
-        (lambda p: hmc(p, step_size=-1.0), "step_size"),
-        (lambda p: underdamped(p, friction=-1.0), "friction"),
-        (lambda p: underdamped(p, 0.0), "step_size"),
-        (lambda p: anisotropic(p, 0.1, 0.0), "threshold"),
-        (lambda p: ascent(p, -0.1), "learning_rate"),
+        (lambda p: mala(0.0), "step_size"),
+        (lambda p: mala(temperature=0.0), "temperature"),
+        (lambda p: hmc(0), "n_leapfrog"),
+        (lambda p: hmc(jitter=1.0), "jitter"),
+        (lambda p: hmc(step_size=-1.0), "step_size"),
+        (lambda p: underdamped(friction=-1.0), "friction"),
+        (lambda p: underdamped(0.0), "step_size"),
+        (lambda p: anisotropic(0.1, 0.0), "threshold"),
+        (lambda p: ascent(-0.1), "learning_rate"),
         (lambda p: geometric(1.0, 0.0, 3), "stop"),
-        (lambda p: parallel_tempering(p, hmc(p), (0.5, 0.2, 1.0)), "strengths"),
-        (lambda p: parallel_tempering(p, hmc(p), (0.0, 0.5)), "strengths"),
-        (lambda p: parallel_tempering(p, langevin(p, 0.1)), "inner"),
-        (lambda p: mala(p, scale={"other": 1.0}).init({"a": p.asarray(np.zeros((1, 1)))}, gaussian(p)), "'a'"),
-        (lambda p: parallel_tempering(p, hmc(p)).init({"a": p.asarray(np.zeros((7, 1)))}, linear_tilt), "rows"),
+        (lambda p: parallel_tempering(hmc(), (0.5, 0.2, 1.0)), "strengths"),
+        (lambda p: parallel_tempering(hmc(), (0.0, 0.5)), "strengths"),
+        (lambda p: parallel_tempering(langevin(0.1)), "inner"),
+        (lambda p: mala(scale={"other": 1.0}).init(p, {"a": p.asarray(np.zeros((1, 1)))}, gaussian(p)), "'a'"),
+        (lambda p: parallel_tempering(hmc()).init(p, {"a": p.asarray(np.zeros((7, 1)))}, linear_tilt), "rows"),
     ],
 )
 def test_bad_settings_are_named(ppl, make, word):

@@ -32,7 +32,7 @@ def gaussian_target(z):
 
 
 def sample(ppl, log_density, start, n_steps, seed=0, **settings):
-    kernel = langevin(ppl, **settings)
+    kernel = langevin(**settings)
     state, info = chains.run(ppl, ppl.key(seed), init(ppl, start), log_density, kernel, n_steps)
     return state, info
 
@@ -210,7 +210,7 @@ def test_step_conventions_agree_with_their_formulas(ppl):
     z, key = {"z": torch.tensor([0.3, -2.0])}, 5
     noise = ppl.normal_like(key, z)["z"]
     for size, drift, spread in ((from_h(0.2), 0.1, 0.2**0.5), (from_tau(0.08), 0.08, 0.16**0.5)):
-        state, _ = langevin(ppl, size)(key, init(ppl, z), lambda z: -0.5 * z["z"] ** 2)
+        state, _ = langevin(size)(ppl, key, init(ppl, z), lambda z: -0.5 * z["z"] ** 2)
         torch.testing.assert_close(state.z["z"], z["z"] - drift * z["z"] + spread * noise)
 
 
@@ -226,9 +226,9 @@ def test_step_conventions_agree_with_their_formulas(ppl):
         ({"step_size": 0.1, "max_drift": 0.0}, "max_drift"),
     ],
 )
-def test_bad_settings_are_named(ppl, settings, word):
+def test_bad_settings_are_named(settings, word):
     with pytest.raises(PplebmError, match=word):
-        langevin(ppl, **settings)
+        langevin(**settings)
 
 
 def test_max_drift_shortens_long_drifts_and_no_others(ppl):
@@ -238,7 +238,7 @@ def test_max_drift_shortens_long_drifts_and_no_others(ppl):
     def log_density(z):
         return -0.5 * sum(v.pow(2).sum(-1) for v in z.values())
 
-    state, info = langevin(ppl, 1.0, max_drift=5.0)(7, init(ppl, z), log_density)
+    state, info = langevin(1.0, max_drift=5.0)(ppl, 7, init(ppl, z), log_density)
     assert info.is_tamed.tolist() == [False, True]
     drift = {k: state.z[k] - z[k] - noise[k] for k in z}
     torch.testing.assert_close(drift["a"], torch.tensor([[-0.05], [-3.0]]))  # 5 along (30, 40, 0) / 50

@@ -97,14 +97,14 @@ def test_prior_chains_are_those_of_each_row(ppl, how):
     mean, copies = THETA["v"] * C + THETA["a"][LABEL], 400
     if how == "short run":
         many = program.data({name: np.tile(a, copies) for name, a in DATA.items()})
-        kernel = langevin(ppl, 0.3)
+        kernel = langevin(0.3)
         z, _ = short_run(program, ppl.key(0), program.params, program.prior_rows(many), kernel, 100, observed=False)
         draws = ppl.to_numpy(z["z"]).reshape(copies, N)
         bias = 0.0
     else:
         given = {name: DATA[name] for name in ("label", "c")}  # x is missing, and is not needed
         prior = pplebm.sample_prior(
-            program, hmc(ppl), given=given, n_chains=100, n_draws=10, n_warmup=100, thin=5, progress=False
+            program, hmc(), given=given, n_chains=100, n_draws=10, n_warmup=100, thin=5, progress=False
         )
         draws, bias = prior["z"].reshape(-1, N), 0.0
     error = 5.0 / np.sqrt(len(draws))  # five standard errors of a mean of unit variance, N rows

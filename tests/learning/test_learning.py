@@ -184,7 +184,7 @@ def test_short_run_without_data_is_the_prior_and_with_data_the_posterior(float64
     """Moments against the closed form, at steps small enough for the bias to vanish in the error."""
     page = pplebm.load("conjugate_tilt")
     program = pplebm.Program(pplebm.bind(page, shape=(4,)))
-    params, n, kernel = program.params, 1500, langevin(program.ppl, 0.2)
+    params, n, kernel = program.params, 1500, langevin(0.2)
     x = np.array([1.0, -1.0, 0.5, 0.0])
     for data, exact in (
         (None, page.closed_form(as_numpy(params), page.Hyper())),

@@ -334,7 +334,7 @@ def test_the_noise_space_target_has_mean_zero_where_the_published_one_has_not():
             pyro.sample("x", dist.Normal(z1, 1.0), obs=x)
 
     program = pplebm.Program(model, data=torch.zeros(3))
-    kernel = langevin(ppl, 0.3)
+    kernel = langevin(0.3)
     z, _ = short_run(program, 0, program.params, 20_000, kernel, 200)
     assert abs(float(z["z2"].mean())) < 5 / np.sqrt(20_000)
 
@@ -343,9 +343,9 @@ def test_the_noise_space_target_has_mean_zero_where_the_published_one_has_not():
     def published(eps):
         return moving.log_density(program.params)(eps) - a * eps["z2"]  # log p(z1|z2) at z(ε), Jacobian missing
 
-    state = kernel.init(ppl.normal_like(1, z), published)
+    state = kernel.init(ppl, ppl.normal_like(1, z), published)
     for k in ppl.split(2, 200):
-        state, _ = kernel(k, state, published)
+        state, _ = kernel(ppl, k, state, published)
     assert float(state.z["z2"].mean()) == pytest.approx(-a, abs=0.05)
 
 

@@ -44,8 +44,8 @@ def drawn(case: Case, program, data):
     start = program.draw_base(program.ppl.key(1), data)
     if not program.tilts:
         return start
-    kernel = hmc(program.ppl, 8, 0.4)
-    state = kernel.init(start, program.log_density(program.params, data, observed=False))
+    kernel = hmc(8, 0.4)
+    state = kernel.init(program.ppl, start, program.log_density(program.params, data, observed=False))
     keys = program.ppl.split(program.ppl.key(2), 60)
     return program.chain(kernel, state, keys, program.params, data, False)[0].z
 
@@ -61,8 +61,8 @@ def moved(case: Case, shift: int = 0):
         a = numpy(seen[site]).astype(numpy(leaves[path]).dtype)
         leaves[path] = ppl.asarray(np.roll(a, shift, 0), keep=True)
     data = tree_fill(data, leaves)
-    kernel = hmc(ppl, 8, 0.25)
-    state = kernel.init(z, program.log_density(program.params, data))
+    kernel = hmc(8, 0.25)
+    state = kernel.init(ppl, z, program.log_density(program.params, data))
     state, info = program.chain(kernel, state, ppl.split(ppl.key(4), N_STEPS), program.params, data)
     assert numpy(info.accept_prob).mean() > 0.3, "chains that stay where they are keep every law"
     return functions(program, z, seen, data), functions(program, state.z, seen, data)

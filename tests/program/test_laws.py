@@ -354,7 +354,7 @@ KEPT = {
 
 @each(named(*KEPT))
 def test_values_that_are_kept_come_with_the_draws(case: Case, quick):
-    kernel = langevin(case.program.ppl, 0.01)
+    kernel = langevin(0.01)
     settings = {"n_chains": 2, "n_draws": 3, "n_warmup": 0, "progress": False}
     draws = pplebm.sample(case.program, kernel, case.entry.data, **settings)
     expected = KEPT[case.entry.name](draws, case.entry.data)
@@ -381,7 +381,7 @@ def test_values_kept_of_data_that_lack_what_they_need(case: Case, quick):
     close(found["mean"], found["y"])
     assert np.abs(found["residual"]).max() < 5 * 0.5 / np.sqrt(1000)
     assert np.abs(found["above"] - 0.5).max() < 5 * 0.5 / np.sqrt(1000)
-    drawn = pplebm.predictive(prior, key=1)
+    drawn = pplebm.predictive(prior, seed=1)
     close(drawn["residual"], drawn["y"] - drawn["mean"])
 
 

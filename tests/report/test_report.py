@@ -15,7 +15,6 @@ import pplebm
 from pplebm import report
 from pplebm.data import load
 from pplebm.report import figures, gathered, page, reproduce, tables
-from pplebm.report.gathered import effective_size, reweighted
 from pplebm.runs import files
 from pplebm.runs.manifest import RollBack, read_manifest, write_manifest
 from pplebm.runs.short_run_bias import examine
@@ -190,13 +189,6 @@ def test_rollbacks_odd_columns_and_no_rows(tmp_path):
 
     (run.path / files.METRICS).unlink()
     assert "No figures by update were kept." in written(pplebm.open_run(run.path)).words
-
-
-def test_reweighted_base_draws_have_the_tilted_mean():
-    z = np.random.default_rng(0).normal(size=200_000)
-    mean, error = reweighted(z, 0.5 * z)  # N(0, 1) tilted by exp(z/2) is N(1/2, 1)
-    assert abs(mean - 0.5) < 4 * error < 0.02
-    assert effective_size(0.5 * z) == pytest.approx(len(z) * np.exp(-0.25), rel=0.02)  # exp(-s²) for f = s·z
 
 
 def test_small_parts():

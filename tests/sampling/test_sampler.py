@@ -39,10 +39,10 @@ def test_prior_and_every_posterior_against_the_closed_form(backend, coordinates,
     """Adapted by datum, in both coordinates: the same law."""
     program, params, law = instance(backend, coordinates)
     settings = {"n_chains": 40, "n_draws": 200, "n_warmup": 150, "params": params, "thin": 1 if make is hmc else 4}
-    prior = sampling.sample_prior(program, make(program.ppl), **settings)
+    prior = sampling.sample_prior(program, make(), **settings)
     assert in_order(prior).shape == (40, 200, 5)
     assert_moments(in_order(prior), law())
-    posterior = sampling.sample(program, make(program.ppl), X, **settings)
+    posterior = sampling.sample(program, make(), X, **settings)
     assert in_order(posterior).shape == (40, 200, 3, 5)
     for i, x in enumerate(X):
         assert_moments(in_order(posterior)[:, :, i], law(x))
@@ -123,7 +123,7 @@ def test_a_matrix_without_factor_is_one_chains_trouble(backend):
     z = {"c": program.ppl.asarray(np.array([0.5, 9.0, -1.0]))}
     value = program.ppl.to_numpy(program.log_joint(program.params, z, program.ppl.asarray([0.1, 0.2])))
     assert np.isfinite(value).tolist() == [True, False, True]
-    draws = sampling.sample(program, hmc(program.ppl, 4), np.array([0.1, 0.2]), n_chains=8, n_draws=100, n_warmup=100)
+    draws = sampling.sample(program, hmc(4), np.array([0.1, 0.2]), n_chains=8, n_draws=100, n_warmup=100)
     assert np.abs(draws["c"]).max() < 1 / 0.3 + 1e-3
 
 
@@ -157,7 +157,7 @@ def test_tempering_draws_from_both_modes(backend):
     program = pplebm.Program(model, data=np.zeros(3, np.float32), backend=backend)
     grid = np.linspace(-9, 9, 20_001)
     x = np.array([0.0, 0.5], np.float32)
-    kernel = parallel_tempering(program.ppl, hmc(program.ppl, 5, 0.3), (0.0, 0.02, 0.1, 0.4, 1.0))
+    kernel = parallel_tempering(hmc(5, 0.3), (0.0, 0.02, 0.1, 0.4, 1.0))
     draws = sampling.sample(program, kernel, x, n_chains=60, n_draws=400, n_warmup=100, extra_fields=("is_swapped",))
     assert draws["z"].shape == (60, 400, 2) and draws.stats["is_swapped"].mean() > 0.1
     for i, datum in enumerate(x):
@@ -173,7 +173,7 @@ def test_tempering_draws_from_both_modes(backend):
 def test_interrupted_saved_and_resumed_is_the_same(backend, where, monkeypatch, tmp_path):
     program, params, _ = instance(backend)
     call = lambda **more: sampling.sample(
-        program, mala(program.ppl), X, params=params, n_chains=2, n_draws=50, n_warmup=150, thin=2, **more
+        program, mala(), X, params=params, n_chains=2, n_draws=50, n_warmup=150, thin=2, **more
     )  # fmt: skip
     monkeypatch.setattr(sampling, "DRAWS_PER_BLOCK", 10)
     whole, advance, done = call(), sampling._Job.advance, []
@@ -195,12 +195,10 @@ def test_interrupted_saved_and_resumed_is_the_same(backend, where, monkeypatch, 
         np.testing.assert_array_equal(rest[name], whole[name])
     np.testing.assert_array_equal(rest.stats["energy"], whole.stats["energy"])
     with pytest.raises(PplebmError, match="n_draws=50"):
-        sampling.sample(
-            program, mala(program.ppl), X, params=params, n_chains=2, n_draws=60, n_warmup=150, thin=2, resume=part
-        )
+        sampling.sample(program, mala(), X, params=params, n_chains=2, n_draws=60, n_warmup=150, thin=2, resume=part)
     with pytest.raises(PplebmError, match="other data"):
         sampling.sample(
-            program, mala(program.ppl), X + 1.0, params=params, n_chains=2, n_draws=50, n_warmup=150, thin=2,
+            program, mala(), X + 1.0, params=params, n_chains=2, n_draws=50, n_warmup=150, thin=2,
             resume=tmp_path / "draws.safetensors",
         )  # fmt: skip
 
@@ -208,14 +206,14 @@ def test_interrupted_saved_and_resumed_is_the_same(backend, where, monkeypatch, 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_extra_fields_and_thinning(backend):
     program, params, _ = instance(backend)
-    kernel = underdamped(program.ppl, 0.3)
+    kernel = underdamped(0.3)
     every = sampling.sample(program, kernel, X, params=params, n_chains=2, n_draws=30, n_warmup=0,
                             extra_fields=("momentum",))  # fmt: skip
     third = sampling.sample(program, kernel, X, params=params, n_chains=2, n_draws=10, n_warmup=0, thin=3)
     np.testing.assert_allclose(third["z1"], every["z1"][:, 2::3], rtol=1e-5, atol=1e-6)
     assert every.stats["momentum/z1"].shape == (2, 30, 3, 3) and every.stats["is_divergent"].dtype == bool
     with pytest.raises(PplebmError, match=r"'accept_prob'.*is_divergent"):
-        sampling.sample(program, langevin(program.ppl, 0.1), X, extra_fields=("accept_prob",))
+        sampling.sample(program, langevin(0.1), X, extra_fields=("accept_prob",))
 
 
 @pytest.mark.parametrize(
@@ -235,7 +233,7 @@ def test_kernels_that_differ_in_scale_alone_are_told_apart(backend):
     program, params, _ = instance(backend)
     scales = {}
     for scale in (1.0, 0.25):
-        draws = sampling.sample(program, mala(program.ppl, 0.1, scale), params=params, n_draws=1, n_warmup=0)
+        draws = sampling.sample(program, mala(0.1, scale), params=params, n_draws=1, n_warmup=0)
         scales[scale] = float(program.ppl.to_numpy(draws.state.scale["z1"]).max())
     assert scales == {1.0: 1.0, 0.25: 0.25}
 
@@ -243,9 +241,7 @@ def test_kernels_that_differ_in_scale_alone_are_told_apart(backend):
 def test_given_starts_are_where_chains_start():
     program, params, _ = instance("pyro")
     start = {"z1": program.ppl.asarray(np.full((6, 3), 7.0)), "z2": program.ppl.asarray(np.full((6, 2), 7.0))}
-    draws = sampling.sample(
-        program, langevin(program.ppl, 1e-4), X, params=params, init=start, n_chains=2, n_draws=1, n_warmup=0
-    )
+    draws = sampling.sample(program, langevin(1e-4), X, params=params, init=start, n_chains=2, n_draws=1, n_warmup=0)
     assert np.abs(draws.latents["z1"] - 7.0).max() < 0.01
     with pytest.raises(PplebmError, match="z1"):
         sampling.sample(program, data=X, init={"z1": start["z1"][:2], "z2": start["z2"]}, n_chains=2)

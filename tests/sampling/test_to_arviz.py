@@ -79,9 +79,9 @@ def test_predictive_has_the_moments_of_the_tilted_model(both):
             variance = np.diag(weights @ gaussian.covariance[:3, :3] @ weights.T) + sigma**2
             np.testing.assert_allclose(x[:, :, i].var((0, 1)), variance, rtol=0.4)
     assert predictive(posterior, 5, mean=True)["x"].shape == (8, 5, 3, 4)
-    again = predictive(posterior, 5, key=1)["x"]
-    assert (again != predictive(posterior, 5, key=2)["x"]).any()
-    np.testing.assert_array_equal(again, predictive(posterior, 5, key=1)["x"])
+    again = predictive(posterior, 5, seed=1)["x"]
+    assert (again != predictive(posterior, 5, seed=2)["x"]).any()
+    np.testing.assert_array_equal(again, predictive(posterior, 5, seed=1)["x"])
 
 
 @pytest.mark.filterwarnings("ignore:rcParams")  # of more variables than are drawn
@@ -148,13 +148,11 @@ def test_diagnosis_of_good_chains_and_of_bad_ones(both):
     program, params, _ = instance("pyro")
     good = diagnose(sample(program, params=params, n_chains=8, n_draws=1500, n_warmup=200))
     assert good.verdict == [] and good.nested_r_hat < 1.02 and {r.name for r in good.rows} >= {"z1[0]", "z2[1]"}
-    slow = sample(
-        program, langevin(program.ppl, 0.02), params=params, n_chains=8, n_draws=100, n_warmup=0, init="normal"
-    )
+    slow = sample(program, langevin(0.02), params=params, n_chains=8, n_draws=100, n_warmup=0, init="normal")
     bad = diagnose(slow)
     assert any("R-hat" in s for s in bad.verdict) and any("effective draws" in s for s in bad.verdict)
     assert bad.acceptance is None and bad.bfmi is None
-    steep = sample(program, langevin(program.ppl, 30.0), X, params=params, n_chains=2, n_draws=10, n_warmup=0)
+    steep = sample(program, langevin(30.0), X, params=params, n_chains=2, n_draws=10, n_warmup=0)
     assert diagnose(steep).n_divergent > 0 and any("divergent" in s for s in diagnose(steep).verdict)
     with pytest.raises(PplebmError, match="at least 4"):
         diagnose(sample(program, n_draws=2, n_warmup=0))
@@ -208,13 +206,13 @@ def test_buffers_hold_rows_and_count_runs(backend):
 def test_persistent_chains_forget_their_start_and_rejuvenation_is_a_share(backend):
     """Many short visits reach the law of the tilted prior; one does not."""
     program, params, law = instance(backend)
-    ppl, kernel = program.ppl, langevin(program.ppl, 0.3)
+    ppl, kernel = program.ppl, langevin(0.3)
     start = {"z1": ppl.asarray(np.full((2000, 3), 4.0)), "z2": ppl.asarray(np.full((2000, 2), 4.0))}
     held, index = persistent.buffer(program, ppl.key(0), params, 2000, start), ppl.asarray(np.arange(2000))
 
     def visit(key, held):
         z = persistent.take_rows(held, index)
-        state, _ = chains.advance(program, key, kernel.init(z, None), params, None, kernel, 10)
+        state, _ = chains.advance(program, key, kernel.init(ppl, z, None), params, None, kernel, 10)
         return persistent.put_rows(ppl, held, index, state.z)
 
     visit = ppl.compiled(visit)

@@ -22,7 +22,7 @@ from pplebm.backends.structure import all_there, first_or_whole, structure_of, w
 from pplebm.backends.traced import At, Traced, Visit, few_rows, other_rows, shapes_of
 from pplebm.data import columns
 from pplebm.errors import PplebmError
-from pplebm.ppl.language import ChainOptions
+from pplebm.ppl.language import PPL, ChainOptions
 from pplebm.ppl.trees import n_rows, take_rows, tree_map
 
 Arrays = dict[str, jax.Array]
@@ -218,7 +218,15 @@ class TracedProgram(Traced):
         return super().terms(params, z, data, coordinates, observed)
 
     def chain(
-        self, kernel: Any, state: Any, keys: jax.Array, params: Arrays, data: Any, options: ChainOptions, observed: bool
+        self,
+        ppl: PPL,
+        kernel: Any,
+        state: Any,
+        keys: jax.Array,
+        params: Arrays,
+        data: Any,
+        options: ChainOptions,
+        observed: bool,
     ) -> tuple[Any, Any]:
         """Steps of a kernel as one scan, compiled once per kernel and shape."""
         name = (kernel.settings, options, observed)
@@ -230,9 +238,9 @@ class TracedProgram(Traced):
                     return weighed(eager(params, z, data), tilts, tilt_strength)
 
                 def step(state: Any, noise: Any) -> tuple[Any, Any]:
-                    return spread(kernel.move(spread(noise), state, log_density))
+                    return spread(kernel.move(ppl, spread(noise), state, log_density))
 
-                return iterate(step, spread(state), keys, lambda key: spread(kernel.noise(key, state.z)))
+                return iterate(step, spread(state), keys, lambda key: spread(kernel.noise(ppl, key, state.z)))
 
             self._chains[name] = jax.jit(chain)
         return self._chains[name](state, keys, params, data)

@@ -15,7 +15,7 @@ from pplebm.backends.pyro.graphs import Tensors, Terms, check_deterministic, els
 from pplebm.backends.pyro.passes import hoist, simplify, writes
 from pplebm.backends.structure import weighed
 from pplebm.errors import PplebmError, PplebmWarning
-from pplebm.ppl.language import ChainOptions
+from pplebm.ppl.language import PPL, ChainOptions
 from pplebm.ppl.trees import tree_fill, tree_leaves
 
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-8}  # relative, of a state after one step
@@ -33,6 +33,7 @@ class Step:
     the step.
 
     Args:
+        ppl: the backend, for the kernel.
         terms: log density of every site, by running the program.
         tilts: names of the tilts among them.
         kernel: a `pplebm.kernels.kernel.Kernel`.
@@ -42,6 +43,7 @@ class Step:
 
     def __init__(
         self,
+        ppl: PPL,
         terms: Terms,
         tilts: frozenset[str],
         kernel: Any,
@@ -51,8 +53,8 @@ class Step:
         key: int,
         options: ChainOptions,
     ) -> None:
-        self._terms, self._tilts, self._kernel, self._options = terms, tilts, kernel, options
-        self._inputs = (params, data, state, kernel.noise(key, state.z))
+        self._ppl, self._terms, self._tilts, self._kernel, self._options = ppl, terms, tilts, kernel, options
+        self._inputs = (params, data, state, kernel.noise(ppl, key, state.z))
         self._paths = [path for path, _ in tree_leaves(self._inputs)]
         self._outputs: tuple[Any, Any] = (state, None)
         with self._precision(), torch.no_grad():
@@ -76,7 +78,7 @@ class Step:
             with self._precision():
                 return weighed(self._terms(params, z, data), self._tilts, tilt_strength)
 
-        self._outputs = self._kernel.move(noise, state, log_density)
+        self._outputs = self._kernel.move(self._ppl, noise, state, log_density)
         return tuple(contiguous(self._outputs))  # the next step takes them as they are
 
     def _traced(self) -> Graph:
@@ -159,13 +161,13 @@ def compile_graph(graph: torch.fx.GraphModule, inputs: list[Any]) -> Graph:
     return torch._inductor.compile(graph, inputs, options={"size_asserts": False})
 
 
-def run_steps(step: Step, kernel: Any, state: Any, keys: Any, params: Tensors, data: Any) -> Any:
+def run_steps(ppl: PPL, step: Step, kernel: Any, state: Any, keys: Any, params: Tensors, data: Any) -> Any:
     """Last state, and infos stacked by step. The loop handles flat lists only, to cost little beside small nets."""
     at, rows = contiguous(state), []
     with torch.no_grad():
         fixed = step.before(*contiguous((params, data)))
         for key in keys:
-            out = step.graph(*fixed, *at, *contiguous(kernel.noise(key, state.z)))
+            out = step.graph(*fixed, *at, *contiguous(kernel.noise(ppl, key, state.z)))
             at = list(out[: step.n_state])
             rows.append(out[step.n_state :])
         columns = [torch.stack(column) for column in zip(*rows, strict=True)]

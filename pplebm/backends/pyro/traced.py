@@ -21,7 +21,7 @@ from pplebm.backends.pyro.steps import Step, leaves, run_steps
 from pplebm.backends.structure import all_there, first_or_whole, structure_of
 from pplebm.backends.traced import At, Traced, Visit, few_rows, other_rows
 from pplebm.errors import PplebmError, PplebmWarning
-from pplebm.ppl.language import ChainOptions
+from pplebm.ppl.language import PPL, ChainOptions
 from pplebm.ppl.trees import n_rows, take_rows, tree_fill, tree_leaves
 
 Tensors = dict[str, torch.Tensor]
@@ -183,7 +183,15 @@ class TracedProgram(Traced):
         return self._compiled[key](params, z, data)
 
     def chain(
-        self, kernel: Any, state: Any, keys: Any, params: Tensors, data: Any, options: ChainOptions, observed: bool
+        self,
+        ppl: PPL,
+        kernel: Any,
+        state: Any,
+        keys: Any,
+        params: Tensors,
+        data: Any,
+        options: ChainOptions,
+        observed: bool,
     ) -> tuple[Any, Any]:
         """Steps of a kernel by a graph of one step, made once per kernel and shape."""
         tensors = leaves((params, state, data))
@@ -191,8 +199,8 @@ class TracedProgram(Traced):
         if key not in self._steps:
             terms = self.eager(options.coordinates, observed)
             tilts = frozenset(site.name for site in self.structure.tilts)
-            self._steps[key] = Step(terms, tilts, kernel, params, data, state, keys[0], options)
-        return run_steps(self._steps[key], kernel, state, keys, params, data)
+            self._steps[key] = Step(ppl, terms, tilts, kernel, params, data, state, keys[0], options)
+        return run_steps(ppl, self._steps[key], kernel, state, keys, params, data)
 
     def dependencies(self, function: Callable[[Any], Tensors], data: Any) -> dict[str, set[str]] | None:
         """By result, paths of the data that it was made of; None where the model cannot be traced."""

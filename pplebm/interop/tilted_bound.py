@@ -1,0 +1,69 @@
+"""The evidence lower bound of a tilted program in the hosts' `SVI`: the half that both share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pplebm.backends.structure import by_row, plates_of
+from pplebm.kernels.kernel import Kernel
+from pplebm.objectives.negative import negative_phase
+from pplebm.ppl.language import Array, Data, Key
+from pplebm.program import Program
+
+
+class TiltedBound:
+    r"""The negative phase that a tilt's unknown constant needs, for a host's `Trace_ELBO`.
+
+    .. math:: \log p(x) \ge E_{q}[\log \tilde p(x, z) - \log q(z \mid x)] - \log Z
+
+    The value is that of `Trace_ELBO`, log Z left out; the gradient has log Z inside, by short Langevin chains of the
+    tilted prior, for every parameter of the prior. With plain `Trace_ELBO` a tilt grows without bound. Scales,
+    subsampled plates and masks of the model that SVI runs count for log Z as they do for the tilt.
+
+    Args:
+        program: the model that SVI runs, as a `pplebm.Program` of the host.
+        n_steps, step_size: of the chains, one per datum, in noncentered coordinates from N(0, I), given its covariates.
+        tilt_penalty: λ of `pplebm.objectives.contrast`, on the chains' ends, per squared nat and datum.
+        kernel: of the chains, in the place of unadjusted Langevin steps: `pplebm.kernels.hmc.hmc()` for instance.
+        settings: of `Trace_ELBO`.
+
+    Raises:
+        PplebmError: if the parameters that SVI learns are not those of the program.
+    """
+
+    # of the host
+    _unscaled: Callable[[Any], Any]  # a model without the scales of its statements
+    _weight: Callable[[Any], Array]  # how often a statement counts, of its batch shape: scale, subsampling and mask
+    _check_by_row: Callable[[Any, str, str], None]  # that weights are one number per row
+
+    def __init__(
+        self,
+        program: Program,
+        n_steps: int = 30,
+        step_size: float = 0.4,
+        tilt_penalty: float = 0.0,
+        kernel: Kernel | None = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__(**settings)
+        self._program = program.rewritten(self._unscaled)  # whose constant a scaled bound counts so often
+        self._negative = negative_phase(self._program, n_steps, step_size, tilt_penalty, kernel)
+
+    def _weighted_negative(
+        self, key: Key, values: Mapping[str, Any], statements: Mapping[str, Any], data: Data
+    ) -> Array:
+        """The negative phase of one call of the model: a scalar of value 0.
+
+        Args:
+            values: of the host's parameters.
+            statements: of the model when it is called with data, by name.
+        """
+        weights, plate = {}, self._program.plate
+        for site in (*self._program.latents, *self._program.tilts):
+            msg = statements.get(site.name)
+            if msg is None or plate not in plates_of(msg):
+                continue  # another model, whose parameters are refused
+            weights[site.name], is_single = by_row(self._weight(msg), msg, plate)
+            self._check_by_row(is_single, site.name, plate)
+        return self._negative(key, values, data, weights)
