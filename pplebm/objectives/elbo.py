@@ -131,7 +131,7 @@ def iwae(
 
 
 def flow_elbo(
-    program: Program, flows: Flow, params: Params, x: Data, u: Array, n_particles: int
+    program: Program, params: Params, flows: Flow, x: Data, u: Array, n_particles: int
 ) -> tuple[Array, Array]:
     r"""Minus the ELBOs of flows of their own, one for each datum, added up; and their mean, before -log Z.
 
