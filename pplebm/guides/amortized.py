@@ -81,7 +81,7 @@ def amortized(
 
 
 def _shape_of(data: Data) -> tuple[int, ...]:
-    """Of a datum as the encoder sees it: its own of one array, a vector of all numbers of several."""
+    """Shape of a datum as the encoder sees it: its own of one array, a vector of all numbers of several."""
     leaves = [tuple(leaf.shape[1:]) for _, leaf in tree_leaves(data)]
     return leaves[0] if not isinstance(data, (Mapping, tuple)) else (sum(math.prod(shape) for shape in leaves),)
 
