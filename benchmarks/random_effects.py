@@ -98,7 +98,7 @@ def compare(frame: Any, seed: int, updates: int) -> dict[str, Any]:
 
 
 def table(rows: dict[str, dict[str, float]]) -> str:
-    """In Markdown: mean ± standard deviation over splits."""
+    """Table in Markdown: mean ± standard deviation over splits."""
     lines = ["| fitted by | model | training patients | held-out patients |", "|---|---|---|---|"]
     over = lambda name: np.array([row[name] for row in rows.values()])
     told = lambda a: f"{a.mean():.3f} ± {a.std(ddof=1):.3f}" if len(a) > 1 else f"{a.mean():.3f}"

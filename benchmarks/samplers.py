@@ -29,7 +29,7 @@ D1, D2, WIDTH = 6, 4, 32
 
 
 def weights() -> dict[str, np.ndarray]:
-    """Of the mean of z1 and of the two tilts."""
+    """Weights of the mean of z1 and of the two tilts."""
     rng, found = np.random.default_rng(SEED), {"mean": None}
     found = {"mean": rng.normal(size=(D2, D1)) / 2, "scale": np.exp(0.3 * rng.normal(size=D1))}
     for name, d in (("f1", D1), ("f2", D2)):

@@ -1,4 +1,4 @@
-"""For NumPyro programs: the statements that `pplebm.tilt` and `pplebm.likelihood_factor` are for Pyro programs."""
+"""Statements of NumPyro programs, as `pplebm.tilt` and `pplebm.likelihood_factor` are for Pyro programs."""
 
 from __future__ import annotations
 

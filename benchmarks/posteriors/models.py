@@ -121,7 +121,7 @@ def garch(ppl: Any, xp: Any, d: dict[str, Any]) -> Any:
 
 
 def scanned(xp: Any, step: Callable[[Any, Any], Any], carry: Any, n: int) -> Any:
-    """What n steps gave, stacked; JAX compiles one of them."""
+    """Results of n steps, stacked; JAX compiles one of them."""
     if xp.__name__ == "jax.numpy":
         import jax
 

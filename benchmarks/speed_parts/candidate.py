@@ -1,4 +1,4 @@
-"""What is timed."""
+"""Calls that are timed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Candidate:
     label: str  # for the table
 
     def calls(self) -> dict[str, Callable[[], None]]:
-        """What is timed, by column."""
+        """Calls that are timed, by column."""
         return {column: getattr(self, column) for column in COLUMNS}
 
     def iteration(self) -> None:

@@ -22,7 +22,7 @@ REPEATS = 3
 
 
 def measured(script: str, keys: list[str], size: Size, place: str, choice: Choice) -> dict[str, Any]:
-    """By candidate: seconds of compiling one iteration, and MiB above the level after imports, by steps."""
+    """Figures by candidate: seconds of compiling one iteration, and MiB above the level after imports, by steps."""
     found: dict[str, Any] = {}
     for key in keys:
         memory, seconds = {}, []
@@ -44,7 +44,7 @@ def measured(script: str, keys: list[str], size: Size, place: str, choice: Choic
 
 
 def report(key: str, size: Size, place: str, choice: Choice) -> dict[str, Any]:
-    """What such a process prints: the first iteration less a later one, and the peak once compiled."""
+    """Figures that such a process prints: the first iteration less a later one, and the peak once compiled."""
     from . import by_hand, by_hand_jax, original, ours, published  # noqa: F401  what importing takes is not counted
 
     before = _kib("VmRSS")

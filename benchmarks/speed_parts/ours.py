@@ -105,7 +105,7 @@ class OnPyro(Ours):
 
     @contextlib.contextmanager
     def here(self) -> Iterator[None]:
-        """On the device, and on one thread where that is faster, as `pplebm.fit` does."""
+        """A call on the device, and on one thread where that is faster, as `pplebm.fit` does."""
         import torch
 
         with contextlib.ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""Which candidates there are, by key, and those that run here."""
+"""Candidates that there are, by key, and those that run here."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KEYS = ("a", "a-1", "original", "b-torch", "b-jax", "c", "c-bf16", "d", "d-shard
 
 
 class Choice(NamedTuple):
-    """What the user asked for."""
+    """Choice of the user."""
 
     only: tuple[str, ...] | None = None  # keys
     reference: str | None = None
@@ -106,5 +106,5 @@ def places() -> list[str]:
 
 
 def as_dict(choice: Choice) -> dict[str, Any]:
-    """For the JSON."""
+    """Fields for the JSON."""
     return {"only": choice.only, "reference_given": choice.reference is not None, "compiled": choice.compiled}

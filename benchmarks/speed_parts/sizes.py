@@ -35,7 +35,7 @@ class Size(NamedTuple):
 
     @property
     def dims(self) -> tuple[int, ...]:
-        """Of z1, z2, ..."""
+        """Dimensions of z1, z2, ..."""
         return self.hyper.latent_dims
 
 
@@ -69,7 +69,7 @@ def data(size: Size) -> np.ndarray:
 
 
 def start(size: Size) -> dict[str, np.ndarray]:
-    """Where the noiseless chains of the comparison start."""
+    """Latents where the noiseless chains of the comparison start."""
     rng = np.random.default_rng(SEED + 1)
     return {f"z{i}": rng.normal(size=(size.batch, d)).astype(np.float32) for i, d in enumerate(size.dims, start=1)}
 

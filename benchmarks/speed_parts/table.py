@@ -1,4 +1,4 @@
-"""What is printed: tables in markdown, warnings, and the figures to reach."""
+"""Text that is printed: tables in markdown, warnings, and the figures to reach."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Goal(NamedTuple):
     figure: float
 
     def value(self, found: dict[str, Any]) -> float | None:
-        """What was measured, if it was."""
+        """Figure that was measured, if it was."""
         row = found["columns"][self.column]["rows"].get(self.key)
         if self.what != "compile_seconds":
             return None if row is None else row.get(self.what)
@@ -29,7 +29,7 @@ class Goal(NamedTuple):
         return value >= self.figure if self.what == "ratio" else value <= self.figure
 
     def text(self) -> str:
-        """What is asked, in words."""
+        """Goal in words."""
         if self.what == "ratio":
             return f"{self.key}, {self.column}, ≥ {self.figure:g} × (a)"
         if self.what == "over_by_hand":
@@ -134,7 +134,7 @@ def goals_table(found: list[dict[str, Any]]) -> str:
 
 
 def warnings(result: dict[str, Any]) -> list[str]:
-    """What a reader must know before believing a figure."""
+    """Sentences that a reader must know before believing a figure."""
     found = []
     if result["quick"]:
         found.append("Warning: a quick run, which shows that the command works; its times mean nothing.")

@@ -66,7 +66,7 @@ def pair_of(key: str) -> str | None:
 
 
 def timed(candidates: list[Candidate], rounds: int) -> dict[str, Any]:
-    """By column and candidate: median, rounds, ratio to (a), and what it costs more than by hand."""
+    """Times by column and candidate: median, rounds, ratio to (a), and what it costs more than by hand."""
     load, columns = Load(), {}
     for column in COLUMNS:
         seconds = interleaved(candidates, column, rounds)
@@ -88,7 +88,7 @@ def differences(end: Latents, expected: Latents) -> np.ndarray:
 
 
 def equal_work(candidates: list[Candidate], size: sizes.Size, place: str) -> dict[str, dict[str, float]]:
-    """How far final latents of noiseless chains are from those of (a), by candidate.
+    """Distances by which final latents of noiseless chains are from those of (a), by candidate.
 
     Raises:
         PplebmError: if a candidate's are elsewhere, which is to say that it does other work.

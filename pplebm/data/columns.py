@@ -84,7 +84,7 @@ def names_of(data: Any, signature: Signature) -> dict[str, str]:
 
 
 def is_frame(source: Any) -> bool:
-    """Tell whether something is a data frame, of pandas or with the same face."""
+    """Whether something is a data frame, of pandas or with the same face."""
     return hasattr(source, "columns") and hasattr(source, "__getitem__") and not isinstance(source, (Mapping, tuple))
 
 

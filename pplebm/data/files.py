@@ -157,7 +157,7 @@ def parse_csv(path: Path, text: str) -> Raw:
 
 
 def is_number(cell: str) -> bool:
-    """Tell whether a cell holds one number (NaN and infinity, reported later, included)."""
+    """Whether a cell holds one number (NaN and infinity, reported later, included)."""
     try:
         float(cell)
     except ValueError:
@@ -166,7 +166,7 @@ def is_number(cell: str) -> bool:
 
 
 def is_header(first: list[str], second: list[str]) -> bool:
-    """Tell whether the first row is names: no numbers in it at all, or text above a number."""
+    """Whether the first row is names: no numbers in it at all, or text above a number."""
     numeric = [is_number(cell) for cell in first]
     return not any(numeric) or any(is_number(below) and not n for n, below in zip(numeric, second, strict=False))
 

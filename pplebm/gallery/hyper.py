@@ -124,7 +124,7 @@ def split_between(changes: Mapping[str, Any], owners: Mapping[str, Any]) -> dict
 
 
 def _meant(name: str, fields: Iterable[str]) -> str:
-    """What was probably meant by a name that is none of the fields, as a sentence."""
+    """Guess at what was meant by a name that is none of the fields, as a sentence."""
     words = {word: field for field in fields for word in (field.rpartition(".")[2], _turned(field), field)}
     close = difflib.get_close_matches(name, words, 1)
     return f"did you mean '{close[0]}'?" if close else f"there are {', '.join(fields) or 'none'}."

@@ -123,7 +123,7 @@ def is_gallery_model(model: Any) -> bool:
 
 
 def data_arguments(page: ModuleType) -> Signature:
-    """What a model page is called with besides `ppl, net, hyper`: names of data; of a plain file its own arguments."""
+    """Arguments of a model page besides `ppl, net, hyper`: names of data; of a plain file its own arguments."""
     found = signature_of(page.model)
     if not is_gallery_model(page.model):
         return found

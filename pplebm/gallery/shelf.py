@@ -1,4 +1,4 @@
-"""Where the galleries are: beside the package in a checkout, inside it in a wheel."""
+"""Folders of the galleries: beside the package in a checkout, inside it in a wheel."""
 
 import tomllib
 from pathlib import Path

@@ -40,7 +40,7 @@ REPORTED = {
 
 
 class State(NamedTuple):
-    """What the next update needs."""
+    """State of learning: all that the next update needs."""
 
     params: Params  # of the program, its guide, and whatever else learns
     optimizer: Any
@@ -108,12 +108,12 @@ class Algorithm:
     # --- what the page states
 
     def source(self, phase: str) -> Source | None:
-        """Where samples of the "posterior" or the "prior" come from, as data; None if the page has its own way."""
+        """Source of samples of the "posterior" or the "prior", as data; None if the page has its own way."""
         return getattr(self.hyper, phase, None)
 
     @property
     def optimizer(self) -> Optimizer:
-        """How parameters follow their gradients."""
+        """Optimizer, by which parameters follow their gradients."""
         return self.hyper.optimizer
 
     @property
@@ -149,7 +149,7 @@ class Algorithm:
 
     @property
     def reports(self) -> dict[str, str]:
-        """What the figures of an update mean, by name."""
+        """Meanings of the figures of an update, by name."""
         return REPORTED | getattr(self.page, "REPORTS", {})
 
     # --- the same algorithm, changed
@@ -188,7 +188,7 @@ class Algorithm:
         return self.with_changes(hyper=self.hyper._replace(**changes)) if n else self
 
     def differences(self, other: Algorithm) -> str:
-        """What hyperparameters of another one differ, in words; empty if none do."""
+        """Hyperparameters in which another one differs, in words; empty if none do."""
         mine, its = flat(self.hyper), flat(other.hyper)
         return ", ".join(f"{name} {mine[name]:g} -> {its[name]:g}" for name in mine if mine[name] != its[name])
 

@@ -23,7 +23,7 @@ MAX_ROLLBACKS = 10  # in one run; more means that the settings, not bad luck, ar
 
 
 class Progress(NamedTuple):
-    """Where a run stands: all that is needed to go on, bit for bit."""
+    """Progress of a run: all that is needed to go on, bit for bit."""
 
     update: int  # updates done
     state: Any  # of the algorithm page
@@ -35,7 +35,7 @@ class Progress(NamedTuple):
 
 
 class Event(NamedTuple):
-    """What one update showed."""
+    """Metrics of one update, and what became of it."""
 
     metrics: dict[str, float]
     rolled_back_to: int | None  # update whose state was restored, if this one ended badly

@@ -1,4 +1,4 @@
-r"""From a gradient to new parameters: accumulation, clipping, rates that rise and fall, and the rule itself."""
+r"""Optimizers, from a gradient to new parameters: accumulation, clipping, rates that rise and fall, and the rule."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Update(NamedTuple):
 
 
 class Optimizer(NamedTuple):
-    r"""How parameters follow their gradients, as data.
+    r"""An optimizer as data: how parameters follow their gradients.
 
     The learning rate at update t of T is
 
@@ -76,7 +76,7 @@ class Optimizer(NamedTuple):
         return state if self.accumulate == 1 else Accumulated(state, {n: 0.0 * p for n, p in params.items()})
 
     def factor(self, ppl: PPL, update: Any, n_updates: int) -> Array:
-        """What rates are multiplied by at an update, a scalar.
+        """Factor of the rates at an update, a scalar.
 
         >>> import pplebm.backends.pyro as ppl
         >>> optimizer = Optimizer(decay_share=0.5, warmup=10)

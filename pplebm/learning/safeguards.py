@@ -101,7 +101,7 @@ def watch(algorithm: Algorithm) -> Callable[[Any, Any, Any], dict[str, float]]:
 
 
 def _rows_for(program: Program, data: Any) -> tuple[Any, Any]:
-    """What chains and base draws are asked for: their numbers, or so many copies of the rows."""
+    """Rows that chains and base draws are asked for: their numbers, or so many copies of the rows."""
     if data is None:
         return N_CHAINS, N_BASE
     n = n_rows(data)

@@ -1,4 +1,4 @@
-r"""Where the samples of a phase come from, as data: fresh chains, chains that live on, or a guide.
+r"""Sources of the samples of a phase, as data: fresh chains, chains that live on, or a guide.
 
 A source draws once for every row, `draw`, and in learning goes on from what it keeps between updates, `advance`.
 """

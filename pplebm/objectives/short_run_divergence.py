@@ -91,7 +91,7 @@ def step_size(
 
 
 def _places(ppl: Any, z: Latents) -> dict[str, Array]:
-    """By site, the matrix (numbers of the site, d) that places its numbers among those of all sites."""
+    """Matrices by site, (numbers of the site, d), that place its numbers among those of all sites."""
     widths = {site: math.prod(a.shape[1:]) for site, a in z.items()}
     found, at, d = {}, 0, sum(widths.values())
     for site, width in widths.items():

@@ -113,7 +113,7 @@ class Rows:
 
 
 def is_image(shape: tuple[int, ...]) -> bool:
-    """Tell whether one datum is a grey or colour picture."""
+    """Whether one datum is a grey or colour picture."""
     return len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3))
 
 

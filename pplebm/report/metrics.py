@@ -70,7 +70,7 @@ PANELS = (
 
 
 def is_shown(name: str, has_tilt: bool) -> bool:
-    """Tell whether a column says something of a model with a tilt, or of one without.
+    """Whether a column says something of a model with a tilt, or of one without.
 
     >>> is_shown("tilt_gap", has_tilt=False), is_shown("grad_norm", has_tilt=False)
     (False, True)

@@ -1,4 +1,4 @@
-"""What a person asks of `pplebm.fit`, as data: from its arguments to the manifest of the run, and back."""
+"""Settings that a person asks of `pplebm.fit`, as data: from its arguments to the manifest of the run, and back."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class RunConfig(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """What of the settings a manifest keeps, as plain values; it has model, algorithm and data elsewhere."""
+    """Settings that a manifest keeps, as plain values; it has model, algorithm and data elsewhere."""
 
     seed: int
     backend: str

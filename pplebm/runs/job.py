@@ -1,4 +1,4 @@
-"""From what a person asked for to a job: pages bound, data loaded, parameters where they start."""
+"""Jobs, made of what a person asked for: pages bound, data loaded, parameters where they start."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ class Manifest(NamedTuple):
 
     @property
     def scaling(self) -> Scaling | Scalings:
-        """How the data's units became the model's."""
+        """Scaling by which the data's units became the model's."""
         return scaling_from_json(self.data.scaling)
 
     def source(self, data: Any = None, data_dir: Any = None) -> tuple[Any, Any]:

@@ -1,4 +1,4 @@
-"""From a model and data to a program: pages bound, data loaded, scaled where it was asked, and checked."""
+"""Programs, made of a model and data: pages bound, data loaded, scaled where it was asked, and checked."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ class Run:
 
     @property
     def log_jacobian(self) -> float:
-        r"""What log densities of a datum, such as minus `anomaly_score`, gain in the user's units, nats.
+        r"""Gain of log densities of a datum, such as minus `anomaly_score`, in the user's units, nats.
 
         .. math:: \log p(x_{user}) = \log p(x_{model}) + \log |\partial x_{model} / \partial x_{user}|
         """

@@ -223,7 +223,7 @@ def test_demo_takes_a_new_folder_every_time(tmp_path):
 
 
 def learned(folder):
-    """What must not differ between runs that are equal: every array and number, and the metrics but for seconds."""
+    """All that must not differ between runs that are equal: every array and number, and the metrics but for seconds."""
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return load_file(folder / "checkpoint.safetensors"), [{k: v for k, v in r.items() if k != "seconds"} for r in rows]
 

@@ -38,7 +38,7 @@ def command(*arguments):
 
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory):
-    """What a quick run prints and writes; torch's steps are left uncompiled, which takes seconds each."""
+    """Output of a quick run, printed and written; torch's steps are left uncompiled, which takes seconds each."""
     out = tmp_path_factory.mktemp("speed") / "speed.json"
     only = ("a", "b-torch", "b-jax", "c", "d")
     done = command("--quick", "--size", "S", "--only", *only, "--no-compile", "--rounds", 1, "--out", out)

@@ -36,7 +36,7 @@ def outputs(path: Path) -> list:
 
 
 def texts(out) -> list[str]:
-    """What an output shows in words: a stream, a traceback, or the text forms of a value."""
+    """Words that an output shows: a stream, a traceback, or the text forms of a value."""
     shown = [v for kind, v in out.get("data", {}).items() if not kind.startswith("image/")]
     return [str(v) for v in (out.get("text", ""), *out.get("traceback", []), *shown)]
 

@@ -32,7 +32,7 @@ def fewer_draws(monkeypatch):
 
 
 class Page(HTMLParser):
-    """What a page consists of: sections, links, pictures, and whether every tag is closed."""
+    """Parts of a page: sections, links, pictures, and whether every tag is closed."""
 
     def __init__(self, text):
         super().__init__()
