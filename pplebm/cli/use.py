@@ -154,16 +154,16 @@ def diagnose(
     Prints tables, and adds them with rank plots, energies and autocorrelations to the report.
     """
     from pplebm.report import keep_diagnosis
-    from pplebm.report.examined import HEAD, lines
+    from pplebm.report.diagnosis import HEAD, lines
     from pplebm.runs.run import open_run
-    from pplebm.runs.short_run_bias import examine
+    from pplebm.runs.short_run_bias import short_run_bias
 
     opened = open_run(run)
     source, folder = opened.manifest.source(data, data_dir)
     x = None
     if rows and source is not None:
         x = opened.to_user(take_rows(opened.load(source, folder).held_out, slice(0, rows)))
-    for found in (all_found := examine(opened, x, n_chains=chains, n_draws=draws, n_warmup=warmup, seed=seed)):
+    for found in (all_found := short_run_bias(opened, x, n_chains=chains, n_draws=draws, n_warmup=warmup, seed=seed)):
         click.echo(f"{found.title}: {chains} chains of {draws} draws, short run beside it")
         told = [HEAD, *lines(found)]
         widths = [max(len(row[i]) for row in told) for i in range(len(HEAD))]

@@ -2,7 +2,7 @@
 
 `gathered` draws from a run, as arrays, all that the page shows. `metrics`, `tables`, `figures`, `scatter` and
 `captions` turn them into numbers, pictures and sentences, and `page` joins these with the command of `reproduce`.
-`examined` makes the section that `pplebm diagnose` adds. Nothing flows back: a report changes no run.
+`diagnosis` makes the section that `pplebm diagnose` adds. Nothing flows back: a report changes no run.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from pplebm.data import Source
-from pplebm.report.examined import section
+from pplebm.report.diagnosis import section
 from pplebm.report.gathered import gather
 from pplebm.report.page import html
 from pplebm.runs import files
 from pplebm.runs.run import Run
-from pplebm.runs.short_run_bias import Examined
+from pplebm.runs.short_run_bias import Comparison
 
 __all__ = ["keep_diagnosis", "write"]
 
@@ -49,8 +49,8 @@ def write(run: Run, data: Source | None = None) -> Path:
     return target
 
 
-def keep_diagnosis(run: Run, found: list[Examined]) -> None:
-    """Keep what `short_run_bias.examine` found as a section of every report of the run as it is now."""
+def keep_diagnosis(run: Run, found: list[Comparison]) -> None:
+    """Keep what `short_run_bias` found as a section of every report of the run as it is now."""
     files.write_whole(run.path / files.DIAGNOSIS, section(found, run.manifest.updates))
 
 

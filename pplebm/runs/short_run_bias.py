@@ -31,7 +31,7 @@ class Bias(NamedTuple):
     sigmas: float  # the same in standard errors: what chance makes of it
 
 
-class Examined(NamedTuple):
+class Comparison(NamedTuple):
     """One target: the tilted prior, or the posterior of some data."""
 
     title: str
@@ -41,7 +41,7 @@ class Examined(NamedTuple):
     biases: list[Bias]
 
 
-def examine(
+def short_run_bias(
     run: Run,
     x: Any = None,
     *,
@@ -50,7 +50,7 @@ def examine(
     n_warmup: int = 400,
     seed: int = 0,
     progress: bool | None = None,
-) -> list[Examined]:
+) -> list[Comparison]:
     """Compare the short runs of a learned model with Hamiltonian Monte Carlo on the same targets.
 
     The long chains move in noncentered coordinates and adapt by target. A prior that reads covariates is another one in
@@ -76,7 +76,7 @@ def examine(
         >>> data = numpy.random.default_rng(0).normal(size=(60, 3))
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     run = pplebm.fit("conjugate_tilt", data, out=f"{folder}/run", steps=1, hyper={"batch_size": 8})
-        ...     prior, posterior = examine(run, data[:2], n_chains=4, n_draws=50, n_warmup=100)
+        ...     prior, posterior = short_run_bias(run, data[:2], n_chains=4, n_draws=50, n_warmup=100)
         >>> prior.title, posterior.long["z1"].shape
         ('tilted prior', (4, 50, 2, 3))
     """
@@ -90,16 +90,16 @@ def examine(
     kernel = hmc()
     if program.tilts and not program.prior_reads:
         short = run.prior_latents(N_SHORT, seed)
-        found.append(_examined("tilted prior", run, sample(program, kernel, **settings), short, None))
+        found.append(_compared("tilted prior", run, sample(program, kernel, **settings), short, None))
     if x is not None:
         rows = run.data(x)
         copies = take_rows(rows, program.ppl.asarray(np.tile(np.arange(n_rows(rows)), N_SHORT // 5)))
         long = sample(program, kernel, rows, **settings)
-        found.append(_examined("posteriors", run, long, run.posterior_latents(copies, seed), copies))
+        found.append(_compared("posteriors", run, long, run.posterior_latents(copies, seed), copies))
     return found
 
 
-def _examined(title: str, run: Run, long: Draws, short: Any, x: Any) -> Examined:
+def _compared(title: str, run: Run, long: Draws, short: Any, x: Any) -> Comparison:
     """Both runs in the supports of the sites, and their scalars compared."""
     program, ppl = run.program, run.program.ppl
     n_data = () if x is None else (long.plan.n_data,)
@@ -115,7 +115,7 @@ def _examined(title: str, run: Run, long: Draws, short: Any, x: Any) -> Examined
 
     long_terms = long.by_row("terms", terms, long.latents, given)
     pairs = [(n, long[n], values[n]) for n in long.latents] + [(n, long_terms[n], short_terms[n]) for n in long_terms]
-    return Examined(title, long, values, diagnose(long), [b for pair in pairs for b in _biases(*pair)])
+    return Comparison(title, long, values, diagnose(long), [b for pair in pairs for b in _biases(*pair)])
 
 
 def _terms(program: Program, params: Any, z: Any, x: Any) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from pplebm.data import load
 from pplebm.report import figures, gathered, page, reproduce, tables
 from pplebm.runs import files
 from pplebm.runs.manifest import RollBack, read_manifest, write_manifest
-from pplebm.runs.short_run_bias import examine
+from pplebm.runs.short_run_bias import short_run_bias
 
 SECTIONS = ("figures", "curves", "samples", "chains", "latents", "reproduce")
 SHORT = {"batch_size": 16, "n_steps_prior": 3, "n_steps_posterior": 3}
@@ -164,7 +164,7 @@ def test_an_untilted_run_of_one_row(tmp_path):
 
 def test_the_section_of_long_chains_reads_on_a_phone(tmp_path):
     run = pplebm.fit("conjugate_tilt", table(2), out=tmp_path / "run", updates=1, hyper=SHORT)
-    found = examine(run, table(2)[:1], n_chains=4, n_draws=30, n_warmup=20)
+    found = short_run_bias(run, table(2)[:1], n_chains=4, n_draws=30, n_warmup=20)
     report.keep_diagnosis(run, found)
     text = report.write(run).read_text()
     shown = Page(text)

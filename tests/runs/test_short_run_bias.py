@@ -10,8 +10,8 @@ import pplebm
 from pplebm import report
 from pplebm.cli import main
 from pplebm.errors import PplebmError
-from pplebm.report.examined import autocorrelation
-from pplebm.runs.short_run_bias import LIKELIHOOD, TILT, examine
+from pplebm.report.diagnosis import autocorrelation
+from pplebm.runs.short_run_bias import LIKELIHOOD, TILT, short_run_bias
 
 DATA = np.random.default_rng(0).normal(size=(80, 3))
 
@@ -42,16 +42,16 @@ def examine_posterior(run, n_steps):
         latents = run.posterior_latents
         run.posterior_latents = lambda x, seed=0: latents(x, seed, n_steps=n_steps)
     try:
-        return examine(run, DATA[:2], n_chains=8, n_draws=150, n_warmup=150)[1]
+        return short_run_bias(run, DATA[:2], n_chains=8, n_draws=150, n_warmup=150)[1]
     finally:
         run.__dict__.pop("posterior_latents", None)
 
 
 def test_prior_and_posterior_have_their_rows(run):
-    prior, posterior = examine(run, DATA[:2], n_chains=4, n_draws=40, n_warmup=100)
+    prior, posterior = short_run_bias(run, DATA[:2], n_chains=4, n_draws=40, n_warmup=100)
     assert {b.name for b in prior.biases} >= {TILT, "z1[0]", "z2[0]"}
     assert {b.name for b in posterior.biases} >= {f"{TILT}[1]", f"{LIKELIHOOD}[0]", "z1[1,2]"}
-    assert [e.title for e in examine(run, n_chains=2, n_draws=10, n_warmup=0)] == ["tilted prior"]
+    assert [e.title for e in short_run_bias(run, n_chains=2, n_draws=10, n_warmup=0)] == ["tilted prior"]
 
 
 def test_a_run_goes_to_arviz(run):
@@ -75,7 +75,7 @@ def test_without_tilt_and_data_there_is_nothing_to_examine(tmp_path):
 
     plain = pplebm.fit(model, DATA[:, :1], out=tmp_path / "run", updates=1, hyper={"batch_size": 8})
     with pytest.raises(PplebmError, match="give data"):
-        examine(plain)
+        short_run_bias(plain)
 
 
 def test_command_prints_tables_and_the_report_keeps_them(run, tmp_path):

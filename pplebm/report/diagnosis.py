@@ -13,7 +13,7 @@ from pplebm.report import captions
 from pplebm.report.figures import BASE, POSTERIOR, PRIOR, WIDTH, blank, styled
 from pplebm.report.page import picture
 from pplebm.report.tables import reflowing
-from pplebm.runs.short_run_bias import Bias, Examined
+from pplebm.runs.short_run_bias import Bias, Comparison
 from pplebm.sampling.diagnostics import Row
 
 N_SHOWN = 6  # scalars of a picture: those that look worst
@@ -21,15 +21,15 @@ NARROW = WIDTH / N_SHOWN
 MAX_LAG = 40
 
 
-def section(found: list[Examined], updates: int) -> str:
+def section(found: list[Comparison], updates: int) -> str:
     """The whole section, marked with the updates the run had when it was examined."""
-    parts = "".join("".join(_target(examined)) for examined in found)
+    parts = "".join("".join(_target(target)) for target in found)
     return (
         f'<!-- after {updates} updates --><section id="diagnosis"><h2>Long chains and short runs</h2>{parts}</section>'
     )
 
 
-def _target(found: Examined) -> Iterator[str]:
+def _target(found: Comparison) -> Iterator[str]:
     d = found.diagnosis
     colour = PRIOR if found.long.data is None else POSTERIOR
     yield f"<h3>{markup.escape(found.title)}</h3>"
@@ -45,7 +45,7 @@ def _target(found: Examined) -> Iterator[str]:
     yield picture(captions.AUTOCORRELATIONS, "autocorrelations", autocorrelations(found))
 
 
-def lines(found: Examined) -> list[tuple[str, ...]]:
+def lines(found: Comparison) -> list[tuple[str, ...]]:
     """The table as text: scalars that look worst, long chains and short run side by side."""
     rows = {row.name: row for row in found.diagnosis.rows}
     told = []
@@ -60,20 +60,20 @@ def lines(found: Examined) -> list[tuple[str, ...]]:
 HEAD = ("scalar", "mean", "sd", "short: mean", "short: sd", "shift, sd", "σ", "R-hat", "ESS bulk", "ESS tail")
 
 
-def table(found: Examined) -> str:
+def table(found: Comparison) -> str:
     """The table of the page."""
     rows = [[markup.escape(cell) for cell in row] for row in lines(found)]
     return reflowing("scalars", HEAD, rows) + f'<p class="soft">{captions.SCALARS}</p>'
 
 
-def worst_biases(found: Examined, n: int) -> list[Bias]:
+def worst_biases(found: Comparison, n: int) -> list[Bias]:
     """Scalars by the size of their shift, the largest first; tilt and likelihood always among them."""
     ordered = sorted(found.biases, key=lambda b: -abs(b.shift))
     special = [b for b in ordered if "(" in b.name]
     return special[: n // 2] + [b for b in ordered if "(" not in b.name][: n - min(len(special), n // 2)]
 
 
-def _worst_rows(found: Examined) -> list[Row]:
+def _worst_rows(found: Comparison) -> list[Row]:
     return sorted(found.diagnosis.rows, key=lambda r: -(r.r_hat if np.isfinite(r.r_hat) else 0.0))[:N_SHOWN]
 
 
@@ -90,7 +90,7 @@ def _bins(values: np.ndarray, n: int) -> np.ndarray:
 
 
 @styled
-def shifts(found: Examined, colour: str) -> list[Figure]:
+def shifts(found: Comparison, colour: str) -> list[Figure]:
     """Histograms of the scalars whose short run differs most."""
     drawn = []
     for bias in [b for b in worst_biases(found, 2 * N_SHOWN) if "(" not in b.name][:N_SHOWN]:
@@ -106,7 +106,7 @@ def shifts(found: Examined, colour: str) -> list[Figure]:
 
 
 @styled
-def ranks(found: Examined) -> list[Figure]:
+def ranks(found: Comparison) -> list[Figure]:
     """Histograms of ranks, a line per chain, as shares of what equal chains would have."""
     drawn = []
     for row in _worst_rows(found):
@@ -125,7 +125,7 @@ def ranks(found: Examined) -> list[Figure]:
 
 
 @styled
-def energies(found: Examined) -> Figure:
+def energies(found: Comparison) -> Figure:
     """Marginal energy and energy transitions."""
     energy = found.long.stats["energy"]
     centered, change = (energy - energy.mean(1, keepdims=True)).ravel(), np.diff(energy, axis=1).ravel()
@@ -151,7 +151,7 @@ def autocorrelation(x: np.ndarray, n_lags: int) -> np.ndarray:
 
 
 @styled
-def autocorrelations(found: Examined) -> list[Figure]:
+def autocorrelations(found: Comparison) -> list[Figure]:
     """Autocorrelation of the worst scalars, on one axis."""
     drawn, lowest = [], -0.05
     for row in _worst_rows(found):
