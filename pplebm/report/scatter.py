@@ -24,7 +24,7 @@ Sets = Sequence[tuple[str, str, Draws]]  # title, colour, draws
 def pairs(data: np.ndarray | None, prior: np.ndarray | None, base: np.ndarray, names: Sequence[str]) -> Figure:
     """Histograms on the diagonal; scatter of data on tilted model below it, of data on base above it."""
     d = min(base.shape[1], MAX_COLUMNS)
-    size = min(WIDTH, 1.2 + 1.9 * d) if d > 1 else 5
+    size = min(WIDTH, 1.0 + 1.4 * d) if d > 1 else WIDTH / 2
     figure = Figure(figsize=(size, size * 0.85), layout="constrained")
     axes = figure.subplots(d, d, squeeze=False)
     every = [("base", BASE, base), ("tilted model", PRIOR, prior), ("held-out data", DATA, data)]
@@ -41,7 +41,7 @@ def pairs(data: np.ndarray | None, prior: np.ndarray | None, base: np.ndarray, n
                     ax.plot(a[:, j], a[:, i], ".", color=colour, markersize=3, alpha=0.45, rasterized=True)
                 ax.set_ylim(limits[i])
             ax.set_xlim(limits[j])
-            ax.xaxis.set_major_locator(MaxNLocator(4))
+            ax.xaxis.set_major_locator(MaxNLocator(3))
             if i == d - 1:
                 ax.set_xlabel(names[j])
             if j == 0 and d > 1:

@@ -173,7 +173,7 @@ def _held_rows(m: Material) -> list[Row]:
     rows: list[Row] = []
     held, name = m.held, "Held-out reconstruction error"
     if held is not None and held.error is not None:
-        share = f" ({100 * held.error.mean() / held.spread:.2g} %)" if held.spread > 0 else ""
+        share = f" ({100 * held.error.mean() / held.spread:.0f} %)" if held.spread > 0 else ""
         line = "Mean squared, model units, at one posterior draw per datum; in brackets: share of the data's variance."
         rows.append(Row(name, number(*_mean(held.error)) + share, line))
     elif (last := figures.column(m.rows, "held_out_error")[1]).size:
