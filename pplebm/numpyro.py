@@ -1,4 +1,4 @@
-"""Statements of NumPyro programs, as `pplebm.tilt` and `pplebm.likelihood_factor` are for Pyro programs."""
+"""Statements of NumPyro programs: `tilt` and `likelihood_factor`, as `pplebm` has them for Pyro."""
 
 from __future__ import annotations
 

@@ -216,7 +216,7 @@ class Program:
 
     @property
     def has_noncentered(self) -> dict[str, bool]:
-        """By latent site, whether it has noncentered coordinates of its own."""
+        """Latent sites by name, and whether each has noncentered coordinates of its own."""
         return dict(self._traced.structure.has_noncentered)
 
     def with_coordinates(self, coordinates: str) -> Program:
@@ -630,7 +630,7 @@ class Program:
                 )
 
     def _own(self, params: Params) -> Params:
-        """Of parameters, such as those of the model and its guide, the ones of this program."""
+        """Parameters of this program among others, such as those of its guide."""
         return {name: params[name] for name in self._traced.params}
 
     def _check_latents(self, z: Latents, data: Data | None) -> None:

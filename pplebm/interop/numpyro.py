@@ -105,7 +105,7 @@ class NumPyroKernel(OneChain, MCMCKernel):
         return self._sample_fn(state, model_args, model_kwargs)
 
     def postprocess_fn(self, model_args: Any, model_kwargs: Any) -> Callable[..., Any]:
-        """From unconstrained latents to values, deterministic sites included."""
+        """Map from unconstrained latents to values, deterministic sites included."""
         if self._postprocess is None:
             return lambda z: z
         return self._postprocess(*model_args, **(model_kwargs or {}))
@@ -132,7 +132,7 @@ class NumPyroKernel(OneChain, MCMCKernel):
         return other
 
     def get_constrain_fn(self, model_args: Any, model_kwargs: Any) -> Callable[..., Any]:
-        """From unconstrained latents to values, by their bijections alone."""
+        """Map from unconstrained latents to values, by their bijections alone."""
         return partial(transform_fn, self._inverse) if self._inverse is not None else lambda z: z
 
     # --- one chain

@@ -8,7 +8,7 @@ from pplebm.kernels.batch import positive
 
 
 def linear(start: float, stop: float, n_steps: int) -> list[float]:
-    """From `start` to `stop` in equal differences.
+    """Numbers from `start` to `stop` in equal differences.
 
     >>> linear(1.0, 0.0, 5)
     [1.0, 0.75, 0.5, 0.25, 0.0]
@@ -17,7 +17,7 @@ def linear(start: float, stop: float, n_steps: int) -> list[float]:
 
 
 def geometric(start: float, stop: float, n_steps: int) -> list[float]:
-    """From `start` to `stop` in equal ratios, both positive; the usual course of a temperature or a noise level.
+    """Numbers from `start` to `stop` in equal ratios, both positive; the usual course of a temperature or a noise level.
 
     >>> [round(t, 3) for t in geometric(10.0, 0.1, 5)]
     [10.0, 3.162, 1.0, 0.316, 0.1]

@@ -137,7 +137,7 @@ def _swap(
 
 
 def _partners(rows: int, n: int, first: int) -> tuple[list[int], list[int]]:
-    """For every row the row it may swap with (itself if none), and the lower of the two."""
+    """Rows that every row may swap with (itself if none), and the lower of the two."""
     size = rows // n
     partner = list(range(rows))
     for level in range(first, n - 1, 2):

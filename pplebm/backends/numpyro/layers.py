@@ -50,7 +50,7 @@ def apply(net: nets.Net, weights: Mapping[str, jax.Array], a: jax.Array) -> jax.
 
 
 def _last_state(a: jax.Array, weight: jax.Array, bias: jax.Array) -> jax.Array:
-    """Of a gated recurrent unit over (N, T, C)."""
+    """Last state of a gated recurrent unit over (N, T, C)."""
     units, channels = len(bias) // 3, a.shape[-1]
 
     def step(h: jax.Array, of_input: jax.Array) -> tuple[jax.Array, None]:
@@ -102,7 +102,7 @@ def _forward(
 def _backward(
     stride: int, padding: int, kept: tuple[jax.Array, jax.Array], gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """With respect to the image a plain convolution; with respect to the weights one over the batch."""
+    """Gradients: with respect to the image a plain convolution; with respect to the weights one over the batch."""
     a, weight = kept
     cpu, other = (partial(f, stride=stride, padding=padding) for f in (transposed.back_by_columns, _plain))
     if transposed.fits(a.shape, weight.shape, stride, padding):

@@ -25,7 +25,7 @@ def fits(image: tuple[int, ...], kernel: tuple[int, ...], stride: int, padding: 
 
 
 def spread(a: jax.Array, weight: jax.Array, stride: int, padding: int) -> jax.Array:
-    """By a convolution of the image spread out by the stride."""
+    """Transposed convolution by a convolution of the image spread out by the stride."""
     edges = [(k - 1 - padding,) * 2 for k in weight.shape[2:]]
     flipped = jax.lax.optimization_barrier(weight[:, :, ::-1, ::-1].transpose(2, 3, 0, 1))
     return jax.lax.conv_general_dilated(
@@ -34,7 +34,7 @@ def spread(a: jax.Array, weight: jax.Array, stride: int, padding: int) -> jax.Ar
 
 
 def by_columns(a: jax.Array, weight: jax.Array, stride: int, padding: int) -> jax.Array:
-    """By one matrix product and shifted sums."""
+    """Transposed convolution by one matrix product and shifted sums."""
     inputs, channels, *kernel = weight.shape
     sizes = [transposed.size(n, k, stride, padding) for n, k in zip(a.shape[1:3], kernel, strict=True)]
     matrix = jax.lax.optimization_barrier(weight.transpose(0, 2, 3, 1).reshape(inputs, -1))
@@ -46,7 +46,7 @@ def by_columns(a: jax.Array, weight: jax.Array, stride: int, padding: int) -> ja
 
 
 def _summed(products: jax.Array, axis: int, at: int, kernel: int, stride: int, padding: int) -> list[jax.Array]:
-    """By phase, sums over the taps, which are at axis `at`, of products moved along `axis` to their output."""
+    """Sums by phase over the taps, which are at axis `at`, of products moved along `axis` to their output."""
     n, found = products.shape[axis], []
     m = -(-transposed.size(n, kernel, stride, padding) // stride)
     for r in range(stride):

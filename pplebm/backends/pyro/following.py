@@ -50,7 +50,7 @@ class _Following(TorchDispatchMode):
 def made_of(
     function: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]], inputs: dict[str, torch.Tensor]
 ) -> dict[str, set[str]]:
-    """By result, names of the inputs whose values, not their shapes alone, it was made of.
+    """Names by result of the inputs whose values, not their shapes alone, it was made of.
 
     Raises:
         NotFollowed: if a value that depends on an input became a Python number on the way.

@@ -45,7 +45,7 @@ def apply(net: nets.Net, weights: Mapping[str, torch.Tensor], a: torch.Tensor) -
 
 
 def _last_state(a: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """Of a gated recurrent unit over (N, T, C)."""
+    """Last state of a gated recurrent unit over (N, T, C)."""
     units, channels = len(bias) // 3, a.shape[-1]
     start, none = a.new_zeros(1, len(a), units), torch.zeros_like(bias)
     parts = [weight[:, :channels], weight[:, channels:], bias, none]

@@ -144,7 +144,7 @@ def _interleaved(out: torch.Tensor, sizes: list[int], bias: torch.Tensor | None)
 
 
 def _summed(products: torch.Tensor, axis: int, kernel: int, stride: int, padding: int) -> list[torch.Tensor]:
-    """By phase, sums over taps, (…, n, …, taps, …), of products moved along `axis` to the output they belong to."""
+    """Sums by phase over taps, (…, n, …, taps, …), of products moved along `axis` to the output they belong to."""
     n, at = products.shape[axis], 3 if axis == 1 else 4
     m, found = -(-transposed.size(n, kernel, stride, padding) // stride), []
     for r in range(stride):
