@@ -10,6 +10,7 @@ from scipy import stats
 from targets import LAMBDA, MEAN, TARGETS, assert_same_law, by_quadrature, rows_of
 
 from pplebm.errors import PplebmError
+from pplebm.kernels.adaptation import adapting
 from pplebm.kernels.anisotropic import anisotropic
 from pplebm.kernels.ascent import ascent
 from pplebm.kernels.hmc import hmc
@@ -336,3 +337,21 @@ def test_unrolled_has_the_closed_form_law_and_derivative(ppl, by_step):
 def test_bad_settings_are_named(ppl, make, word):
     with pytest.raises(PplebmError, match=word):
         make(ppl)
+
+
+MAKERS = {
+    "langevin": lambda s: langevin({"a": [s, 0.1], "": 0.2}, np.array([1.0, 0.5]), max_drift=1.0),
+    "underdamped": lambda s: underdamped(s, temperature=[1.0, 0.5]),
+    "anisotropic": lambda s: anisotropic(s, 1.0),
+    "mala": lambda s: mala(s, scale={"a": np.ones(2)}),
+    "hmc": lambda s: hmc(4, s, scale=np.ones((2, 1))),
+    "ascent": lambda s: ascent([s, 0.1]),
+    "tempering": lambda s: parallel_tempering(hmc(4, s), [0.0, 1.0]),
+    "adapting": lambda s: adapting(mala(s), (1, 4, 2)),
+}
+
+
+@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+def test_settings_decide_equality(make):
+    """What is compiled for a kernel serves every kernel of equal settings, and no other."""
+    assert make(0.3) == make(0.3) and len({make(0.3), make(0.3), make(0.4)}) == 2

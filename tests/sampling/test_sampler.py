@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from conjugate import BACKENDS, X, hierarchy, instance
+from safetensors.numpy import save_file
 from scipy import stats
 
 import pplebm
@@ -201,6 +204,14 @@ def test_interrupted_saved_and_resumed_is_the_same(backend, where, monkeypatch, 
             program, mala(), X + 1.0, params=params, n_chains=2, n_draws=50, n_warmup=150, thin=2,
             resume=tmp_path / "draws.safetensors",
         )  # fmt: skip
+
+
+def test_draws_of_another_version_are_refused(tmp_path):
+    """Whose plan had other fields."""
+    program, path = instance("pyro")[0], tmp_path / "draws.safetensors"
+    save_file({}, path, metadata={"draws": json.dumps({"plan": {"key": 0, "extra_fields": []}})})
+    with pytest.raises(PplebmError, match="another version"):
+        sampling.sample_prior(program, n_draws=1, n_warmup=0, resume=path)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
