@@ -17,7 +17,7 @@ def linear(start: float, stop: float, n_steps: int) -> list[float]:
 
 
 def geometric(start: float, stop: float, n_steps: int) -> list[float]:
-    """Numbers from `start` to `stop` in equal ratios, both positive; the usual course of a temperature or a noise level.
+    """Numbers from `start` to `stop` in equal ratios, both positive; usual for temperatures and noise levels.
 
     >>> [round(t, 3) for t in geometric(10.0, 0.1, 5)]
     [10.0, 3.162, 1.0, 0.316, 0.1]

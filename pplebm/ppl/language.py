@@ -134,7 +134,7 @@ class Traced(Protocol):
         """Values of the observed sites when the program is called with data, at any latents of one run."""
 
     def faults(self, params: Params, z: Latents, data: Data) -> dict[str, Any]:
-        """Faults by observed site: which of its values are NaN, and which lie outside their support, where they count."""
+        """Faults by observed site: values that are NaN, and those outside their support, where they count."""
 
     def params_of(self, values: Mapping[str, Any]) -> Params:
         """Parameters by name from those that the host's own SVI holds."""
