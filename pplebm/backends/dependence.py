@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pplebm.backends.rows import check_rows, differ, row_axes
 from pplebm.backends.structure import refuse_bare_factor
+from pplebm.backends.visit import At
 from pplebm.data.columns import names_of, signature_of
 from pplebm.errors import PplebmError
 from pplebm.ppl.language import Array, Data, Latents, Params, Reads
-from pplebm.ppl.trees import n_rows, take_rows, tree_fill, tree_leaves
+from pplebm.ppl.trees import n_rows, tree_fill, tree_leaves
 
 if TYPE_CHECKING:
     from pplebm.backends.traced import Traced
@@ -22,55 +24,45 @@ Parts = dict[str, np.ndarray]  # path of an array -> which numbers of a datum
 Found = dict[str, np.ndarray]
 
 
-def find_reads(traced: Traced, sites: dict[str, Any], data: Data, others: list[Data], key: Any) -> None:
+def find_reads(traced: Traced, z: Latents, observed: dict[str, Array]) -> None:
     """Set `traced.reads` and `traced.row_axes`.
 
     Args:
         traced: its structure, kinds and axes are known.
-        sites: statements of a first run on the data.
-        data: the rows of that run.
-        others: rows from elsewhere, as many each.
+        z: latents of a first run on its example.
+        observed: values of the observed sites there.
 
     Raises:
         PplebmError: for a tilt or a latent that reads an observed value, a bare factor that reads no data, and rows
             that interact.
     """
-    _Finder(traced, sites, data, others, key).find()
+    _Finder(traced, z, observed).find()
 
 
 class _Finder:
-    def __init__(self, traced: Traced, sites: dict[str, Any], data: Data, others: list[Data], key: Any) -> None:
-        from pplebm.backends.traced import At  # the one who asks
-
-        self.At, self.traced, self.data, self.others, self.key = At, traced, data, others, key
-        self.leaves = dict(tree_leaves(data))
-        self.names = names_of(data, signature_of(traced.model))
+    def __init__(self, traced: Traced, z: Latents, observed: dict[str, Array]) -> None:
+        self.traced, self.data, self.z = traced, traced.example, z
+        self.leaves = dict(tree_leaves(self.data))
+        self.names = names_of(self.data, signature_of(traced.model))
         self.params = _elsewhere(traced, traced.params)
-        self.z = self._latents(sites)
-        self.fixed = {s.name: sites[s.name]["value"] for s in traced.structure.observed if s.name not in traced.looped}
-
-    def _latents(self, sites: dict[str, Any]) -> Latents:
-        found = {}
-        for site in self.traced.structure.latents:
-            u = self.traced.to_coordinates(sites[site.name], "centered")
-            axis = self.traced.coordinate_axes.get(site.name)
-            found[site.name] = u if axis is None else self.traced.moved_axis(u, axis, 0)
-        return found
+        self.fixed = {name: a for name, a in observed.items() if name not in traced.looped}
+        self._probe_at, self._run_values = traced.evaluator(self._probe), traced.evaluator(self._values)
+        self._run_probe = lambda data: self._probe_at(data, self.fixed)
 
     def find(self) -> None:
         traced, s = self.traced, self.traced.structure
-        traced.row_axes = self._row_axes()
-        self._check_rows()
+        traced.row_axes = row_axes(traced, self.params, self.z, self.data)
+        check_rows(traced, self.params, self.z, self.data)
         parts = self._observed_parts()
-        reads = self._reads(self._probe, self._all_parts())
+        reads = self._reads(lambda data: self._probe(data, self.fixed), self._run_probe)
         prior = [site.name for site in (*s.latents, *s.tilts)]
         for name in (*prior, *(o.name for o in s.observed)):
             reads[name] = self._covariates_of(name, reads[name], parts, name in prior)
         for factor in s.factors:
             if factor.distribution == "factor" and not reads[factor.name]:
                 raise refuse_bare_factor(factor.name, traced.ppl_name)
-        self._refuse_fed(self._fed_by_change())
         fed = self._fed()
+        self._refuse_fed(fed)
         generator = {o.name for o in s.observed if reads[o.name]}
         covariates = [n for path, name in self.names.items() for n in self._unobserved(path, name, parts)]
         looped = traced.looped & {o.name for o in s.observed}  # what they feed is not found out, so it may be all
@@ -90,54 +82,49 @@ class _Finder:
 
     # --- runs
 
-    def _probe(self, data: Data, fixed: Mapping[str, Array] | None = None) -> dict[str, Array]:
+    def _probe(self, data: Data, fixed: Mapping[str, Array]) -> dict[str, Array]:
         """Everything that could read data, the values of observed sites held."""
         looped = any(site.name in self.traced.looped for site in self.traced.structure.observed)
-        held = self.fixed if fixed is None else fixed
-        at = self.At(self.z, fixed=held, plain=True, generate=looped)  # values inside a loop cannot be held: they draw
+        at = At(self.z, fixed=fixed, plain=True, generate=looped)  # values inside a loop cannot be held: they draw
         visit = self._run(data, at, self.traced.first_key if looped else None)
         values = {d.name: visit.sites[d.name]["value"] for d in self.traced.structure.deterministic}
         return visit.terms | values
 
     def _values(self, data: Data) -> dict[str, Array]:
         """What observed sites get."""
-        visit = self._run(data, self.At(self.z))
+        visit = self._run(data, At(self.z))
         return {site.name: visit.sites[site.name]["value"] for site in self.traced.structure.observed}
 
     def _run(self, data: Data, at: Any, key: Any = None) -> Any:
-        """A run on exchanged data, which may leave supports: hosts warn of that."""
+        """A run on exchanged data, which may leave supports: backends warn of that."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return self.traced.run(self.params, data, at, key)
 
-    def _numpy(self, found: dict[str, Array]) -> Found:
-        return {name: self.traced.numpy(a) for name, a in found.items()}
-
-    def _changed(self, function: Callable[[Data], dict[str, Array]], parts: Parts) -> set[str]:
-        """Results that change when these numbers are exchanged; all of them if the model then fails."""
-        before, found = self._numpy(function(self.data)), set[str]()
+    def _changed(self, run: Callable[[Data], Found], parts: Parts) -> set[str]:
+        """Results of a run that change when these numbers are exchanged; all of them if the model then fails."""
+        before, found = run(self.data), set[str]()
         for data in self._exchanged(parts):
             try:
-                after = self._numpy(function(data))
+                after = run(data)
             except PplebmError:
                 return set(before)
-            found |= {name for name in before if _differ(before[name], after[name])}
+            found |= {name for name in before if differ(before[name], after[name])}
         return found
 
     def _exchanged(self, parts: Parts) -> Iterator[Data]:
         """The data with these numbers taken from other rows; where all rows agree, with other numbers."""
-        n = n_rows(self.data)
         mine = {path: self.traced.numpy(self.leaves[path]) for path in parts}
-        rolled = [take_rows(self.data, self.traced.index([(i + 1) % n for i in range(n)]))] if n > 1 else []
-        options = [dict(tree_leaves(other)) for other in (*rolled, *self.others)]
+        options = [{path: np.roll(a, -1, 0) for path, a in mine.items()}] if n_rows(self.data) > 1 else []
+        others = [] if self.traced.others is None else self.traced.others()
+        options += [{path: self.traced.numpy(a) for path, a in tree_leaves(other)} for other in others]
         fresh = {path: a.copy() for path, a in mine.items()}
         moved = {path: np.zeros(a.shape[1:], bool) for path, a in mine.items()}
         for option in options:
             new = {}
             for path, mask in parts.items():
-                other = self.traced.numpy(option[path])
-                moved[path] |= (other != mine[path]).any(0)
-                new[path] = np.where(mask, other, mine[path])
+                moved[path] |= (option[path] != mine[path]).any(0)
+                new[path] = np.where(mask, option[path], mine[path])
             yield self._filled(new)
         if any((mask & ~moved[path]).any() for path, mask in parts.items()):
             for path, mask in parts.items():
@@ -148,25 +135,26 @@ class _Finder:
         arrays = {path: self.traced.like(new[path], self.leaves[path]) for path in new}
         return tree_fill(self.data, self.leaves | arrays)
 
-    def _all_parts(self) -> Parts:
-        return {path: np.ones(tuple(a.shape[1:]), bool) for path, a in self.leaves.items()}
-
     # --- what is read
 
-    def _reads(self, function: Callable[[Data], dict[str, Array]], parts: Parts) -> dict[str, set[str]]:
-        """By result, paths of the arrays it may depend on: through operations, else by exchanging rows."""
+    def _reads(self, function: Callable[[Data], Any], run: Callable[[Data], Found]) -> dict[str, set[str]]:
+        """By result of a function, paths of the arrays it may depend on: through operations, else by exchanging rows.
+
+        A `run` is the function with results of NumPy.
+        """
         followed = self.traced.dependencies(function, self.data)
         if followed is not None:
             return followed
-        by_path = {path: self._changed(function, {path: mask}) for path, mask in parts.items()}
-        return {name: {p for p, changed in by_path.items() if name in changed} for name in function(self.data)}
+        whole = {path: np.ones(tuple(a.shape[1:]), bool) for path, a in self.leaves.items()}
+        by_path = {path: self._changed(run, {path: mask}) for path, mask in whole.items()}
+        return {name: {p for p, changed in by_path.items() if name in changed} for name in run(self.data)}
 
     def _observed_parts(self) -> Parts:
         """By array, which of its numbers observed sites get as their values."""
         found: Parts = {}
         self._whole: dict[str, str] = {}  # observed site -> the array it is, number by number
-        values = self._numpy(self._values(self.data)) if self.traced.structure.observed else {}
-        reads = self._reads(self._values, self._all_parts()) if values else {}
+        values = self._run_values(self.data) if self.traced.structure.observed else {}
+        reads = self._reads(self._values, self._run_values) if values else {}
         for site, value in values.items():
             for path in reads[site]:
                 leaf = self.traced.numpy(self.leaves[path])
@@ -191,7 +179,7 @@ class _Finder:
         for index in np.ndindex(shape):
             one = np.zeros(shape, bool)
             one[index] = True
-            mask[index] = site in self._changed(self._values, {path: one})
+            mask[index] = site in self._changed(self._run_values, {path: one})
         return mask
 
     def _covariates_of(self, site: str, paths: set[str], parts: Parts, is_prior: bool) -> set[str]:
@@ -200,7 +188,7 @@ class _Finder:
         for path in paths:
             mask = parts.get(path)
             if mask is not None and mask.any():
-                reads_observed = site in self._changed(self._probe, {path: mask})
+                reads_observed = site in self._changed(self._run_probe, {path: mask})
                 if reads_observed and is_prior:
                     raise self._refusal(site, self.names[path])
                 if mask.all() and not reads_observed:
@@ -230,23 +218,25 @@ class _Finder:
     def _fed_by_change(self) -> dict[str, set[str]]:
         """By site, the observed sites whose values change it: a value that is taken in for its shape alone does not."""
         found: dict[str, set[str]] = {}
-        before = self._numpy(self._probe(self.data))
+        before = self._probe_at(self.data, self.fixed)
         for name, value in self.fixed.items():
             a = self.traced.numpy(value)
             other = self.traced.like(np.roll(a, 1, 0) if a.ndim and len(a) > 1 else a, value)
-            if not _differ(a, self.traced.numpy(other)):
+            if not differ(a, self.traced.numpy(other)):
                 other = self.traced.like(_other_numbers(a), value)
-            after = self._numpy(self._probe(self.data, self.fixed | {name: other}))
+            after = self._probe_at(self.data, self.fixed | {name: other})
             for site in before:
-                if site != name and _differ(before[site], after[site]):
+                if site != name and differ(before[site], after[site]):
                     found.setdefault(site, set()).add(name)
         return found
 
     def _refuse_fed(self, fed: dict[str, set[str]]) -> None:
         s = self.traced.structure
-        for site in (*s.tilts, *(s.latents if s.tilts else ())):
-            if fed.get(site.name):
-                raise self._refusal(site.name, sorted(fed[site.name])[0])
+        fed_sites = [site.name for site in (*s.tilts, *(s.latents if s.tilts else ())) if fed.get(site.name)]
+        changed = self._fed_by_change() if fed_sites else {}
+        for site in fed_sites:
+            if changed.get(site):
+                raise self._refusal(site, sorted(changed[site])[0])
 
     def _unobserved(self, path: str, name: str, parts: Parts) -> list[str]:
         """What of an array is a covariate, as a person calls it."""
@@ -256,59 +246,6 @@ class _Finder:
         if mask.all():
             return []
         return [f"{name}[{','.join(map(str, index))}]" for index in np.argwhere(~mask).tolist()]
-
-    # --- rows
-
-    def _subset(self) -> list[int]:
-        """Rows 1, 2, ...: not the first ones, so that arrays which a model takes by position are found out."""
-        n = n_rows(self.data)
-        return list(range(1, n // 2 + 1))
-
-    def _row_axes(self) -> dict[str, int | None]:
-        """Of deterministic sites, the axis whose length follows the number of data."""
-        s, n = self.traced.structure, n_rows(self.data)
-        if s.has_global_latents or not s.deterministic:
-            return {}
-        whole = self.traced.run(self.params, self.data, self.At(self.z)).sites
-        try:
-            other = self._at_rows(self._subset() if n > 1 else [0, 0]).sites
-        except PplebmError:
-            if n > 1:
-                raise
-            return {d.name: None for d in s.deterministic}  # it fits the one row that there is
-        found: dict[str, int | None] = {}
-        for d in s.deterministic:
-            pairs = zip(whole[d.name]["value"].shape, other[d.name]["value"].shape, strict=True)
-            axes = [i for i, (a, b) in enumerate(pairs) if a != b]
-            found[d.name] = axes[0] if len(axes) == 1 else None
-        return found
-
-    def _at_rows(self, rows: list[int]) -> Any:
-        index = self.traced.index(rows)
-        z = {name: a[index] for name, a in self.z.items()}
-        return self.traced.run(self.params, take_rows(self.data, index), self.At(z))
-
-    def _check_rows(self) -> None:
-        """A datum's densities must not change when other data are absent."""
-        if self.traced.structure.has_global_latents or n_rows(self.data) < 2:
-            return
-        rows = self._subset()
-        whole = self._numpy(self.traced.run(self.params, self.data, self.At(self.z)).terms)
-        few = self._numpy(self._at_rows(rows).terms)
-        for name, value in whole.items():
-            if not _differ(value[rows], few[name], loose=True):
-                continue
-            again = self._numpy(self.traced.run(self.params, self.data, self.At(self.z)).terms)
-            if _differ(value, again[name]):
-                raise PplebmError(
-                    f"site '{name}' has a random log density (dropout in training mode?): two runs of the model at the "
-                    f"same latents disagree; make the networks deterministic, for instance with .eval()."
-                )
-            raise PplebmError(
-                f"the log density of site '{name}' at a datum changes when other data are absent: rows interact (batch "
-                f"normalisation in training mode, attention over the batch, a batch mean), or the model takes an array "
-                f"by position; put networks into .eval() mode, and give per-datum arrays as data."
-            )
 
 
 def _elsewhere(traced: Traced, params: Params) -> Params:
@@ -328,15 +265,3 @@ def _other_numbers(a: np.ndarray) -> np.ndarray:
 
 def _equal(a: np.ndarray, b: np.ndarray) -> bool:
     return bool(np.array_equal(a.ravel().astype(float), b.ravel().astype(float), equal_nan=True))
-
-
-def _differ(a: np.ndarray, b: np.ndarray, loose: bool = False) -> bool:
-    """Whether two results differ: at all, or by more than sums in another order do."""
-    a, b = np.asarray(a), np.asarray(b)
-    if a.shape != b.shape:
-        return True
-    if not loose:
-        return not np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
-    size = 1e-9 if a.dtype == np.float64 else 2e-4
-    with np.errstate(invalid="ignore"):
-        return bool((np.abs(np.nan_to_num(a) - np.nan_to_num(b)) > size * (1.0 + np.abs(np.nan_to_num(a)))).any())

@@ -176,37 +176,6 @@ def describe(site: SiteDict, value: Any, plate: str, host: Host, has_global_late
     return Site(site["name"], tuple(shape), host.support_name(fn.support), type(fn).__name__, local, tuple(names))
 
 
-def first_or_whole(trace: Callable[[Any], Any], data: Any, few: Callable[[Any], Any], n: int) -> Any:
-    """Trace on a few data, which is quick; a joint program, or one that fits no other number of data, on all of them.
-
-    Args:
-        trace: of data, to a traced program.
-        data: all of them, n rows.
-        few: of data, to a few of their rows, or to all of them where they are few.
-
-    Raises:
-        PplebmError: what was wrong on the few, if the program is not joint.
-    """
-    if n <= FEW:
-        return trace(data)
-    try:
-        found, wrong = trace(few(data)), None
-        if not found.structure.has_global_latents:
-            return found
-    except PplebmError as error:
-        wrong = error
-    try:
-        found = trace(data)
-    except PplebmError as error:
-        raise (wrong or error) from None
-    if wrong is not None and not found.structure.has_global_latents:
-        raise wrong
-    return found
-
-
-FEW = 5  # rows of the first run
-
-
 def weighed(terms: dict[str, Any], tilts: frozenset[str], tilt_strength: Any = None) -> Any:
     """Sum of the log densities of all sites, (B,); the tilts times a strength, a number per row, if one is given."""
     parts = [

@@ -3,99 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from pplebm.backends import dependence
-from pplebm.backends.structure import FEW, coordinate_axis, plates_of, row_axis
+from pplebm.backends.rows import JointOnPart
+from pplebm.backends.structure import coordinate_axis, plates_of, row_axis
+from pplebm.backends.visit import At, Visit
 from pplebm.errors import PplebmError
 from pplebm.ppl.language import Array, Data, Latents, Params, Reads, Structure
-from pplebm.ppl.trees import n_rows, take_rows, tree_leaves
+from pplebm.ppl.trees import n_rows, take_rows
 
 N_MEAN = 1000  # draws in the mean of an observed site that another one feeds
-
-
-class At(NamedTuple):
-    """How a model is to be run."""
-
-    z: Latents | None = None  # coordinates of the latents; None: they are drawn by the host
-    coordinates: str = "centered"
-    observed: bool = True  # score observed sites and factors of the likelihood
-    by_datum: bool = False  # score observed sites by datum in joint programs too
-    generate: bool = False  # observed statements draw from their own distribution, in order
-    fixed: Mapping[str, Array] = {}  # values of observed sites, whatever the data are
-    plain: bool = False  # observed sites are scored before masks and scales
-    values: Mapping[str, Array] | None = None  # of latents, where a site has its rows; in the place of coordinates
-    start: bool = False  # latents without draws of their own are started somewhere instead of refused
-
-
-class Visit:
-    """One run of a model: sets the values of latents as it passes, and notes densities and values by site.
-
-    `enter` and `leave` are called by the host's handler before and after a statement, which is a dict with the same
-    fields in both hosts.
-    """
-
-    def __init__(self, traced: Traced, at: At) -> None:
-        self.traced, self.at = traced, at
-        self.terms: dict[str, Array] = {}
-        self.sites: dict[str, Any] = {}  # statements, their values included
-        self._log_density: dict[str, Array] = {}
-
-    def enter(self, msg: Any) -> None:
-        """Give a statement its value."""
-        traced, at, name = self.traced, self.at, msg["name"]
-        kind = traced.kinds.get(name)
-        if kind == "latent" and at.z is not None:
-            u = traced.placed(at.z[name], traced.coordinate_axes.get(name))
-            if name in traced.looped:  # its value was set inside the loop
-                self._log_density[name] = traced.density_at(msg, u)
-            else:
-                msg["value"], self._log_density[name] = traced.to_value(msg, u, at.coordinates)
-                msg["done"] = True
-        elif kind == "latent" and at.values is not None:
-            msg["value"], msg["done"] = at.values[name], True
-        elif kind == "latent" and name in traced.improper and not at.start:
-            raise PplebmError(
-                f"latent '{name}' has an improper distribution, {traced.site(name).distribution}, which cannot be "
-                f"drawn from; give it a proper prior, or sample posteriors only."
-            )
-        elif kind == "observed" and name in at.fixed:
-            msg["value"], msg["done"] = at.fixed[name], True
-        elif kind == "observed" and name not in traced.looped and (at.generate or msg["value"] is None):
-            traced.unobserve(msg)  # a value that the data lack is drawn as well; it must not be scored
-
-    def leave(self, msg: Any) -> None:
-        """Note what a statement did."""
-        traced, at, name = self.traced, self.at, msg["name"]
-        kind = traced.kinds.get(name)
-        if kind is None:
-            return
-        self.sites[name] = dict(msg)
-        if kind == "deterministic" or (kind in ("observed", "factor") and not at.observed):
-            return
-        if kind == "latent":
-            if at.z is None:
-                return
-            log_density = self._log_density[name]
-        elif kind == "observed" and not (msg["is_observed"] or at.generate or name in at.fixed):
-            raise PplebmError(f"the data lack the value of observed site '{name}', whose density is asked for.")
-        elif kind == "observed" and at.plain:
-            log_density = traced.plain_density(msg)
-        else:
-            log_density = traced.density(msg)
-        self.terms[name] = self._summed(log_density, msg, kind)
-
-    def _summed(self, log_density: Array, msg: Any, kind: str) -> Array:
-        """Over all plates but the data's; in a joint program over that one as well, unless points are wanted."""
-        plate = self.traced.structure.plate
-        by_datum = not self.traced.structure.has_global_latents or (self.at.by_datum and kind == "observed")
-        if not by_datum or plate not in plates_of(msg):
-            return log_density.sum()
-        front = self.traced.moved_axis(log_density, plates_of(msg)[plate].dim, 0)
-        return front.reshape(len(front), -1).sum(1) if front.ndim > 1 else front
 
 
 class Traced(ABC):
@@ -106,17 +27,19 @@ class Traced(ABC):
     """
 
     ppl_name: str
-    model: Callable[..., Any]
     first_key: Any
     structure: Structure
     reads: Reads
     params: Params
-    example: Data
     tilt_params: frozenset[str] = frozenset()
     prior_params: frozenset[str] = frozenset()
     reached_params: frozenset[str] = frozenset()
     unregistered: list[tuple[int, ...]] = []
     supports: dict[str, Any] = {}  # of latents
+
+    def __init__(self, model: Callable[..., Any], data: Data, others: Callable[[], list[Data]] | None) -> None:
+        self.model, self.example = model, data
+        self.others = others  # as many rows from elsewhere, more than once; None if the data are whole
 
     # --- of the host
 
@@ -135,6 +58,14 @@ class Traced(ABC):
     @abstractmethod
     def graph(self, kind: Any, eager: Callable[..., Any], params: Params, z: Latents, data: Data) -> dict[str, Array]:
         """Evaluate `eager(params, z, data)`, fast from the second time on."""
+
+    @abstractmethod
+    def evaluator(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A pure function of trees with results of NumPy, made for a few calls."""
+
+    @abstractmethod
+    def shapes(self, function: Callable[..., dict[str, Array]], *trees: Any) -> dict[str, tuple[int, ...]]:
+        """Shapes of the results of a function."""
 
     @abstractmethod
     def dependencies(self, function: Callable[[Data], dict[str, Array]], data: Data) -> dict[str, set[str]] | None:
@@ -210,9 +141,15 @@ class Traced(ABC):
 
     # --- what was found
 
-    def find(self, sites: dict[str, Any], data: Data, others: list[Data], key: Any) -> None:
-        """Note kinds and axes of the sites of a first run, and which data they read."""
+    def note(self, sites: dict[str, Any]) -> None:
+        """Kinds and axes of the sites of a first run.
+
+        Raises:
+            JointOnPart: for a joint program that was not run on all of its data.
+        """
         s = self.structure
+        if s.has_global_latents and self.others is not None:
+            raise JointOnPart
         groups = {"latent": s.latents, "observed": s.observed, "tilt": s.tilts, "factor": s.factors}
         self.kinds = {site.name: kind for kind, group in groups.items() for site in group}
         self.kinds |= {site.name: "deterministic" for site in s.deterministic}
@@ -220,9 +157,12 @@ class Traced(ABC):
         self.coordinate_axes = {} if s.has_global_latents else {n: coordinate_axis(sites[n], s.plate) for n in local}
         self.looped = frozenset(n for n in self.kinds if sites[n].get("_control_flow_done"))
         self.improper = frozenset(n for n in self.kinds if sites[n].get("is_improper"))
-        self.dtypes = {site.name: self.numpy(sites[site.name]["value"]).dtype for site in s.latents}
+
+    def find(self, z: Latents, observed: dict[str, Array]) -> None:
+        """Note which data the sites read, from latents and observed values of a first run."""
+        self.dtypes = {name: self.numpy(u).dtype for name, u in z.items()}
         self.row_axes: dict[str, int | None] = {}
-        dependence.find_reads(self, sites, data, others, key)
+        dependence.find_reads(self, z, observed)
 
     def site(self, name: str) -> Any:
         """The latent of that name."""
@@ -413,27 +353,3 @@ class Traced(ABC):
         if plate in plates_of(msg):
             a = np.moveaxis(a, plates_of(msg)[plate].dim, 0)
         return np.asarray(a.reshape(len(a), -1).any(1) if a.ndim else a.reshape(1))
-
-
-def shapes_of(data: Data) -> str:
-    """Shapes of data in words.
-
-    >>> import numpy as np
-    >>> shapes_of(np.zeros((5, 2))), shapes_of({"dose": np.zeros(5)})
-    ('a batch of shape (5, 2)', "a batch of shapes {'dose': (5,)}")
-    """
-    shapes = {path: tuple(leaf.shape) for path, leaf in tree_leaves(data)}
-    return f"a batch of shape {shapes['']}" if list(shapes) == [""] else f"a batch of shapes {shapes}"
-
-
-def few_rows(data: Data) -> Data:
-    """The first rows, on which a program is traced."""
-    return take_rows(data, slice(0, FEW))
-
-
-def other_rows(data: Data) -> list[Data]:
-    """As many rows as the first ones, from elsewhere in the data: two choices, fewer in small data."""
-    n = n_rows(data)
-    few = min(FEW, n)
-    starts = sorted({n // 2, n - few} - {0}) if n > few else []
-    return [take_rows(data, slice(at, at + few)) for at in starts if at + few <= n]

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pplebm.backends.traced import shapes_of
+from pplebm.backends.rows import shapes_of
 from pplebm.checking.curvature import largest_curvature
 from pplebm.checking.findings import Checklist, Verdict
 from pplebm.checking.precision import bf16_gradient_error

@@ -11,7 +11,7 @@ import torch
 
 import pplebm
 from pplebm.backends.pyro import steps
-from pplebm.backends.traced import At
+from pplebm.backends.visit import At
 from pplebm.errors import PplebmError, PplebmWarning
 from pplebm.kernels.langevin import langevin
 from pplebm.sampling import chains

@@ -16,7 +16,7 @@ import pplebm
 from pplebm.backends.numpyro import transposed
 from pplebm.backends.pyro import transposed as convolutions
 from pplebm.backends.pyro.passes import hoist
-from pplebm.backends.traced import At
+from pplebm.backends.visit import At
 from pplebm.kernels.langevin import langevin
 from pplebm.sampling import chains
 

@@ -12,7 +12,7 @@ from pyro.nn import PyroModule, PyroParam
 from scipy import stats
 
 import pplebm
-from pplebm.backends.traced import At
+from pplebm.backends.visit import At
 from pplebm.errors import PplebmError
 
 

@@ -22,13 +22,14 @@ isfinite = jnp.isfinite
 
 def asarray(a: Any, keep: bool = False) -> jax.Array:
     """Turn numbers and arrays into a JAX array; floats take JAX's default precision, unless they are to be kept."""
-    array = jnp.asarray(a if isinstance(a, (jax.Array, int, float, list, tuple, range)) else _from_host(a))
+    is_known = isinstance(a, (jax.Array, int, float, list, tuple, range))
+    array = jnp.asarray(a) if is_known else jax.device_put(_copied(a))  # which compiles nothing, but may share memory
     is_kept = keep or isinstance(a, jax.Array)
     return array.astype(jnp.result_type(float)) if jnp.issubdtype(array.dtype, jnp.floating) and not is_kept else array
 
 
-def _from_host(a: Any) -> np.ndarray:
-    return np.asarray(a.detach().cpu().numpy() if hasattr(a, "detach") else a)
+def _copied(a: Any) -> np.ndarray:
+    return np.array(a.detach().cpu().numpy() if hasattr(a, "detach") else a)
 
 
 def to_numpy(a: jax.Array) -> np.ndarray:

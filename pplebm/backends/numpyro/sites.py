@@ -117,5 +117,5 @@ HOST = Host(
     is_deterministic=is_deterministic,
     support_name=support_name,
     unconstrained=lambda fn, value: biject_to(fn.support).inv(value),
-    all_finite=lambda a: bool(jnp.isfinite(a).all()),
+    all_finite=lambda a: isinstance(a, jax.core.Tracer) or bool(jnp.isfinite(a).all()),  # see `messengers.Checks`
 )

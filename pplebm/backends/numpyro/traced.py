@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,63 +11,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
-from jax.interpreters.partial_eval import dce_jaxpr
 from numpyro import handlers
-from numpyro.distributions import biject_to, constraints
-from numpyro.primitives import Messenger
 
 from pplebm.backends.numpyro import sites
-from pplebm.backends.numpyro.arrays import iterate
+from pplebm.backends.numpyro.arrays import asarray, iterate
 from pplebm.backends.numpyro.devices import gather, spread
-from pplebm.backends.structure import all_there, first_or_whole, structure_of, weighed
-from pplebm.backends.traced import At, Traced, Visit, few_rows, other_rows, shapes_of
+from pplebm.backends.numpyro.following import made_of
+from pplebm.backends.numpyro.messengers import Checks, Handler, Starts
+from pplebm.backends.numpyro.parameters import Parameters
+from pplebm.backends.rows import first_or_whole, shapes_of
+from pplebm.backends.structure import structure_of, weighed
+from pplebm.backends.traced import Traced
+from pplebm.backends.visit import At, Visit
 from pplebm.data import columns
 from pplebm.errors import PplebmError
-from pplebm.ppl.language import PPL, ChainOptions
+from pplebm.ppl.language import PPL, ChainOptions, Data
 from pplebm.ppl.trees import n_rows, take_rows, tree_map
 
 Arrays = dict[str, jax.Array]
-
-
-class Handler(Messenger):
-    """Hands every sample and deterministic statement to a `Visit`, those inside loops after the loop."""
-
-    def __init__(self, visit: Visit) -> None:
-        super().__init__()
-        self.visit = visit
-
-    def process_message(self, msg: Any) -> None:
-        if msg["type"] == "control_flow":
-            self._enter_loop(msg)
-        elif msg["type"] == "sample":
-            self.visit.enter(msg)
-
-    def postprocess_message(self, msg: Any) -> None:
-        if msg["type"] in ("sample", "deterministic"):
-            self.visit.leave(msg)
-
-    def _enter_loop(self, msg: Any) -> None:
-        """Statements inside a scan cannot be met one by one: their values are handed in as series."""
-        traced, at = self.visit.traced, self.visit.at
-        series = {name: at.values[name] for name in traced.looped if at.values is not None and name in at.values}
-        for name in traced.looped if at.z is not None else ():
-            if traced.kinds[name] == "latent":
-                u = traced.placed(at.z[name], traced.coordinate_axes.get(name))  # type: ignore[index]
-                series[name] = biject_to(traced.supports[name])(u)
-        if series:
-            msg["kwargs"]["substitute_stack"].append(("substitute", series))
-        if at.generate:
-            step, *rest = msg["args"]
-            msg["args"] = (handlers.uncondition(step), *rest)
-
-
-class Starts(Messenger):
-    """Gives latents whose distribution has no draws a value, and marks them."""
-
-    def process_message(self, msg: Any) -> None:
-        if msg["type"] == "sample" and msg["value"] is None and not msg["is_observed"]:
-            key = msg["kwargs"].get("rng_key")
-            msg["value"], msg["is_improper"] = sites.improper_start(msg["fn"], key)
+UNTRACEABLE = (PplebmError, jax.errors.JAXTypeError)  # the model looks at values; or it is refused, if traced or not
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}  # to compile, not to run
 
 
 class TracedProgram(Traced):
@@ -82,56 +46,94 @@ class TracedProgram(Traced):
     masks_of = staticmethod(sites.masks_of)
     off_gradient = staticmethod(contextlib.nullcontext)
 
-    def __init__(self, model: Callable[..., Any], data: Any, others: list[Any], plate: str | None, seed: int) -> None:
-        self.model, self.example, self.first_key = model, data, jax.random.key(0)
-        self._statements: dict[str, Any] = {}
-        key = jax.random.key(seed)
-        trace = self._forward(data, key)
-        self._statements = {n: s for n, s in trace.items() if s["type"] == "param"}
-        self.params = self._flatten({n: s["value"] for n, s in self._statements.items()})
-        self.structure = structure_of(*_split(trace), n_rows(data), plate, sites.HOST)
-        if not self.structure.has_global_latents:  # no plate of fixed size
-            half = take_rows(data, slice(0, n_rows(data) // 2 + 1))
-            structure_of(*_split(self._forward(half, key)), n_rows(half), plate, sites.HOST)
-        self.unregistered = []  # a pure function can only use what it is given
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        data: Data,
+        others: Callable[[], list[Data]] | None,
+        plate: str | None,
+        seed: int,
+    ) -> None:
+        super().__init__(model, data, others)
+        self.first_key = jax.random.key(0)
+        self._parameters = Parameters({})
         self._checked: set[Any] = set()
         self._chains: dict[Any, Callable[..., Any]] = {}
         self._jitted: dict[Any, Callable[..., Arrays]] = {}
-        found = {name: site for name, site in trace.items() if site["type"] in ("sample", "deterministic")}
-        self.supports = {s.name: found[s.name]["fn"].support for s in self.structure.latents}
-        self.find(found, data, others, key)
-        visit = Visit(self, At())
-        visit.sites = found
-        self._sort_parameters(self.moved(visit, "centered"))
+        self.unregistered = []  # a pure function can only use what it is given
+        key = jax.random.key(seed)
+        z, observed = self._first_run(data, key, plate)
+        if not self.structure.has_global_latents:  # no plate of fixed size
+            self._shorter_run(data, key, plate)
+        self.find(z, observed)
+        self._sort_parameters(z)
 
-    # --- parameters: pytrees of constrained values in the host, flat and unconstrained here
+    def _first_run(self, data: Any, key: Any, plate: str | None) -> tuple[Arrays, Arrays]:
+        """Note structure and parameters; coordinates of the latents, and values of the observed sites.
 
-    def _constraint(self, name: str) -> Any:
-        return self._statements[name]["kwargs"].get("constraint", constraints.real)
+        Compiled as a whole, because operations one by one take seconds. A compiled run only says whether all is well:
+        where it is not, or cannot be told, a plain run follows, which refuses by name.
+        """
+        known: Arrays = {}
 
-    def _flatten(self, values: dict[str, Any]) -> Arrays:
-        flat = {}
-        for name, value in values.items():
-            for path, leaf in jax.tree_util.tree_flatten_with_path(value)[0]:
-                is_free = self._constraint(name) is constraints.real
-                free = leaf if is_free else biject_to(self._constraint(name)).inv(leaf)
-                flat[_readable(name, path)] = jnp.asarray(free)
-        return flat
+        def run(data: Any, key: Any) -> tuple[Any, ...]:
+            checks = Checks()
+            with checks:
+                trace = self._forward(data, key)
+            found = self._note(trace, n_rows(data), plate)
+            statements = {n: s for n, s in trace.items() if s["type"] == "param"}
+            self._parameters = Parameters(statements)
+            params = self._parameters.flat({n: s["value"] for n, s in statements.items()})
+            known.update({n: a for n, a in params.items() if not _is_traced(a)})
+            z = self.moved(Visit(self, At(), found), "centered")
+            observed = {site.name: found[site.name]["value"] for site in self.structure.observed}
+            self.params = params
+            return z, observed, {n: a for n, a in params.items() if n not in known}, checks.found
 
-    def _constrained(self, params: Arrays) -> dict[str, Any]:
-        values = {}
-        for name, statement in self._statements.items():
-            paths, structure = jax.tree_util.tree_flatten_with_path(statement["value"])
-            leaves = [params[_readable(name, path)] for path, _ in paths]
-            if self._constraint(name) is not constraints.real:
-                leaves = [biject_to(self._constraint(name))(leaf) for leaf in leaves]
-            values[name] = jax.tree_util.tree_unflatten(structure, leaves)
-        return values
+        def compiled(data: Any, key: Any) -> tuple[Any, ...]:
+            with jax.ensure_compile_time_eval():  # what the model keeps for later runs must be numbers
+                found = run(data, key)
+            if any(map(_is_traced, jax.tree.leaves((self._parameters.constraints, self.supports)))):
+                raise PplebmError("a constraint depends on data.")
+            return found
+
+        try:
+            z, observed, params, checks = jax.jit(compiled, compiler_options=QUICK)(data, key)
+            if not all(map(bool, checks)):
+                raise PplebmError("an argument is out of range.")
+        except UNTRACEABLE:
+            known.clear()
+            z, observed, params, _ = run(data, key)
+        self.params = {name: known.get(name, params.get(name)) for name in self.params}
+        return z, observed
+
+    def _note(self, trace: dict[str, Any], n: int, plate: str | None) -> dict[str, Any]:
+        """Structure of the program, and what else is the same in every run; statements by name."""
+        self.structure = structure_of(*_split(trace), n, plate, sites.HOST)
+        found = {name: msg for name, msg in trace.items() if msg["type"] in ("sample", "deterministic")}
+        self.note(found)
+        looped = [site.name for site in self.structure.latents if site.name in self.looped]
+        self.supports = {name: found[name]["fn"].support for name in looped}
+        return found
+
+    def _shorter_run(self, data: Any, key: Any, plate: str | None) -> None:
+        """Refuse a structure that does not follow the number of data; numbers are only looked at if they must be."""
+
+        def run(data: Any, key: Any) -> None:
+            half = take_rows(data, slice(0, n_rows(data) // 2 + 1))
+            structure_of(*_split(self._forward(half, key)), n_rows(half), plate, sites.HOST)
+
+        try:
+            jax.eval_shape(run, data, key)
+        except UNTRACEABLE:
+            run(data, key)
+
+    # --- parameters
 
     def _sort_parameters(self, z: Arrays) -> None:
         """Find which parameters enter which terms, by following the operations of the density."""
         s = self.structure
-        found = _followed(lambda p: self.run(p, self.example, At(z)).terms, self.params)
+        found = made_of(lambda p: self.run(p, self.example, At(z)).terms, self.params)
         tilt = {n for site in s.tilts for n in found[site.name]}
         base = {n for site in s.latents for n in found[site.name]}
         likelihood = {n for site in (*s.observed, *s.factors) for n in found[site.name]}
@@ -141,7 +143,7 @@ class TracedProgram(Traced):
 
     def params_of(self, values: Mapping[str, Any]) -> Arrays:
         """Parameters by name from constrained ones by statement."""
-        return self._flatten({name: values[name] for name in all_there(self._statements, values)})
+        return self._parameters.flat(values)
 
     def write_back(self, params: Arrays) -> None:
         """Nothing to do: a NumPyro program holds no weights of its own."""
@@ -149,7 +151,7 @@ class TracedProgram(Traced):
     # --- runs
 
     def _call(self, data: Any, params: Arrays) -> Any:
-        values = self._constrained(params) if params else {}
+        values = self._parameters.constrained(params) if params else {}
         try:
             return columns.call(handlers.substitute(self.model, data=values), data)
         except PplebmError:
@@ -248,9 +250,30 @@ class TracedProgram(Traced):
     def dependencies(self, function: Callable[[Any], Arrays], data: Any) -> dict[str, set[str]] | None:
         """By result, paths of the data that it was made of; None where the model cannot be traced."""
         try:
-            return _followed(function, data)
+            return made_of(function, data)
         except PplebmError:  # control flow on values
             return None
+
+    def evaluator(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function with results of NumPy, compiled for a few calls; plain where the model cannot be traced."""
+        jitted = jax.jit(function, compiler_options=QUICK)
+
+        def evaluate(*trees: Any) -> Any:
+            try:
+                found = jitted(*trees)
+            except UNTRACEABLE:
+                found = function(*trees)
+            return tree_map(np.asarray, found)
+
+        return evaluate
+
+    def shapes(self, function: Callable[..., Arrays], *trees: Any) -> dict[str, tuple[int, ...]]:
+        """Shapes of the results of a function, which is not computed if it need not be."""
+        try:
+            found = jax.eval_shape(function, *trees)
+        except UNTRACEABLE:
+            found = function(*trees)
+        return {name: tuple(a.shape) for name, a in found.items()}
 
     # --- arrays
 
@@ -277,7 +300,7 @@ class TracedProgram(Traced):
         return np.asarray(a)
 
     def like(self, a: np.ndarray, of: jax.Array) -> jax.Array:
-        return jnp.asarray(a, jnp.asarray(of).dtype)
+        return asarray(a.astype(of.dtype), keep=True)
 
     def inside(self, msg: Any) -> jax.Array:
         """Whether values lie in their support, (batch shape)."""
@@ -285,7 +308,13 @@ class TracedProgram(Traced):
 
 
 def _check_agreement(jitted: Any, eager: Any, params: Arrays, z: Arrays, data: Any) -> None:
-    """Compile at these inputs, compare at others: state kept by the model is frozen into the compiled density."""
+    """Trace twice: state kept by the model, frozen into the compiled density, is another one the second time.
+
+    Where operations differ, values are compared with a plain run, at other inputs.
+    """
+    first, second = jitted.trace(params, z, data).jaxpr, jax.make_jaxpr(lambda *trees: eager(*trees))(params, z, data)
+    if _same_operations(first, second):
+        return
     jitted(params, z, data)
     z, data = {n: 0.9 * v + 0.1 for n, v in z.items()}, tree_map(lambda a: jnp.roll(a, 1, 0), data)
     expected, got = eager(params, z, data), jitted(params, z, data)
@@ -298,34 +327,23 @@ def _check_agreement(jitted: Any, eager: Any, params: Arrays, z: Arrays, data: A
             )
 
 
+def _same_operations(first: Any, second: Any) -> bool:
+    """Whether two traces are the same, constants included; addresses of functions in them are no part of it."""
+    text, other = (re.sub(r" at 0x[0-9a-f]+", "", str(closed.jaxpr)) for closed in (first, second))
+    pairs = zip(first.consts, second.consts)
+    return text == other and all(np.array_equal(a, b, equal_nan=True) for a, b in pairs)
+
+
+def _is_traced(a: Any) -> bool:
+    return isinstance(a, jax.core.Tracer)
+
+
 def _split(trace: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, int]]:
     """Sample and deterministic statements in program order, and the full sizes of plates."""
     full_sizes = {name: site["args"][0] for name, site in trace.items() if site["type"] == "plate"}
     return [site for site in trace.values() if site["type"] in ("sample", "deterministic")], full_sizes
 
 
-def _readable(name: str, path: Any) -> str:
-    """ "net$params" and the path of a leaf become "net.path"; a plain array keeps its name."""
-    parts = [str(getattr(step, "key", getattr(step, "name", getattr(step, "idx", step)))) for step in path]
-    return ".".join([name.removesuffix("$params"), *parts])
-
-
-def _followed(function: Callable[[Any], Arrays], tree: Any) -> dict[str, set[str]]:
-    """By output, paths of the leaves of the input that it was made of."""
-    closed, shapes = jax.make_jaxpr(function, return_shape=True)(tree)
-    paths = [
-        "/".join(_readable("", [p])[1:] for p in path) for path, _ in jax.tree_util.tree_flatten_with_path(tree)[0]
-    ]
-    names = [path[0].key for path, _ in jax.tree_util.tree_flatten_with_path(shapes)[0]]
-    found = {}
-    for i, name in enumerate(names):
-        _, used = dce_jaxpr(closed.jaxpr, [j == i for j in range(len(names))])
-        found[name] = {path for path, is_used in zip(paths, used, strict=True) if is_used}
-    return found
-
-
 def trace(model: Callable[..., Any], data: Any, plate: str | None, seed: int) -> TracedProgram:
     """Run a model once on a few rows of the data, or on all of them, and see it as densities."""
-    n, others = n_rows(data), other_rows(data)
-    of = lambda x: TracedProgram(model, x, others if n_rows(x) < n else [], plate, seed)
-    return first_or_whole(of, data, few_rows, n)
+    return first_or_whole(lambda part, others: TracedProgram(model, part, others, plate, seed), data)

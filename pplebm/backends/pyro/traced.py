@@ -18,11 +18,13 @@ from pplebm.backends.pyro.arrays import split
 from pplebm.backends.pyro.following import NotFollowed, made_of
 from pplebm.backends.pyro.graphs import compile_graph
 from pplebm.backends.pyro.steps import Step, leaves, run_steps
-from pplebm.backends.structure import all_there, first_or_whole, structure_of
-from pplebm.backends.traced import At, Traced, Visit, few_rows, other_rows
+from pplebm.backends.rows import first_or_whole
+from pplebm.backends.structure import all_there, structure_of
+from pplebm.backends.traced import Traced
+from pplebm.backends.visit import At, Visit
 from pplebm.errors import PplebmError, PplebmWarning
-from pplebm.ppl.language import PPL, ChainOptions
-from pplebm.ppl.trees import n_rows, take_rows, tree_fill, tree_leaves
+from pplebm.ppl.language import PPL, ChainOptions, Data
+from pplebm.ppl.trees import n_rows, take_rows, tree_fill, tree_leaves, tree_map
 
 Tensors = dict[str, torch.Tensor]
 
@@ -56,9 +58,16 @@ class TracedProgram(Traced):
     off_gradient = staticmethod(torch.no_grad)
     splits = staticmethod(split)
 
-    def __init__(self, model: Callable[..., Any], data: Any, others: list[Any], plate: str | None, seed: int) -> None:
-        self.model, self.example, self._loops = model, data, False
-        self._draws_one_by_one = False
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        data: Data,
+        others: Callable[[], list[Data]] | None,
+        plate: str | None,
+        seed: int,
+    ) -> None:
+        super().__init__(model, data, others)
+        self._loops = self._draws_one_by_one = False
         self._store: dict[str, Any] = {"params": {}, "constraints": {}}
         self._compiled: dict[Any, Callable[..., Tensors]] = {}
         self._steps: dict[Any, Step] = {}
@@ -72,20 +81,16 @@ class TracedProgram(Traced):
         self._leaves = tracing.parameters_of(trace)
         self.params = {n: leaf.detach().clone() for n, leaf in self._leaves.items()}
         found = {name: site for name, site in trace.nodes.items() if site["type"] == "sample"}
+        self.note(found)
         with torch.no_grad():
-            self.find(found, data, others, seed)
-            z = self._latents_of(found)
+            z = self.moved(Visit(self, At(), found), "centered")
+            self.find(z, {site.name: found[site.name]["value"] for site in self.structure.observed})
         self._choose_loop(z)
         self._sort_parameters(z)
 
     def _called(self, data: Any) -> Any:
         with tracing.Starts():
             return tracing.call(self.model, data)
-
-    def _latents_of(self, found: dict[str, Any]) -> Tensors:
-        visit = Visit(self, At())
-        visit.sites = found
-        return self.moved(visit, "centered")
 
     def _choose_loop(self, z: Tensors) -> None:
         """Chains of a joint program run at once where the host's code can be vectorised, else one after another."""
@@ -209,6 +214,14 @@ class TracedProgram(Traced):
         except NotFollowed:
             return None
 
+    def evaluator(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function with results of NumPy."""
+        return lambda *trees: tree_map(self.numpy, function(*trees))
+
+    def shapes(self, function: Callable[..., Tensors], *trees: Any) -> dict[str, tuple[int, ...]]:
+        """Shapes of the results of a function."""
+        return {name: tuple(a.shape) for name, a in function(*trees).items()}
+
     # --- arrays
 
     def moved_axis(self, a: torch.Tensor, source: int, target: int) -> torch.Tensor:
@@ -260,6 +273,4 @@ def _reached(value: torch.Tensor, params: Tensors) -> set[str]:
 
 def trace(model: Callable[..., Any], data: Any, plate: str | None, seed: int) -> TracedProgram:
     """Run a model once on a few rows of the data, or on all of them, and see it as densities."""
-    n, others = n_rows(data), other_rows(data)
-    of = lambda x: TracedProgram(model, x, others if n_rows(x) < n else [], plate, seed)
-    return first_or_whole(of, data, few_rows, n)
+    return first_or_whole(lambda part, others: TracedProgram(model, part, others, plate, seed), data)

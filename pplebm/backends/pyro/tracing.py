@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from pplebm.backends.pyro.flows import KnownFlows
 from pplebm.backends.pyro.following import NotFollowed
 from pplebm.backends.pyro.sites import improper_start
-from pplebm.backends.traced import shapes_of
+from pplebm.backends.rows import shapes_of
 from pplebm.data import columns
 from pplebm.errors import PplebmError
 
