@@ -14,7 +14,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constrain
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench bench-speed notebooks clean
+.PHONY: help demo test test-quick test-full lint bench bench-speed notebooks clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -22,8 +22,15 @@ help: ## list the targets
 demo: $(VENV)/.core ## install what a user needs into .venv, then run the demonstration
 	$(BIN)/pplebm demo
 
-test: export OMP_NUM_THREADS = 1
-test: lint ## lint, then every test and every doctest
+test test-quick test-full: export OMP_NUM_THREADS = 1
+test: lint ## what must hold before a change is merged: lint, tests, doctests
+	$(BIN)/pytest -n $(WORKERS) -m "not full" tests
+	$(BIN)/pytest --doctest-modules pplebm models inference
+
+test-quick: lint ## lint, and the tests that take no more than a few seconds each
+	$(BIN)/pytest -n $(WORKERS) -m "not slow and not full" tests
+
+test-full: lint ## everything: further variants of statistical laws as well
 	$(BIN)/pytest -n $(WORKERS) tests
 	$(BIN)/pytest --doctest-modules pplebm models inference
 

@@ -14,7 +14,7 @@ from pplebm.learning.sources import CHAINS, BaseDraws, Persistent, Pool, ShortRu
 
 N = 1500
 X = np.array([1.0, -1.0, 0.5, 0.0])
-SMALL = {"step_size": 0.3, "max_drift": None}
+SMALL = {"step_size": 0.15, "max_drift": None}
 
 
 @pytest.fixture
@@ -30,20 +30,20 @@ def exact(algorithm, observed):
 
 
 def assert_law(z, law, n=N):
-    """Means and variances within five standard errors, and the bias that steps of 0.3 leave."""
+    """Means and variances within five standard errors, and the bias that steps of 0.15 leave."""
     got = np.concatenate([z["z1"].numpy(), z["z2"].numpy()], 1)
     assert (np.abs(got.mean(0) - law.mean) < 5 * np.sqrt(np.diag(law.covariance) / n)).all()
     assert np.abs(np.diag(np.cov(got.T)) / np.diag(law.covariance) - 1).max() < 0.05 + 5 * np.sqrt(2 / n)
 
 
 CASES = {
-    "short run": ShortRun(n_steps=200, **SMALL),
-    "short run of mala": ShortRun(n_steps=120, step_size=0.8, kernel="mala"),
-    "centered": ShortRun(n_steps=300, step_size=0.2, coordinates="centered", init="base"),
-    "base draws, afterwards": BaseDraws(n_steps=200, **SMALL),
-    "persistent": Persistent(n_steps=1, n_steps_fresh=200, **SMALL),
-    "persistent mala": Persistent(n_steps=1, n_steps_fresh=120, step_size=0.8, max_drift=None, kernel="mala"),
-    "pool": Pool(n_steps=1, n_steps_fresh=200, **SMALL),
+    "short run": ShortRun(n_steps=500, **SMALL),
+    "short run of mala": ShortRun(n_steps=300, step_size=0.35, kernel="mala"),
+    "centered": ShortRun(n_steps=500, step_size=0.15, coordinates="centered", init="base"),
+    "base draws, afterwards": BaseDraws(n_steps=500, **SMALL),
+    "persistent": Persistent(n_steps=1, n_steps_fresh=500, **SMALL),
+    "persistent mala": Persistent(n_steps=1, n_steps_fresh=300, step_size=0.35, max_drift=None, kernel="mala"),
+    "pool": Pool(n_steps=1, n_steps_fresh=500, **SMALL),
 }
 
 
@@ -57,10 +57,10 @@ def test_fresh_draws_have_the_law_they_are_asked_for(algorithm, name, observed):
 
 
 @pytest.mark.parametrize("source", [
-    Persistent(n_steps=20, n_steps_fresh=1, **SMALL), Pool(n_steps=20, pool=N, renewed=0.0, n_steps_fresh=1, **SMALL),
+    Persistent(n_steps=50, n_steps_fresh=1, **SMALL), Pool(n_steps=50, pool=N, renewed=0.0, n_steps_fresh=1, **SMALL),
 ], ids=["persistent", "pool"])  # fmt: skip
 def test_chains_that_live_on_arrive_where_fresh_ones_of_their_length_do_not(algorithm, source):
-    """Ten updates of 20 steps are 200 steps; the data of an index move their own chains and no others."""
+    """Ten updates of 50 steps are 500 steps; the data of an index move their own chains and no others."""
     params, observed, ppl = algorithm.program.params, isinstance(source, Persistent), algorithm.ppl
     rows = torch.as_tensor(np.repeat(X[None], N, 0)) if observed else N
     kept, index = source.begin(algorithm, 1, params, N), torch.arange(N)
@@ -68,6 +68,8 @@ def test_chains_that_live_on_arrive_where_fresh_ones_of_their_length_do_not(algo
         found = source.advance(algorithm, ppl.key(10 + i), params, rows, observed, kept, index)
         kept = found.kept
     assert_law(found.z, exact(algorithm, observed))
+    with pytest.raises(AssertionError):
+        assert_law(source.draw(algorithm, 3, params, rows, observed).z, exact(algorithm, observed))
     assert (kept.age == 10).all()
     few = torch.tensor([3, 5])
     part = source.advance(algorithm, 99, params, rows[:2] if observed else 2, observed, kept, few).kept
