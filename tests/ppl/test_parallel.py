@@ -147,10 +147,9 @@ def test_spawned_processes_are_those_of_a_script(tmp_path, fabric):
 
 @pytest.mark.slow
 def test_a_page_that_does_not_average_is_refused_and_the_process_named(tmp_path, fabric):
-    text = FIT.replace(
-        "from pplebm.runs import learn\n",
-        "from pplebm.runs import learn\nfrom pplebm.backends import pyro\npyro.average = lambda tree: tree\n",
-    )
+    imports = "import numpy as np, pplebm\n"
+    text = FIT.replace(imports, imports + "from pplebm.backends import pyro\npyro.average = lambda tree: tree\n")
+    assert text != FIT
     process = started(tmp_path, text, "pyro", "auto", tmp_path / "run", 2, 3, False, 0)
     out, err = process.communicate(timeout=300)
     assert process.returncode != 0
