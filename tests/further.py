@@ -1,0 +1,39 @@
+"""Further variants: tests of `make test-full` alone, each with what holds the same in `make test`."""
+
+from __future__ import annotations
+
+import re
+
+MANY = 2000  # tests; where so many are collected, every pattern must find some
+
+FURTHER = {  # of the names of tests
+    r"test_joint_law.*given_simulated_data.*numpyro(?<!lkj_inside-numpyro)\]":
+        "the same law by Pyro; densities, gradients and draws of both backends are compared in test_laws",
+    r"test_laws.*gradient_of_a_constant_tilt.*-numpyro\]":
+        "the same law by Pyro, and by NumPyro in test_conditional and test_svi; densities in test_laws",
+    r"test_parity.*two_learning_steps_agree.*\[(?!joint_ebm-|.*-short_run_mle\])":
+        "every algorithm on joint_ebm, which has layers and several tilts; short_run_mle on every model",
+    r"test_pages.*every_algorithm_takes_a_step.*\[numpyro-(?!latent_ebm-|.*-short_run_mle\])":
+        "every algorithm on latent_ebm, short_run_mle on every model; parity of both backends on joint_ebm",
+    r"test_pages.*every_algorithm_takes_a_step.*\[pyro-(?!latent_ebm-|_template-|.*-short_run_mle\])":
+        "every algorithm on latent_ebm and on the template, short_run_mle on every model",
+    r"test_checking.*goes_with_a_model_page\[\w+-joint_ebm\]":
+        "every algorithm with latent_ebm; steps on joint_ebm in test_parity",
+    r"test_conditional.*every_page_learns.*\[(?!short_run_mle|variational_joint|noise_contrastive)":
+        "one page of every source of negative samples but pools, whose rows are those of test_sources",
+    r"test_sampler.*every_posterior_against_the_closed_form.*centered-numpyro(?<!-noncentered-numpyro)\]":
+        "NumPyro in noncentered coordinates, Pyro in both; test_parity has the coordinates of both backends",
+    r"test_long_training.*choices_of_the_variational_page.*-numpyro\]":
+        "the same choices by Pyro; variational_joint on both backends in test_parity",
+    r"test_notebooks.*it_runs\[0[124]": "the other notebooks; what these call is in the tests of the rooms",
+}  # fmt: skip
+
+
+def is_further(name: str) -> bool:
+    """Whether a test is a further variant."""
+    return any(re.search(pattern, name) for pattern in FURTHER)
+
+
+def unmatched(names: list[str]) -> list[str]:
+    """Patterns that find no test."""
+    return [pattern for pattern in FURTHER if not any(re.search(pattern, name) for name in names)]
