@@ -140,7 +140,10 @@ assert torch.allclose(sum(terms.values()), program.log_joint(program.params, z, 
 # fresh in every update. Its settings live on that page. Here they are, and here we only change the number of updates.
 
 # %%
-print(pplebm.load("short_run_mle").Hyper()._replace(updates=UPDATES, **SETTINGS))
+from pplebm.gallery.hyper import flat, override
+
+hyper = override(pplebm.load("short_run_mle").Hyper(), SETTINGS | {"updates": UPDATES}, "short_run_mle")
+print("\n".join(f"{name} = {value}" for name, value in flat(hyper).items()))
 
 run = pplebm.fit(model, data=digits, updates=UPDATES, hyper=SETTINGS, out=f"{scratch.name}/tilted", progress=False)
 run_twin = pplebm.fit(twin, data=digits, updates=UPDATES, hyper=SETTINGS, out=f"{scratch.name}/twin", progress=False)

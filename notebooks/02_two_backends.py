@@ -182,23 +182,22 @@ plt.show()
 # compiled by JAX. `benchmarks/speed.py` does this with more care.
 
 # %%
-from pplebm.gallery.hyper import override
 from pplebm.inference import short_run_mle
+from pplebm.learning.algorithm import algorithm_of
 
-hyper = override(short_run_mle.Hyper(), SETTINGS, "short_run_mle")
 ways = {"Pyro, graph": ("pyro", False), "Pyro, compiled": ("pyro", True), "NumPyro": ("numpyro", True)}
 if SMOKE:
     del ways["Pyro, compiled"]
 calls, first, seconds = {}, {}, {}
 for name, (backend, compiled) in ways.items():
     p = pplebm.Program(pplebm.bind("joint_ebm", backend, shape=(8, 8))).with_chains(compiled=compiled)
-    state = short_run_mle.init(p.ppl, p.ppl.key(0), p, None, hyper)
-    batch = p.ppl.asarray(digits.train[: hyper.batch_size])
-    update = p.ppl.compiled(lambda key, s, x, p=p: short_run_mle.step(p.ppl, key, s, p, x, hyper))
+    algorithm = algorithm_of(short_run_mle, p, SETTINGS)
+    batch = p.ppl.asarray(digits.train[: algorithm.hyper.batch_size])
+    state, update = algorithm.init(p.ppl.key(0), batch), p.ppl.compiled(algorithm.step)
 
     def call(p=p, update=update, state=state, batch=batch):
-        with p.ppl.threads_for(p.work(hyper.batch_size)):
-            float(update(p.ppl.key(1), state, batch)[1].grad_norm)  # waits for the result
+        with p.ppl.threads_for(p.work(len(batch))):
+            float(update(p.ppl.key(1), state, batch)[1]["grad_norm"])  # waits for the result
 
     began = time.perf_counter()
     call()

@@ -105,10 +105,8 @@ assert rows[-1]["bound"] > rows[0]["bound"] and not run.manifest.rollbacks
 # 2024) says whether the weights can repair it: below 0.7 they can.
 
 # %%
-from pplebm.guides.shared import guide_of
-
 learned, params = run.program.with_coordinates("centered"), run.params
-guide = guide_of(run.program, family=run.hyper.family)
+guide = run.algorithm.guide
 x = torch.as_tensor(digits.held_out[:N_DATA])
 n = 200 if SMOKE else 2000
 with torch.no_grad():
