@@ -7,6 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch._guards import TracingContext, tracing
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from pplebm.backends.pyro.passes import simplify, writes
@@ -15,6 +17,16 @@ from pplebm.ppl.trees import tree_fill, tree_leaves, tree_map
 
 Tensors = dict[str, torch.Tensor]
 Terms = Callable[[Tensors, Tensors, Any], Tensors]  # of weights, latents and data
+
+
+def operations(function: Callable[..., Any], *examples: torch.Tensor) -> torch.fx.GraphModule:
+    """Graph of the operations of a function, run at these tensors.
+
+    Torch notes shape and layout of every value by a mode, and without a common one makes one for each, which takes as
+    long as all the rest.
+    """
+    with tracing(TracingContext(FakeTensorMode(allow_fallback_kernels=True))):
+        return make_fx(function)(*examples)
 
 
 def compile_graph(eager: Terms, params: Tensors, z: Tensors, data: Any) -> Terms:
@@ -39,7 +51,7 @@ def compile_graph(eager: Terms, params: Tensors, z: Tensors, data: Any) -> Terms
         return tuple(terms.values())
 
     try:
-        graph = make_fx(flat)(*params.values(), *z.values(), *(leaf for _, leaf in tree_leaves(data)))
+        graph = operations(flat, *params.values(), *z.values(), *(leaf for _, leaf in tree_leaves(data)))
     except PplebmError as error:
         warnings.warn(
             f"the density could not be traced and runs eagerly, several times slower: {error}",

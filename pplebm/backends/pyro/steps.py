@@ -8,10 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from pplebm.backends.pyro import transposed
-from pplebm.backends.pyro.graphs import Tensors, Terms, check_deterministic, elsewhere, rolled
+from pplebm.backends.pyro.graphs import Tensors, Terms, check_deterministic, elsewhere, operations, rolled
 from pplebm.backends.pyro.passes import hoist, simplify, writes
 from pplebm.backends.structure import weighed
 from pplebm.errors import PplebmError, PplebmWarning
@@ -85,7 +84,7 @@ class Step:
         examples = [leaf.detach() for leaf in contiguous(self._inputs)]
         try:
             with torch.no_grad():
-                graph = make_fx(self._plain)(*examples)
+                graph = operations(self._plain, *examples)
         except PplebmError as error:
             _warn(f"a step could not be traced and runs by the program itself, several times slower: {error}")
             with torch.no_grad():
