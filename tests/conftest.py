@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import re
+from pathlib import Path
 
 import hypothesis
 import pytest
 import torch
 from further import MANY, is_further, unmatched
 
-# What XLA makes here runs seldom: soon made matters more than quick.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
+# What is compiled here runs seldom: soon made matters more than quick. It is kept for every process and the next run.
+KEPT = Path(__file__).resolve().parents[1] / ".pytest_cache"
+QUICK = ("backend_optimization_level=0", "llvm_disable_expensive_passes=true", "cpu_use_fusion_emitters=false")
+for name, value in {
+    "XLA_FLAGS": " ".join(f"--xla_{flag}" for flag in QUICK),
+    "JAX_COMPILATION_CACHE_DIR": KEPT / "jax",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": 0,
+    "TORCHINDUCTOR_CACHE_DIR": KEPT / "inductor",
+}.items():
+    os.environ.setdefault(name, str(value))
 
 hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("fixed")
@@ -41,3 +52,26 @@ def float64():
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def frozen():
+    """What the tests of a module leave behind is kept anyway, and need not be looked at by collections to come."""
+    yield
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Tests that share what is made once go to one worker: an entry of the zoo, else a file and a backend."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Shared(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file, _, test = nodeid.partition("::")
+            entry = re.search(r"\[(\w+)-(?:pyro|numpyro)\b", test) if file.startswith("tests/program/") else None
+            backend = re.search(r"\b(?:pyro|numpyro)\b", test)
+            return entry[1] if entry else f"{file} {backend[0] if backend else ''}"
+
+    return Shared(config, log)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -30,10 +29,9 @@ def part():
 
 
 def command(*arguments):
-    """The script in a process of its own; what XLA makes need not be fast here, but soon."""
-    environment = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    """The script in a process of its own."""
     line = [sys.executable, str(SCRIPT), *map(str, arguments)]
-    return subprocess.run(line, capture_output=True, text=True, env=environment)
+    return subprocess.run(line, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")

@@ -91,7 +91,7 @@ def started(tmp_path, text, *arguments, **environment):
     return subprocess.Popen(
         [sys.executable, "-W", "ignore", str(script), *map(str, arguments)], cwd=tmp_path, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env={k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "MASTER_ADDR", "NODE_RANK")} | environment,
+        env={k: v for k, v in os.environ.items() if k not in ("MASTER_ADDR", "NODE_RANK")} | environment,
     )  # fmt: skip
 
 
