@@ -24,15 +24,13 @@ demo: $(VENV)/.core ## install what a user needs into .venv, then run the demons
 
 test test-quick test-full: export OMP_NUM_THREADS = 1
 test: lint ## what must hold before a change is merged: lint, tests, doctests
-	$(BIN)/pytest -n $(WORKERS) -m "not full" tests
-	$(BIN)/pytest --doctest-modules pplebm models inference
+	$(BIN)/pytest -n $(WORKERS) -m "not full" --doctest-modules tests pplebm models inference
 
 test-quick: lint ## lint, and the tests that take no more than a few seconds each
 	$(BIN)/pytest -n $(WORKERS) -m "not slow and not full" tests
 
 test-full: lint ## everything: further variants of statistical laws as well
-	$(BIN)/pytest -n $(WORKERS) tests
-	$(BIN)/pytest --doctest-modules pplebm models inference
+	$(BIN)/pytest -n $(WORKERS) --doctest-modules tests pplebm models inference
 
 lint: $(VENV)/.dev ## ruff and mypy; changes no file
 	$(BIN)/ruff check .
