@@ -41,7 +41,7 @@ def each(names):
 
 def drawn(case: Case, program, data):
     """Latents of the tilted prior, a row each: of the base where there is no tilt, by adjusted chains otherwise."""
-    start = program.draw_base(program.ppl.key(1), data)
+    start = case.once(lambda: program.draw_base(program.ppl.key(1), data))()
     if not program.tilts:
         return start
     kernel = hmc(8, 0.4)
@@ -55,7 +55,7 @@ def moved(case: Case, shift: int = 0):
     program, ppl = case.program, case.program.ppl
     data = program.data(tiled(case.entry.data, COPIES))
     z = drawn(case, program, data)
-    seen = program.predict(program.params, z, ppl.key(3), data)
+    seen = case.once(lambda z: program.predict(program.params, z, ppl.key(3), data))(z)
     leaves = dict(tree_leaves(data))
     for site, path in program.reads.whole.items():
         a = numpy(seen[site]).astype(numpy(leaves[path]).dtype)
