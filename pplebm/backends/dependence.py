@@ -46,7 +46,7 @@ class _Finder:
         self.names = names_of(self.data, signature_of(traced.model))
         self.params = _elsewhere(traced, traced.params)
         self.fixed = {name: a for name, a in observed.items() if name not in traced.looped}
-        self._probe_at, self._run_values = traced.evaluator(self._probe), traced.evaluator(self._values)
+        self._probe_at, self._run_values = self._with_numpy(self._probe), self._with_numpy(self._values)
         self._run_probe = lambda data: self._probe_at(data, self.fixed)
 
     def find(self) -> None:
@@ -94,6 +94,11 @@ class _Finder:
         """What observed sites get."""
         visit = self._run(data, At(self.z))
         return {site.name: visit.sites[site.name]["value"] for site in self.traced.structure.observed}
+
+    def _with_numpy(self, function: Callable[..., dict[str, Array]]) -> Callable[..., Found]:
+        """The function with results of NumPy."""
+        evaluate = self.traced.evaluator(function)
+        return lambda *trees: {name: self.traced.numpy(a) for name, a in evaluate(*trees).items()}
 
     def _run(self, data: Data, at: Any, key: Any = None) -> Any:
         """A run on exchanged data, which may leave supports: backends warn of that."""

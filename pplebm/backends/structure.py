@@ -9,6 +9,7 @@ from pplebm.errors import PplebmError
 from pplebm.ppl.language import Site, Structure
 
 SiteDict = dict[str, Any]
+SUPPORTS = ("real", "positive", "nonnegative", "unit_interval", "simplex", "real_vector", "boolean")
 
 
 class Host(NamedTuple):
@@ -37,6 +38,18 @@ def row_axis(n_dims: int, site: SiteDict, plate: str) -> int:
 def coordinate_axis(site: SiteDict, plate: str) -> int:
     """The same of its unconstrained coordinates, whose event may have another number of axes than the value's."""
     return len(site["fn"].batch_shape) + plates_of(site)[plate].dim
+
+
+def support_name(support: Any, constraints: Any) -> str:
+    """Short name of a support, as the backend's module of constraints calls it; bounds that are arrays are left out."""
+    for name in SUPPORTS:
+        if support is getattr(constraints, name):
+            return name
+    if hasattr(support, "base_constraint"):
+        return support_name(support.base_constraint, constraints)
+    name = type(support).__name__.strip("_").lower()
+    numbers = [f"{key}={value}" for key, value in vars(support).items() if isinstance(value, (int, float))]
+    return f"{name}({', '.join(numbers)})" if numbers else name
 
 
 def structure_of(

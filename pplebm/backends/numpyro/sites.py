@@ -11,7 +11,7 @@ import numpyro.distributions as dist
 from numpyro.distributions import biject_to, constraints
 
 from pplebm.backends.numpyro.noise import noise_of, unmasked, unwrap
-from pplebm.backends.structure import Host
+from pplebm.backends.structure import Host, support_name
 from pplebm.errors import PplebmError
 
 
@@ -101,21 +101,13 @@ def mean(msg: Any) -> jax.Array:
         raise PplebmError(f"site '{msg['name']}' ({type(fn).__name__}) has no mean; ask for draws.") from error
 
 
-def support_name(support: Any) -> str:
-    """Short name of a support, as NumPyro calls it."""
-    for name in ("real", "positive", "nonnegative", "unit_interval", "simplex", "real_vector", "boolean"):
-        if support is getattr(constraints, name):
-            return name
-    return str(support).strip("()").lower()
-
-
 HOST = Host(
     name="numpyro",
     unwrap=lambda fn: unwrap(unmasked(fn)),
     has_noncentered=lambda fn: noise_of(fn) is not None,
     is_discrete=lambda fn: fn.support.is_discrete,
     is_deterministic=is_deterministic,
-    support_name=support_name,
+    support_name=lambda support: support_name(support, constraints),
     unconstrained=lambda fn, value: biject_to(fn.support).inv(value),
     all_finite=lambda a: isinstance(a, jax.core.Tracer) or bool(jnp.isfinite(a).all()),  # see `messengers.Checks`
 )

@@ -88,7 +88,7 @@ class TracedProgram(Traced):
             z = self.moved(Visit(self, At(), found), "centered")
             observed = {site.name: found[site.name]["value"] for site in self.structure.observed}
             self.params = params
-            return z, observed, {n: a for n, a in params.items() if n not in known}, checks.found
+            return z, observed, {n: a for n, a in params.items() if n not in known}, checks.all()
 
         def compiled(data: Any, key: Any) -> tuple[Any, ...]:
             with jax.ensure_compile_time_eval():  # what the model keeps for later runs must be numbers
@@ -98,8 +98,8 @@ class TracedProgram(Traced):
             return found
 
         try:
-            z, observed, params, checks = jax.jit(compiled, compiler_options=QUICK)(data, key)
-            if not all(map(bool, checks)):
+            z, observed, params, is_well = jax.jit(compiled, compiler_options=QUICK)(data, key)
+            if not is_well:
                 raise PplebmError("an argument is out of range.")
         except UNTRACEABLE:
             known.clear()
@@ -255,15 +255,25 @@ class TracedProgram(Traced):
             return None
 
     def evaluator(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function with results of NumPy, compiled for a few calls; plain where the model cannot be traced."""
-        jitted = jax.jit(function, compiler_options=QUICK)
+        """The function compiled as a whole; as it is where it cannot be, or where a plain run would refuse."""
+        is_joint = self.structure.has_global_latents  # vectorised, where plain runs look at no arguments either
+
+        def checked(*trees: Any) -> tuple[Any, Any]:
+            checks = Checks()
+            with contextlib.nullcontext() if is_joint else checks:
+                found = function(*trees)
+            return found, checks.all()
+
+        compiled = jax.jit(checked, compiler_options=QUICK)
 
         def evaluate(*trees: Any) -> Any:
-            try:
-                found = jitted(*trees)
-            except UNTRACEABLE:
-                found = function(*trees)
-            return tree_map(np.asarray, found)
+            if any(map(_is_traced, jax.tree.leaves((trees, jnp.zeros(()))))):  # inside what is being compiled
+                return function(*trees)
+            with contextlib.suppress(*UNTRACEABLE):
+                found, is_well = compiled(*trees)
+                if is_well:
+                    return found
+            return function(*trees)
 
         return evaluate
 

@@ -24,7 +24,7 @@ from pplebm.backends.traced import Traced
 from pplebm.backends.visit import At, Visit
 from pplebm.errors import PplebmError, PplebmWarning
 from pplebm.ppl.language import PPL, ChainOptions, Data
-from pplebm.ppl.trees import n_rows, take_rows, tree_fill, tree_leaves, tree_map
+from pplebm.ppl.trees import n_rows, take_rows, tree_fill, tree_leaves
 
 Tensors = dict[str, torch.Tensor]
 
@@ -215,8 +215,8 @@ class TracedProgram(Traced):
             return None
 
     def evaluator(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function with results of NumPy."""
-        return lambda *trees: tree_map(self.numpy, function(*trees))
+        """The function as it is."""
+        return function
 
     def shapes(self, function: Callable[..., Tensors], *trees: Any) -> dict[str, tuple[int, ...]]:
         """Shapes of the results of a function."""
