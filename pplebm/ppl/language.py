@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 from pplebm.errors import PplebmError
 from pplebm.ppl.parallel import Parallel
@@ -17,6 +17,7 @@ BACKENDS = ("pyro", "numpyro")
 
 Array = Any
 Tree = Any
+T = TypeVar("T")
 Key = Any  # of random numbers; functions pass keys on, and a person gives a seed
 Data = Any  # what a model is called with: an array, a mapping of names to arrays, or a tuple; rows first
 Latents = dict[str, Array]  # site -> (B, *event), unconstrained coordinates
@@ -183,13 +184,13 @@ class PPL(Protocol):
     def key(self, seed: int) -> Any: ...
     def split(self, key: Any, n: int = 2) -> Sequence[Any]: ...
     def seeded(self, key: Any) -> Any: ...
-    def normal_like(self, key: Any, tree: Tree) -> Tree: ...
+    def normal_like(self, key: Any, tree: T) -> T: ...
 
     # derivatives, loops, updates
     def value_and_grad(
         self, function: Callable[[Tree], Any], at: Tree, has_aux: bool = False, differentiable: bool = False
     ) -> tuple[Any, Tree]: ...
-    def stop_gradient(self, tree: Tree) -> Tree: ...
+    def stop_gradient(self, tree: T) -> T: ...
     def iterate(
         self,
         step: Callable[[Any, Any], tuple[Any, Any]],
@@ -203,7 +204,7 @@ class PPL(Protocol):
 
     # processes and devices that learn together
     def parallel(self, devices: int, nodes: int, strategy: str) -> Parallel: ...
-    def average(self, tree: Tree) -> Tree: ...
+    def average(self, tree: T) -> T: ...
 
     # a program as densities
     def trace(self, model: Callable[..., Any], data: Any, plate: str | None, seed: int) -> Traced: ...
