@@ -29,6 +29,15 @@ def shapes_of(data: Data) -> str:
     return f"a batch of shape {shapes['']}" if list(shapes) == [""] else f"a batch of shapes {shapes}"
 
 
+def failure(error: Exception, data: Data) -> PplebmError:
+    """What went wrong in a user's model, told as theirs, with the batch it was given."""
+    what = f"{type(error).__name__}: {error}".replace("\n", " ")
+    return PplebmError(
+        f"the model failed on {shapes_of(data)}: {what} (pplebm calls the model with data: an array alone, a mapping "
+        f"by keyword, a tuple by position; rows first.)"
+    )
+
+
 def few_rows(data: Data) -> Data:
     """The first rows, on which a program is traced."""
     return take_rows(data, slice(0, FEW))

@@ -86,7 +86,7 @@ class TracedProgram(Traced):
             z = self.moved(Visit(self, At(), found), "centered")
             self.find(z, {site.name: found[site.name]["value"] for site in self.structure.observed})
         self._choose_loop(z)
-        self._sort_parameters(z)
+        self._follow_parameters(z)
 
     def _called(self, data: Any) -> Any:
         with tracing.Starts():
@@ -111,18 +111,12 @@ class TracedProgram(Traced):
                 stacklevel=2,
             )
 
-    def _sort_parameters(self, z: Tensors) -> None:
-        """Find by differentiation which parameters enter the tilts, and which enter the prior."""
-        s = self.structure
+    def _follow_parameters(self, z: Tensors) -> None:
+        """Find by differentiation which parameters enter which terms."""
         params = {n: p.detach().requires_grad_() for n, p in self.params.items()}
         terms = self.run(params, self.example, At(z)).terms
         self.unregistered = tracing.unregistered_leaves(list(terms.values()), params)
-        tilt = {n for site in s.tilts for n in _reached(terms[site.name], params)}
-        base = {n for site in s.latents for n in _reached(terms[site.name], params)}
-        likelihood = {n for site in (*s.observed, *s.factors) for n in _reached(terms[site.name], params)}
-        self.tilt_params = frozenset(tilt - base - likelihood)
-        self.prior_params = frozenset(tilt | base)
-        self.reached_params = frozenset(tilt | base | likelihood)
+        self.sort_parameters({name: _reached(term, params) for name, term in terms.items()})
 
     # --- runs
 
