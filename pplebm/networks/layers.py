@@ -34,11 +34,11 @@ class Dense(NamedTuple):
     units: int
     activation: str = "linear"
 
-    def output(self, shape: Shape, who: str) -> Shape:
-        """Shape of the output; what does not fit is refused as that of layer `who`."""
+    def output(self, shape: Shape, name: str) -> Shape:
+        """Shape of the output; what does not fit is refused as that of layer `name`."""
         if len(shape) != 1:
             size = math.prod(shape)
-            raise PplebmError(f"{who} needs a vector and got shape {shape}; put Reshape(({size},)) before it.")
+            raise PplebmError(f"{name} needs a vector and got shape {shape}; put Reshape(({size},)) before it.")
         return (self.units,)
 
     def weights(self, shape: Shape) -> Weights:
@@ -51,10 +51,10 @@ class Reshape(NamedTuple):
 
     shape: Shape
 
-    def output(self, shape: Shape, who: str) -> Shape:
+    def output(self, shape: Shape, name: str) -> Shape:
         """As for `Dense`."""
         if math.prod(self.shape) != math.prod(shape):
-            raise PplebmError(f"{who} cannot give shape {shape} the shape {self.shape}: the numbers of entries differ.")
+            raise PplebmError(f"{name} cannot give shape {shape} the shape {self.shape}: numbers of entries differ.")
         return tuple(self.shape)
 
     def weights(self, shape: Shape) -> None:
@@ -73,10 +73,10 @@ class Conv(NamedTuple):
     padding: int = 0
     activation: str = "linear"
 
-    def output(self, shape: Shape, who: str) -> Shape:
+    def output(self, shape: Shape, name: str) -> Shape:
         """As for `Dense`."""
         side = lambda n, k: (n + 2 * self.padding - k) // max(self.stride, 1) + 1
-        return _image_after(self, shape, who, side)
+        return _image_after(self, shape, name, side)
 
     def weights(self, shape: Shape) -> Weights:
         """For images of that shape."""
@@ -95,9 +95,9 @@ class ConvTransposed(NamedTuple):
     padding: int = 0
     activation: str = "linear"
 
-    def output(self, shape: Shape, who: str) -> Shape:
+    def output(self, shape: Shape, name: str) -> Shape:
         """As for `Dense`."""
-        return _image_after(self, shape, who, lambda n, k: (n - 1) * self.stride - 2 * self.padding + k)
+        return _image_after(self, shape, name, lambda n, k: (n - 1) * self.stride - 2 * self.padding + k)
 
     def weights(self, shape: Shape) -> Weights:
         """For images of that shape; taps that meet no pixel do not count."""
@@ -105,18 +105,18 @@ class ConvTransposed(NamedTuple):
         return Weights((shape[2], self.channels, *self.kernel), self.channels, shape[2] * met)
 
 
-def _image(shape: Shape, who: str) -> Shape:
+def _image(shape: Shape, name: str) -> Shape:
     if len(shape) != 3:
-        raise PplebmError(f"{who} needs an image (H, W, C) and got shape {shape}; put a Reshape before it.")
+        raise PplebmError(f"{name} needs an image (H, W, C) and got shape {shape}; put a Reshape before it.")
     return shape
 
 
-def _image_after(layer: Conv | ConvTransposed, shape: Shape, who: str, side: Callable[[int, int], int]) -> Shape:
-    height, width, _ = _image(shape, who)
+def _image_after(layer: Conv | ConvTransposed, shape: Shape, name: str, side: Callable[[int, int], int]) -> Shape:
+    height, width, _ = _image(shape, name)
     sides = (side(height, layer.kernel[0]), side(width, layer.kernel[1]))
     if min(sides) < 1 or layer.stride < 1 or not 0 <= layer.padding < min(layer.kernel):
         raise PplebmError(
-            f"{who} would make {sides[0]} x {sides[1]} pixels of {height} x {width}; it has kernel {layer.kernel}, "
+            f"{name} would make {sides[0]} x {sides[1]} pixels of {height} x {width}; it has kernel {layer.kernel}, "
             f"stride {layer.stride}, padding {layer.padding}: stride must be positive and padding less than the kernel."
         )
     return (*sides, layer.channels)
@@ -125,9 +125,9 @@ def _image_after(layer: Conv | ConvTransposed, shape: Shape, who: str, side: Cal
 class ChannelsFirst(NamedTuple):
     """(..., H, W, C) to (..., C, H, W), the layout of data."""
 
-    def output(self, shape: Shape, who: str) -> Shape:
+    def output(self, shape: Shape, name: str) -> Shape:
         """As for `Dense`."""
-        height, width, channels = _image(shape, who)
+        height, width, channels = _image(shape, name)
         return (channels, height, width)
 
     def weights(self, shape: Shape) -> None:
@@ -137,9 +137,9 @@ class ChannelsFirst(NamedTuple):
 class ChannelsLast(NamedTuple):
     """(..., C, H, W) to (..., H, W, C)."""
 
-    def output(self, shape: Shape, who: str) -> Shape:
+    def output(self, shape: Shape, name: str) -> Shape:
         """As for `Dense`."""
-        channels, height, width = _image(shape, who)
+        channels, height, width = _image(shape, name)
         return (height, width, channels)
 
     def weights(self, shape: Shape) -> None:
@@ -157,10 +157,10 @@ class Recurrent(NamedTuple):
 
     units: int
 
-    def output(self, shape: Shape, who: str) -> Shape:
+    def output(self, shape: Shape, name: str) -> Shape:
         """As for `Dense`."""
         if len(shape) != 2:
-            raise PplebmError(f"{who} needs a sequence (T, C) and got shape {shape}; put a Reshape before it.")
+            raise PplebmError(f"{name} needs a sequence (T, C) and got shape {shape}; put a Reshape before it.")
         return (self.units,)
 
     def weights(self, shape: Shape) -> Weights:

@@ -19,7 +19,7 @@ def negative_phase(
     tilt_penalty: float = 0.0,
     kernel: Kernel | None = None,
 ) -> Callable[..., Array]:
-    r"""Make a function (key, parameters of the host, rows, weights) -> a scalar of value 0 and the gradient of log Z.
+    r"""Make a function (key, parameters of an SVI, rows, weights) -> a scalar of value 0 and the gradient of log Z.
 
     .. math:: \sum_i w_i \nabla_\theta \log Z(c_i), \qquad
               \nabla_\theta \log Z(c) = E_{z \sim \tilde p(z | c) / Z(c)}[\nabla_\theta \log \tilde p(z \mid c)]

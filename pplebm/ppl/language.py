@@ -29,7 +29,7 @@ class Site(NamedTuple):
 
     name: str
     shape: tuple[int, ...]  # per datum, in unconstrained coordinates for latents
-    support: str  # "real", "positive", ...: as the host names it
+    support: str  # "real", "positive", ...: as the backend names it
     distribution: str
     is_local: bool  # inside the data plate
     plates: tuple[str, ...] = ()  # names of the axes before the event's, "" for none; the data plate's only if joint
@@ -80,7 +80,7 @@ class ChainOptions(NamedTuple):
 
 
 class Traced(Protocol):
-    """A program as the host runs it; made by `PPL.trace`. Data always have a row for every row of the latents."""
+    """A program as a backend runs it; made by `PPL.trace`. Data always have a row for every row of the latents."""
 
     structure: Structure
     reads: Reads
@@ -138,7 +138,7 @@ class Traced(Protocol):
         """Faults by observed site: values that are NaN, and those outside their support, where they count."""
 
     def params_of(self, values: Mapping[str, Any]) -> Params:
-        """Parameters by name from those that the host's own SVI holds."""
+        """Parameters by name from those that the backend's own SVI holds."""
 
     def write_back(self, params: Params) -> None:
         """Copy parameter values into the user's own modules."""
@@ -156,9 +156,9 @@ class PPL(Protocol):
     """The vocabulary; laws in tests/ppl/test_waist.py."""
 
     name: str
-    dist: Any  # the host's own distributions
+    dist: Any  # the backend's own distributions
 
-    # declaring a model: the host's own statements
+    # declaring a model: the backend's own statements
     def sample(self, name: str, fn: Any, obs: Any = None) -> Array: ...
     def plate(self, name: str, size: int) -> Any: ...
     def param(self, name: str, init: Any) -> Array: ...

@@ -43,7 +43,7 @@ class Draws(Rows):
     def simulate(
         self, key: Any, rows: Data | int, params: Params | None = None, base: bool = False
     ) -> dict[str, Array]:
-        """Simulate data forward from the program: observed sites, (n, *event), in the host's own order.
+        """Simulate data forward from the program: observed sites, (n, *event), in the model's own order.
 
         Args:
             key: of the backend.

@@ -142,7 +142,7 @@ class Found:
         return dict(self._traced.structure.has_noncentered)
 
     def params_of(self, values: Mapping[str, Any]) -> Params:
-        """Parameters by name from those that the host's own SVI holds: constrained in NumPyro, unconstrained in Pyro.
+        """Parameters by name from those that the backend's SVI holds: constrained in NumPyro, unconstrained in Pyro.
 
         Raises:
             PplebmError: if one is missing.
@@ -161,17 +161,17 @@ class Found:
         """Rough number of multiplications of one density evaluation on n data: parameters times data."""
         return n * sum(int(math.prod(p.shape)) for p in self._traced.params.values())
 
-    def refuse_global_latents(self, who: str) -> None:
+    def refuse_global_latents(self, method: str) -> None:
         """Raise if a latent stands outside the data plate, which per-datum methods cannot handle."""
-        host = self.ppl.name
+        backend = self.ppl.name
         for site in self.latents:
             if not self.plate:
                 raise PplebmError(
-                    f"latent site '{site.name}' stands in no data plate, which {who} needs: put per-datum sites inside "
-                    f"`with {host}.plate('data', len(x)):`, or sample all of them together with pplebm.sample."
+                    f"latent site '{site.name}' stands in no data plate, which {method} needs: put per-datum sites "
+                    f"inside `with {backend}.plate('data', len(x)):`, or sample all of them together, pplebm.sample."
                 )
             if not site.is_local:
                 raise PplebmError(
                     f"latent site '{site.name}' stands outside the data plate '{self._traced.structure.plate}': a "
-                    f"global latent, which {who} cannot handle; make it a pyro.param, or move it into the plate."
+                    f"global latent, which {method} cannot handle; make it a pyro.param, or move it into the plate."
                 )

@@ -28,7 +28,7 @@ class Program(Checks, Draws, Moves):
 
     Sites, plates, supports, tilts and parameters are found by running the model once; nothing is declared twice.
     Latents live in unconstrained coordinates, `z[site]` of shape (B, *event). In "centered" coordinates a site's
-    value is the host's own bijection of z; in "noncentered" coordinates :math:`z_i = \mu_i + \sigma_i \epsilon_i` for
+    value is the backend's bijection of z; in "noncentered" coordinates :math:`z_i = \mu_i + \sigma_i \epsilon_i` for
     normal sites. log|J| is included in every density.
 
     Data are what the model is called with: an array, `model(x)`; a mapping of names to arrays or a data frame,
@@ -41,7 +41,7 @@ class Program(Checks, Draws, Moves):
         coordinates: "centered" or "noncentered".
         plate: name of the data plate, if there are several plates and none is called "data".
         seed: seed of the first run.
-        backend: "pyro" or "numpyro", the language of a plain program; bound pages know theirs.
+        backend: "pyro" or "numpyro", of a plain program; bound pages know theirs.
 
     Raises:
         PplebmError: naming the site, for what cannot be handled: discrete latents, tilts of wrong shape or outside
@@ -103,9 +103,9 @@ class Program(Checks, Draws, Moves):
         """The same program, its chains run in another way; what is not given stays as it is.
 
         Args:
-            compiled: on the Pyro side, compile one step of every kernel, which takes seconds for each shape and about
+            compiled: on Pyro, compile one step of every kernel, which takes seconds for each shape and about
                 halves the time of a step; the uncompiled graph is the default. NumPyro compiles in any case.
-            precision: "full", or on the Pyro side "bf16": matrix products and convolutions inside a step in bfloat16,
+            precision: "full", or on Pyro "bf16": matrix products and convolutions inside a step in bfloat16,
                 learning and reported densities in full precision. `pplebm check` tells the error of the gradient.
 
         Raises:

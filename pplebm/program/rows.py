@@ -19,7 +19,7 @@ class Rows(Found):
     levels: dict[str, tuple[str, ...]]  # of columns of text
 
     def data(self, source: Any) -> Data:
-        """What a user gives, as arrays of the host in the structure that the model is called with; dtypes are kept.
+        """What a user gives, as arrays of the backend in the structure that the model is called with; dtypes are kept.
 
         Args:
             source: an array of NumPy, torch or JAX, a mapping of names to arrays, a data frame, or a tuple. Columns of
@@ -33,7 +33,7 @@ class Rows(Found):
         return tree_map(lambda a: self.ppl.asarray(a, keep=True), tree)
 
     def arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Data:
-        """Arguments of a call of the model, such as those the host's SVI makes, as data of this program."""
+        """Arguments of a call of the model, such as those the backend's SVI makes, as data of this program."""
         names = dict(zip(self.signature.names, args, strict=False)) | dict(kwargs)
         if isinstance(self.example, Mapping):
             return self.data({name: names[name] for name in self.example if name in names})

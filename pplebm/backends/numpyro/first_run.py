@@ -64,7 +64,7 @@ def first_run(traced: TracedProgram, data: Any, key: Any, plate: str | None) -> 
 
 def _note(traced: TracedProgram, trace: dict[str, Any], n: int, plate: str | None) -> dict[str, Any]:
     """Note the structure, and what else is the same in every run; statements by name."""
-    traced.structure = structure_of(*_split(trace), n, plate, sites.HOST)
+    traced.structure = structure_of(*_split(trace), n, plate, sites.BACKEND)
     found = {name: msg for name, msg in trace.items() if msg["type"] in ("sample", "deterministic")}
     traced.note(found)
     looped = [site.name for site in traced.structure.latents if site.name in traced.looped]
@@ -77,7 +77,7 @@ def _check_plate(traced: TracedProgram, data: Any, key: Any, plate: str | None) 
 
     def run(data: Any, key: Any) -> None:
         half = take_rows(data, slice(0, n_rows(data) // 2 + 1))
-        structure_of(*_split(traced.forward(half, key)), n_rows(half), plate, sites.HOST)
+        structure_of(*_split(traced.forward(half, key)), n_rows(half), plate, sites.BACKEND)
 
     try:
         jax.eval_shape(run, data, key)

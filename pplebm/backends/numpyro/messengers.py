@@ -67,7 +67,7 @@ class Checks(Messenger):
         if msg["type"] == "sample":
             self._found += [valid.all() for valid in _arguments_valid(msg["fn"])]
             if (msg["infer"] or {}).get("is_tilt"):
-                self._found.append(jnp.isfinite(sites.HOST.unwrap(msg["fn"]).log_factor).all())
+                self._found.append(jnp.isfinite(sites.BACKEND.unwrap(msg["fn"]).log_factor).all())
 
     def all(self) -> jax.Array:
         """Whether all was well."""

@@ -13,7 +13,7 @@ from pyro.distributions.util import scale_and_mask
 from torch.distributions import biject_to, constraints
 
 from pplebm.backends.pyro.noise import noise_of, unmasked, unwrap
-from pplebm.backends.structure import Host, support_name
+from pplebm.backends.structure import BackendSites, support_name
 from pplebm.errors import PplebmError
 
 
@@ -129,7 +129,7 @@ def is_deterministic(site: dict[str, Any]) -> bool:
 
 
 def mean(msg: Any) -> torch.Tensor:
-    """Mean of a statement's distribution; the host knows none for some."""
+    """Mean of a statement's distribution; the backend knows none for some."""
     fn = unmasked(msg["fn"])
     try:
         return fn.mean
@@ -137,7 +137,7 @@ def mean(msg: Any) -> torch.Tensor:
         raise PplebmError(f"site '{msg['name']}' ({type(fn).__name__}) has no mean; ask for draws.") from error
 
 
-HOST = Host(
+BACKEND = BackendSites(
     name="pyro",
     unwrap=lambda fn: unwrap(unmasked(fn)),
     has_noncentered=lambda fn: noise_of(fn) is not None,

@@ -73,11 +73,11 @@ class TracedProgram(Traced):
         self._steps: dict[Any, Step] = {}
         with tracing.store_scope(self._store), tracing.seeded(seed), pyro.validation_enabled(True):
             trace = poutine.trace(self._called).get_trace(data)
-            self.structure = structure_of(*tracing.split_trace(trace), n_rows(data), plate, sites.HOST)
+            self.structure = structure_of(*tracing.split_trace(trace), n_rows(data), plate, sites.BACKEND)
             if not self.structure.has_global_latents:  # no plate of fixed size
                 half = take_rows(data, slice(0, n_rows(data) // 2 + 1))
                 shorter = poutine.trace(self._called).get_trace(half)
-                structure_of(*tracing.split_trace(shorter), n_rows(half), plate, sites.HOST)
+                structure_of(*tracing.split_trace(shorter), n_rows(half), plate, sites.BACKEND)
         self._leaves = tracing.parameters_of(trace)
         self.params = {n: leaf.detach().clone() for n, leaf in self._leaves.items()}
         found = {name: site for name, site in trace.nodes.items() if site["type"] == "sample"}
@@ -93,7 +93,7 @@ class TracedProgram(Traced):
             return tracing.call(self.model, data)
 
     def _choose_loop(self, z: Tensors) -> None:
-        """Chains of a joint program run at once where the host's code can be vectorised, else one after another."""
+        """Chains of a joint program run at once where the model's code can be vectorised, else one after another."""
         if not self.structure.has_global_latents:
             return
         two = {name: torch.stack([a, a]) for name, a in z.items()}
