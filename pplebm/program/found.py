@@ -168,7 +168,7 @@ class Found:
             if not self.plate:
                 raise PplebmError(
                     f"latent site '{site.name}' stands in no data plate, which {method} needs: put per-datum sites "
-                    f"inside `with {backend}.plate('data', len(x)):`, or sample all of them together, pplebm.sample."
+                    f"inside `with {backend}.plate('data', len(x)):`, or sample them all with pplebm.sample."
                 )
             if not site.is_local:
                 raise PplebmError(
