@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 import jax
 
 from pplebm.backends.numpyro import sites
-from pplebm.backends.numpyro.graphs import QUICK, UNTRACEABLE, is_traced
+from pplebm.backends.numpyro.graphs import UNTRACEABLE, is_traced, quickly_compiled
 from pplebm.backends.numpyro.messengers import Checks
 from pplebm.backends.numpyro.parameters import Parameters
 from pplebm.backends.structure import structure_of
 from pplebm.backends.visit import At, Visit
 from pplebm.errors import PplebmError
+from pplebm.ppl.language import Data
 from pplebm.ppl.trees import n_rows, take_rows
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 Arrays = dict[str, jax.Array]
 
 
-def first_run(traced: TracedProgram, data: Any, key: Any, plate: str | None) -> tuple[Arrays, Arrays]:
+def first_run(traced: TracedProgram, data: Data, key: Any, plate: str | None) -> tuple[Arrays, Arrays]:
     """Note a program's structure and parameters; coordinates of the latents, and values of the observed sites.
 
     Compiled as a whole, because operations one by one take seconds. A compiled run only says whether all is well:
@@ -29,7 +30,7 @@ def first_run(traced: TracedProgram, data: Any, key: Any, plate: str | None) -> 
     """
     known: Arrays = {}  # parameters that are numbers while the run is traced
 
-    def run(data: Any, key: Any) -> tuple[Any, ...]:
+    def run(data: Data, key: Any) -> tuple[Any, ...]:
         checks = Checks()
         with checks:
             trace = traced.forward(data, key)
@@ -42,7 +43,7 @@ def first_run(traced: TracedProgram, data: Any, key: Any, plate: str | None) -> 
         observed = {site.name: found[site.name]["value"] for site in traced.structure.observed}
         return z, observed, {name: a for name, a in traced.params.items() if name not in known}, checks.all()
 
-    def compiled(data: Any, key: Any) -> tuple[Any, ...]:
+    def compiled(data: Data, key: Any) -> tuple[Any, ...]:
         with jax.ensure_compile_time_eval():  # what the model keeps for later runs must be numbers
             found = run(data, key)
         if any(map(is_traced, jax.tree.leaves((traced.parameters.constraints, traced.supports)))):
@@ -50,7 +51,7 @@ def first_run(traced: TracedProgram, data: Any, key: Any, plate: str | None) -> 
         return found
 
     try:
-        z, observed, params, is_well = jax.jit(compiled, compiler_options=QUICK)(data, key)
+        z, observed, params, is_well = quickly_compiled(compiled)(data, key)
         if not is_well:
             raise PplebmError("an argument is out of range.")
     except UNTRACEABLE:
@@ -72,10 +73,10 @@ def _note(traced: TracedProgram, trace: dict[str, Any], n: int, plate: str | Non
     return found
 
 
-def _check_plate(traced: TracedProgram, data: Any, key: Any, plate: str | None) -> None:
+def _check_plate(traced: TracedProgram, data: Data, key: Any, plate: str | None) -> None:
     """Refuse a plate of fixed size, by a run on fewer data; numbers are only looked at if they must be."""
 
-    def run(data: Any, key: Any) -> None:
+    def run(data: Data, key: Any) -> None:
         half = take_rows(data, slice(0, n_rows(data) // 2 + 1))
         structure_of(*_split(traced.forward(half, key)), n_rows(half), plate, sites.BACKEND)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 
 from pplebm.backends.numpyro.messengers import Checks
 from pplebm.errors import PplebmError
+from pplebm.ppl.language import Data
 from pplebm.ppl.trees import tree_map
 
 Arrays = dict[str, jax.Array]
@@ -36,7 +38,7 @@ def quick(function: Callable[..., Any], checks: bool) -> Callable[..., Any]:
             found = function(*trees)
         return found, seen.all()
 
-    compiled = jax.jit(checked, compiler_options=QUICK)
+    compiled = quickly_compiled(checked)
 
     def call(*trees: Any) -> Any:
         if any(map(is_traced, jax.tree.leaves((trees, jnp.zeros(()))))):  # inside what is being compiled
@@ -50,7 +52,23 @@ def quick(function: Callable[..., Any], checks: bool) -> Callable[..., Any]:
     return call
 
 
-def check_agreement(jitted: Any, eager: Any, params: Arrays, z: Arrays, data: Any) -> None:
+def quickly_compiled(function: Callable[..., Any]) -> Any:
+    """A pure function, compiled for few calls; not to be called inside what is being compiled."""
+    return jax.jit(function, compiler_options=_quick_options())
+
+
+@functools.cache
+def _quick_options() -> dict[str, Any]:
+    """The options `QUICK`; none where XLA knows them no more."""
+    with jax.ensure_compile_time_eval():
+        try:
+            jax.jit(lambda: 0, compiler_options=QUICK)()
+        except jax.errors.JaxRuntimeError:
+            return {}
+    return QUICK
+
+
+def check_agreement(jitted: Any, eager: Any, params: Arrays, z: Arrays, data: Data) -> None:
     """Trace twice: state kept by the model, frozen into the compiled density, is another one the second time.
 
     Where operations differ, values are compared with a plain run, at other inputs.

@@ -75,7 +75,7 @@ class TracedProgram(Traced):
 
     # --- runs
 
-    def _call(self, data: Any, params: Arrays) -> Any:
+    def _call(self, data: Data, params: Arrays) -> Any:
         values = self.parameters.constrained(params) if params else {}
         try:
             return columns.call(handlers.substitute(self.model, data=values), data)
@@ -84,13 +84,13 @@ class TracedProgram(Traced):
         except Exception as error:
             raise failure(error, data) from error
 
-    def forward(self, data: Any, key: Any) -> dict[str, Any]:
+    def forward(self, data: Data, key: Any) -> dict[str, Any]:
         """Statements by name of a first run."""
         with handlers.trace() as trace, Starts(), handlers.seed(rng_seed=key):
             self._call(data, {})
         return trace
 
-    def run(self, params: Arrays, data: Any, at: At, key: Any = None) -> Visit:
+    def run(self, params: Arrays, data: Data, at: At, key: Any = None) -> Visit:
         """Run the model as it is; randomness comes from the key."""
         visit = Visit(self, at)
         with contextlib.ExitStack() as stack:
@@ -124,7 +124,7 @@ class TracedProgram(Traced):
 
     # --- compiled functions
 
-    def graph(self, kind: Any, eager: Callable[..., Arrays], params: Arrays, z: Arrays, data: Any) -> Arrays:
+    def graph(self, kind: Any, eager: Callable[..., Arrays], params: Arrays, z: Arrays, data: Data) -> Arrays:
         """Evaluate, compiled once per shape and checked against a plain run."""
         jitted = self._jitted.setdefault(kind, jax.jit(eager))
         leaves = jax.tree.leaves((params, z, data))
@@ -135,7 +135,7 @@ class TracedProgram(Traced):
                 check_agreement(jitted, eager, params, z, data)
         return jitted(params, z, data)
 
-    def terms(self, params: Arrays, z: Arrays, data: Any, coordinates: str, observed: bool) -> Arrays:
+    def terms(self, params: Arrays, z: Arrays, data: Data, coordinates: str, observed: bool) -> Arrays:
         """Log density of every site, (B,) each; what a gradient in the parameters is taken of."""
         z, data = gather((z, data), work=n_rows(z) * sum(p.size for p in params.values()))
         return super().terms(params, z, data, coordinates, observed)
@@ -147,7 +147,7 @@ class TracedProgram(Traced):
         state: Any,
         keys: jax.Array,
         params: Arrays,
-        data: Any,
+        data: Data,
         options: ChainOptions,
         observed: bool,
     ) -> tuple[Any, Any]:
@@ -156,7 +156,7 @@ class TracedProgram(Traced):
         if name not in self._chains:
             eager, tilts = self.eager(options.coordinates, observed), frozenset(s.name for s in self.structure.tilts)
 
-            def chain(state: Any, keys: jax.Array, params: Arrays, data: Any) -> tuple[Any, Any]:
+            def chain(state: Any, keys: jax.Array, params: Arrays, data: Data) -> tuple[Any, Any]:
                 def log_density(z: Arrays, tilt_strength: Any = None) -> jax.Array:
                     return weighed(eager(params, z, data), tilts, tilt_strength)
 
@@ -168,7 +168,7 @@ class TracedProgram(Traced):
             self._chains[name] = jax.jit(chain)
         return self._chains[name](state, keys, params, data)
 
-    def dependencies(self, function: Callable[[Any], Arrays], data: Any) -> dict[str, set[str]] | None:
+    def dependencies(self, function: Callable[[Any], Arrays], data: Data) -> dict[str, set[str]] | None:
         """By result, paths of the data that it was made of; None where the model cannot be traced."""
         try:
             return made_of(function, data)
@@ -219,6 +219,6 @@ class TracedProgram(Traced):
         return sites.unmasked(msg["fn"]).support(msg["value"])
 
 
-def trace(model: Callable[..., Any], data: Any, plate: str | None, seed: int) -> TracedProgram:
+def trace(model: Callable[..., Any], data: Data, plate: str | None, seed: int) -> TracedProgram:
     """Run a model once on a few rows of the data, or on all of them, and see it as densities."""
     return first_or_whole(lambda part, others: TracedProgram(model, part, others, plate, seed), data)

@@ -88,7 +88,7 @@ class TracedProgram(Traced):
         self._choose_loop(z)
         self._follow_parameters(z)
 
-    def _called(self, data: Any) -> Any:
+    def _called(self, data: Data) -> Any:
         with tracing.Starts():
             return tracing.call(self.model, data)
 
@@ -120,7 +120,7 @@ class TracedProgram(Traced):
 
     # --- runs
 
-    def run(self, params: Tensors, data: Any, at: At, key: int | None = None) -> Visit:
+    def run(self, params: Tensors, data: Data, at: At, key: int | None = None) -> Visit:
         """Run the model eagerly; randomness comes from the key, or where none is given from torch's generator."""
         visit = Visit(self, at)
         with self._substituted(params), Handler(visit), contextlib.ExitStack() as stack:
@@ -173,7 +173,7 @@ class TracedProgram(Traced):
         with tracing.seeded(key):
             return self._one_by_one(run, z)
 
-    def graph(self, kind: Any, eager: Callable[..., Tensors], params: Tensors, z: Tensors, data: Any) -> Tensors:
+    def graph(self, kind: Any, eager: Callable[..., Tensors], params: Tensors, z: Tensors, data: Data) -> Tensors:
         """Evaluate by a graph traced once per shape."""
         tensors = [*z.values(), *(leaf for _, leaf in tree_leaves(data))]
         key = (kind, tuple((t.shape, t.dtype, t.device) for t in tensors))
@@ -188,7 +188,7 @@ class TracedProgram(Traced):
         state: Any,
         keys: Any,
         params: Tensors,
-        data: Any,
+        data: Data,
         options: ChainOptions,
         observed: bool,
     ) -> tuple[Any, Any]:
@@ -201,7 +201,7 @@ class TracedProgram(Traced):
             self._steps[key] = Step(ppl, terms, tilts, kernel, params, data, state, keys[0], options)
         return run_steps(ppl, self._steps[key], kernel, state, keys, params, data)
 
-    def dependencies(self, function: Callable[[Any], Tensors], data: Any) -> dict[str, set[str]] | None:
+    def dependencies(self, function: Callable[[Any], Tensors], data: Data) -> dict[str, set[str]] | None:
         """By result, paths of the data that it was made of; None where the model cannot be traced."""
         try:
             return made_of(lambda leaves: function(tree_fill(data, leaves)), dict(tree_leaves(data)))
@@ -265,6 +265,6 @@ def _reached(value: torch.Tensor, params: Tensors) -> set[str]:
     return {name for name, g in zip(params, grads, strict=True) if g is not None}
 
 
-def trace(model: Callable[..., Any], data: Any, plate: str | None, seed: int) -> TracedProgram:
+def trace(model: Callable[..., Any], data: Data, plate: str | None, seed: int) -> TracedProgram:
     """Run a model once on a few rows of the data, or on all of them, and see it as densities."""
     return first_or_whole(lambda part, others: TracedProgram(model, part, others, plate, seed), data)

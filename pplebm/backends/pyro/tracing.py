@@ -18,6 +18,7 @@ from pplebm.backends.pyro.sites import improper_start
 from pplebm.backends.rows import failure
 from pplebm.data import columns
 from pplebm.errors import PplebmError
+from pplebm.ppl.language import Data
 
 _REQUIRES_GRAD = torch.Tensor.requires_grad.__get__  # type: ignore[attr-defined]
 
@@ -64,7 +65,7 @@ def seeded(key: int) -> Iterator[None]:
         yield
 
 
-def call(model: Any, data: Any) -> Any:
+def call(model: Any, data: Data) -> Any:
     """Run the user's model; what goes wrong in it is told as theirs, with the batch it was given."""
     try:
         with KnownFlows():
