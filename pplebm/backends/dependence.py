@@ -19,7 +19,7 @@ from pplebm.ppl.trees import n_rows, tree_fill, tree_leaves
 if TYPE_CHECKING:
     from pplebm.backends.traced import Traced
 
-MANY = 64  # numbers of a datum beyond which an array of mixed use counts as observed whole
+MAX_NUMBERS = 64  # of a datum; beyond, an array of mixed use counts as observed whole
 Parts = dict[str, np.ndarray]  # path of an array -> which numbers of a datum
 Found = dict[str, np.ndarray]
 
@@ -179,7 +179,7 @@ class _Finder:
 
     def _numbers_of(self, site: str, path: str, shape: tuple[int, ...]) -> np.ndarray:
         mask = np.ones(shape, bool)
-        if mask.size == 1 or mask.size > MANY:
+        if mask.size == 1 or mask.size > MAX_NUMBERS:
             return mask
         for index in np.ndindex(shape):
             one = np.zeros(shape, bool)

@@ -34,7 +34,7 @@ class Densities(Rows):
         if data is None and observed:
             raise PplebmError("the densities of observed sites need data.")
         self._check_latents(z, data)
-        data = self._rows(data if observed or self.prior_reads else None, z, "log p̃(z)", self.prior_reads)[1]
+        data = self._data_for(data if observed or self.prior_reads else None, z, "log p̃(z)", self.prior_reads)
         return self._traced.terms(self._own(params), z, data, self.coordinates, observed)
 
     def log_joint(self, params: Params, z: Latents, data: Data) -> Array:
@@ -104,7 +104,7 @@ class Densities(Rows):
         observed = data is not None if observed is None else observed
         self._check_latents(state.z, data)
         needed = data if observed or self.prior_reads else None
-        data = self._rows(needed, state.z, "a chain of the prior", self.prior_reads)[1]
+        data = self._data_for(needed, state.z, "a chain of the prior", self.prior_reads)
         return self._traced.chain(self.ppl, kernel, state, keys, self._own(params), data, self.options, observed)
 
     def compiled(self, name: Hashable, function: Callable[..., Any]) -> Callable[..., Any]:

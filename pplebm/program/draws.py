@@ -37,7 +37,7 @@ class Draws(Rows):
         n = rows if isinstance(rows, int) else 1
         if given is None or not isinstance(rows, int):
             reads = self.prior_reads or bool(self.reads.fed_latents)
-            given = self._rows(rows, None, "a draw of the prior", reads)[1]
+            given = self._data_for(rows, None, "a draw of the prior", reads)
         return self._traced.draw(key, n, params, given, self.coordinates, start)
 
     def simulate(
@@ -91,7 +91,7 @@ class Draws(Rows):
         self, params: Params, z: Latents, key: Any | None, data: Data | None, fixed: list[str]
     ) -> dict[str, Array]:
         self._check_latents(z, data)
-        rows = self._rows(data, z, "simulate", self.generator_reads or self._needs_data)[1]
+        rows = self._data_for(data, z, "simulate", self.generator_reads or self._needs_data)
         return self._traced.predict(self._own(params), z, rows, self.coordinates, key, fixed)
 
     def observed_data(self, data: Data) -> dict[str, Array]:

@@ -24,7 +24,7 @@ class Moves(Rows):
         if target == self.coordinates:
             return z
         self._check_latents(z, data)
-        data = self._rows(data if self.prior_reads else None, z, "a change of coordinates", self.prior_reads)[1]
+        data = self._data_for(data if self.prior_reads else None, z, "a change of coordinates", self.prior_reads)
         return self._traced.move(self._own(params), z, data, self.coordinates, target)
 
     def constrain(self, params: Params, z: Latents, data: Data | None = None) -> dict[str, Array]:
@@ -33,7 +33,7 @@ class Moves(Rows):
         Deterministic sites are left out where they depend on data, or observed values, that are not given.
         """
         self._check_latents(z, data)
-        rows = self._rows(data, z, "the values of latents", self._needs_data)[1]
+        rows = self._data_for(data, z, "the values of latents", self._needs_data)
         found = self._traced.constrain(self._own(params), z, rows, self.coordinates)
         unknown = self.reads.deterministic | {name for name, of in self.reads.derived.items() if of}
         return found if data is not None else {k: v for k, v in found.items() if k not in unknown}
@@ -41,6 +41,6 @@ class Moves(Rows):
     def unconstrain(self, params: Params, values: dict[str, Array], data: Data | None = None) -> Latents:
         """Coordinates of given site values: the inverse of `values`."""
         first = {self.latents[0].name: values[self.latents[0].name]}
-        rows = self._rows(data, first, "the coordinates of values", self._needs_data)[1]
+        rows = self._data_for(data, first, "the coordinates of values", self._needs_data)
         values = {name: self.ppl.asarray(a) for name, a in values.items()}
         return self._traced.unconstrain(self._own(params), values, rows, self.coordinates)

@@ -44,13 +44,13 @@ class Rows(Found):
         """What draws of the prior need to know of data: the data where the prior reads covariates, else how many."""
         return data if self.prior_reads else n_rows(data)
 
-    def _rows(self, rows: Data | int | None, z: Latents | None, what: str, reads: bool) -> tuple[int, Data]:
-        """How many rows, and the data of runs that read none of them or all of them."""
+    def _data_for(self, rows: Data | int | None, z: Latents | None, what: str, reads: bool) -> Data:
+        """Data that a run reads; where it reads none, any rows, as many as are wanted or as there are latents."""
         if rows is None:
             assert z is not None
             rows = len(next(iter(z.values())))
         if not isinstance(rows, int):
-            return n_rows(rows), rows
+            return rows
         if reads:
             sites = (
                 sorted(self.reads.prior) if self.prior_reads and what != "simulate" else sorted(self.reads.generator)
@@ -59,7 +59,7 @@ class Rows(Found):
                 f"{what} needs the covariates {', '.join(self.covariates) or 'of the data'}, which site "
                 f"'{(sites or ['?'])[0]}' reads; give the data they are in, one row for every row wanted."
             )
-        return rows, self._traced.rows(rows)
+        return self._traced.rows(rows)
 
     @property
     def _needs_data(self) -> bool:
