@@ -10,7 +10,8 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from pplebm.gallery.hyper import Count, Positive, Whole
-from pplebm.networks.layers import Decoder, Net, decoder, mlp
+from pplebm.networks.decoders import Decoder, decoder
+from pplebm.networks.layers import Net, mlp
 
 PAPER = (
     "Cui, Wu, Han. Learning Joint Latent Space EBM Prior Model for Multi-layer Generator. CVPR 2023. arXiv:2306.06323"

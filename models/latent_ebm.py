@@ -6,7 +6,8 @@ p(z) = 1/Z · exp[ f(z) ] · N(z; 0, I),        x | z ~ N( g(z), σ² I )
 from typing import Any, NamedTuple
 
 from pplebm.gallery.hyper import Count, Positive, Whole
-from pplebm.networks.layers import Decoder, Net, decoder, mlp
+from pplebm.networks.decoders import Decoder, decoder
+from pplebm.networks.layers import Net, mlp
 
 PAPER = "Pang, Han, Nijkamp, Zhu, Wu. Learning Latent Space Energy-Based Prior Model. NeurIPS 2020. arXiv:2006.08205"
 DEVIATIONS = (

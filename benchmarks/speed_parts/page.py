@@ -9,7 +9,8 @@ The page `joint_ebm` declares the same with guards, a floor under the scale and 
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from pplebm.networks.layers import Net, decoder, mlp
+from pplebm.networks.decoders import decoder
+from pplebm.networks.layers import Net, mlp
 
 PAPER = (
     "Cui, Wu, Han. Learning Joint Latent Space EBM Prior Model for Multi-layer Generator. CVPR 2023. arXiv:2306.06323"

@@ -19,7 +19,7 @@ from pplebm.ppl.trees import n_rows, tree_fill, tree_leaves
 if TYPE_CHECKING:
     from pplebm.backends.traced import Traced
 
-MANY = 64  # numbers of a datum beyond which an array of mixed use counts as observed whole
+MAX_NUMBERS = 64  # of a datum; beyond, an array of mixed use counts as observed whole
 Parts = dict[str, np.ndarray]  # path of an array -> which numbers of a datum
 Found = dict[str, np.ndarray]
 
@@ -46,7 +46,7 @@ class _Finder:
         self.names = names_of(self.data, signature_of(traced.model))
         self.params = _elsewhere(traced, traced.params)
         self.fixed = {name: a for name, a in observed.items() if name not in traced.looped}
-        self._probe_at, self._run_values = traced.evaluator(self._probe), traced.evaluator(self._values)
+        self._probe_at, self._run_values = self._with_numpy(self._probe), self._with_numpy(self._values)
         self._run_probe = lambda data: self._probe_at(data, self.fixed)
 
     def find(self) -> None:
@@ -94,6 +94,11 @@ class _Finder:
         """What observed sites get."""
         visit = self._run(data, At(self.z))
         return {site.name: visit.sites[site.name]["value"] for site in self.traced.structure.observed}
+
+    def _with_numpy(self, function: Callable[..., dict[str, Array]]) -> Callable[..., Found]:
+        """The function with results of NumPy."""
+        evaluate = self.traced.evaluator(function)
+        return lambda *trees: {name: self.traced.numpy(a) for name, a in evaluate(*trees).items()}
 
     def _run(self, data: Data, at: Any, key: Any = None) -> Any:
         """A run on exchanged data, which may leave supports: backends warn of that."""
@@ -174,7 +179,7 @@ class _Finder:
 
     def _numbers_of(self, site: str, path: str, shape: tuple[int, ...]) -> np.ndarray:
         mask = np.ones(shape, bool)
-        if mask.size == 1 or mask.size > MANY:
+        if mask.size == 1 or mask.size > MAX_NUMBERS:
             return mask
         for index in np.ndindex(shape):
             one = np.zeros(shape, bool)

@@ -10,7 +10,7 @@ import numpy as np
 from pplebm.backends.visit import At
 from pplebm.errors import PplebmError
 from pplebm.ppl.language import Array, Data, Latents, Params
-from pplebm.ppl.trees import n_rows, take_rows, tree_leaves
+from pplebm.ppl.trees import n_rows, take_rows, tree_leaves, tree_map
 
 if TYPE_CHECKING:
     from pplebm.backends.traced import Traced
@@ -27,6 +27,15 @@ def shapes_of(data: Data) -> str:
     """
     shapes = {path: tuple(leaf.shape) for path, leaf in tree_leaves(data)}
     return f"a batch of shape {shapes['']}" if list(shapes) == [""] else f"a batch of shapes {shapes}"
+
+
+def failure(error: Exception, data: Data) -> PplebmError:
+    """What went wrong in a user's model, told as theirs, with the batch it was given."""
+    what = f"{type(error).__name__}: {error}".replace("\n", " ")
+    return PplebmError(
+        f"the model failed on {shapes_of(data)}: {what} (pplebm calls the model with data: an array alone, a mapping "
+        f"by keyword, a tuple by position; rows first.)"
+    )
 
 
 def few_rows(data: Data) -> Data:
@@ -109,12 +118,12 @@ def check_rows(traced: Traced, params: Params, z: Latents, data: Data) -> None:
     rows = _some(n_rows(data))
     terms = lambda z, data: traced.run(params, data, At(z)).terms
     both = lambda z, data: {"whole": terms(z, data), "some": terms(*_at_rows(traced, rows, z, data))}
-    found = traced.evaluator(both)(z, data)
+    found = tree_map(traced.numpy, traced.evaluator(both)(z, data))
     for name, value in found["whole"].items():
         if not differ(value[rows], found["some"][name], loose=True):
             continue
         again = traced.evaluator(lambda z, data: both(z, data))(z, data)  # another run, not a compiled one kept
-        if differ(value, again["whole"][name]):
+        if differ(value, traced.numpy(again["whole"][name])):
             raise PplebmError(
                 f"site '{name}' has a random log density (dropout in training mode?): two runs of the model at the "
                 f"same latents disagree; make the networks deterministic, for instance with .eval()."

@@ -1,4 +1,4 @@
-"""The sites of one run of a model, sorted into latents, observations, tilts and the rest: the same for every host."""
+"""The sites of one run of a model, sorted into latents, observations, tilts and the rest, for every backend."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from pplebm.errors import PplebmError
 from pplebm.ppl.language import Site, Structure
 
 SiteDict = dict[str, Any]
+SUPPORTS = ("real", "positive", "nonnegative", "unit_interval", "simplex", "real_vector", "boolean")
 
 
-class Host(NamedTuple):
-    """What a host knows about its distributions and arrays."""
+class BackendSites(NamedTuple):
+    """What a backend knows of its distributions and arrays."""
 
     name: str  # as it stands in a statement: "pyro" or "numpyro"
     unwrap: Callable[[Any], Any]  # the distribution inside Independent and the like
@@ -39,8 +40,20 @@ def coordinate_axis(site: SiteDict, plate: str) -> int:
     return len(site["fn"].batch_shape) + plates_of(site)[plate].dim
 
 
+def support_name(support: Any, constraints: Any) -> str:
+    """Short name of a support, as the backend's module of constraints calls it; bounds that are arrays are left out."""
+    for name in SUPPORTS:
+        if support is getattr(constraints, name):
+            return name
+    if hasattr(support, "base_constraint"):
+        return support_name(support.base_constraint, constraints)
+    name = type(support).__name__.strip("_").lower()
+    numbers = [f"{key}={value}" for key, value in vars(support).items() if isinstance(value, (int, float))]
+    return f"{name}({', '.join(numbers)})" if numbers else name
+
+
 def structure_of(
-    sites: list[SiteDict], full_sizes: dict[str, int], batch: int, wanted_plate: str | None, host: Host
+    sites: list[SiteDict], full_sizes: dict[str, int], batch: int, wanted_plate: str | None, backend: BackendSites
 ) -> Structure:
     """Sort sample statements, and refuse what cannot be handled, by name.
 
@@ -49,40 +62,40 @@ def structure_of(
         full_sizes: sizes of subsampled plates.
         batch: number of data in the run.
         wanted_plate: name of the data plate, if the user gave one.
-        host: the host's knowledge of its distributions.
+        backend: its knowledge of its distributions.
     """
-    fixed = [site for site in sites if host.is_deterministic(site)]
+    fixed = [site for site in sites if backend.is_deterministic(site)]
     sites = [site for site in sites if not any(site is other for other in fixed)]
     is_global = any(not site["is_observed"] and not plates_of(site) for site in sites)
     for site in sites:
-        if not site["is_observed"] and host.is_discrete(site["fn"]):
+        if not site["is_observed"] and backend.is_discrete(site["fn"]):
             raise PplebmError(
                 f"latent site '{site['name']}' ({type(site['fn']).__name__}) is discrete; Langevin and HMC need "
                 f"continuous latents: marginalise it, or observe it."
             )
-    plate = find_plate(sites, full_sizes, batch, wanted_plate, host, is_global)
+    plate = find_plate(sites, full_sizes, batch, wanted_plate, backend, is_global)
     has_global_latents = any(not site["is_observed"] and plate not in plates_of(site) for site in sites)
     latents, observed, tilts, factors, has_noncentered, bounds = [], [], [], [], {}, {}
     for site in sites:
         name, fn, infer = site["name"], site["fn"], site["infer"] or {}
         if infer.get("is_tilt"):
-            check_tilt(site, plate, host, has_global_latents)
+            check_tilt(site, plate, backend, has_global_latents)
             tilts.append(Site(name, (), "", "tilt", True))
             if infer["bound"] is not None:
                 bounds[name] = float(infer["bound"])
         elif infer.get("is_auxiliary"):
-            check_factor(site, plate, host, has_global_latents)
+            check_factor(site, plate, backend, has_global_latents)
             kind = "likelihood factor" if infer.get("is_likelihood") else "factor"
             factors.append(Site(name, (), "", kind, plate in plates_of(site)))
         elif site["is_observed"]:
             if plate not in plates_of(site) and not has_global_latents:
                 raise PplebmError(f"observed site '{name}' stands outside the data plate '{plate}'; move it inside.")
-            observed.append(describe(site, site["value"], plate, host, has_global_latents))
+            observed.append(describe(site, site["value"], plate, backend, has_global_latents))
         else:
-            has_noncentered[name] = host.has_noncentered(fn)
-            latents.append(describe(site, host.unconstrained(fn, site["value"]), plate, host, has_global_latents))
+            has_noncentered[name] = backend.has_noncentered(fn)
+            latents.append(describe(site, backend.unconstrained(fn, site["value"]), plate, backend, has_global_latents))
     if not latents:
-        raise PplebmError(f"the program has no latent site; write {host.name}.sample('z', ...) without obs for one.")
+        raise PplebmError(f"the program has no latent site; write {backend.name}.sample('z', ...) without obs for one.")
     deterministic = tuple(Site(s["name"], tuple(s["value"].shape), "", "deterministic", True) for s in fixed)
     return Structure(
         plate, tuple(latents), tuple(observed), tuple(tilts), has_noncentered, bounds, tuple(factors), deterministic
@@ -94,7 +107,7 @@ def find_plate(
     full_sizes: dict[str, int],
     batch: int,
     wanted: str | None,
-    host: Host,
+    backend: BackendSites,
     is_global: bool,
 ) -> str:
     """Name of the data plate: the one asked for, the only one, or the one named "data".
@@ -110,18 +123,18 @@ def find_plate(
         found = ", ".join(f"'{n}'" for n in frames) or "none"
         raise PplebmError(
             f"no data plate: plates found: {found}; put per-datum sites inside "
-            f"`with {host.name}.plate('data', len(x)):` or name the data plate with Program(model, plate=...)."
+            f"`with {backend.name}.plate('data', len(x)):` or name the data plate with Program(model, plate=...)."
         )
     size = full_sizes.get(wanted, frames[wanted].size)
     if size != batch:
         raise PplebmError(
             f"plate '{wanted}' has size {size} on a batch of {batch} data; write "
-            f"{host.name}.plate('{wanted}', len(x)) without subsampling, pplebm passes the mini-batches itself."
+            f"{backend.name}.plate('{wanted}', len(x)) without subsampling, pplebm passes the mini-batches itself."
         )
     return wanted
 
 
-def check_tilt(site: SiteDict, plate: str, host: Host, has_global_latents: bool) -> None:
+def check_tilt(site: SiteDict, plate: str, backend: BackendSites, has_global_latents: bool) -> None:
     """Refuse tilts that are not one finite number per datum, or per chain of a program with global latents."""
     name, frames = site["name"], plates_of(site)
     if plate not in frames and not has_global_latents:
@@ -137,14 +150,14 @@ def check_tilt(site: SiteDict, plate: str, host: Host, has_global_latents: bool)
             f"tilt '{name}' returned shape {got}; expected {tuple(expected)}, one value per datum of plate '{plate}'. "
             f"Sum over event axes only, and squeeze the last axis of a net that ends in one unit."
         )
-    if not host.all_finite(host.unwrap(site["fn"]).log_factor):
+    if not backend.all_finite(backend.unwrap(site["fn"]).log_factor):
         raise PplebmError(
             f"tilt '{name}' is not finite at draws of the base; keep its argument in its domain, or bound it with "
             f"tilt('{name}', ..., bound=8.0)."
         )
 
 
-def check_factor(site: SiteDict, plate: str, host: Host, has_global_latents: bool) -> None:
+def check_factor(site: SiteDict, plate: str, backend: BackendSites, has_global_latents: bool) -> None:
     """Refuse a factor that belongs to no datum."""
     if plate not in plates_of(site) and not has_global_latents:
         raise PplebmError(
@@ -152,16 +165,16 @@ def check_factor(site: SiteDict, plate: str, host: Host, has_global_latents: boo
         )
 
 
-def refuse_bare_factor(name: str, host: str) -> PplebmError:
+def refuse_bare_factor(name: str, backend: str) -> PplebmError:
     """For a factor of which nobody can tell whether it belongs to the prior or to the likelihood."""
     return PplebmError(
-        f"site '{name}' is a {host}.factor that reads no data, so it may belong to the prior or to the likelihood; "
+        f"site '{name}' is a {backend}.factor that reads no data, so it may belong to the prior or to the likelihood; "
         f"write tilt('{name}', ...) for a factor of the prior, likelihood_factor('{name}', ...) for one of the "
         f"likelihood."
     )
 
 
-def describe(site: SiteDict, value: Any, plate: str, host: Host, has_global_latents: bool) -> Site:
+def describe(site: SiteDict, value: Any, plate: str, backend: BackendSites, has_global_latents: bool) -> Site:
     """Name, shape, support and distribution of a site; the shape is per datum, or of all data in a joint program."""
     frames, shape = plates_of(site), list(value.shape)
     local = plate in frames
@@ -172,8 +185,8 @@ def describe(site: SiteDict, value: Any, plate: str, host: Host, has_global_late
         at = row_axis(value.ndim, site, plate) if site["is_observed"] else coordinate_axis(site, plate)
         del shape[at]
         del names[frames[plate].dim]
-    fn = host.unwrap(site["fn"])
-    return Site(site["name"], tuple(shape), host.support_name(fn.support), type(fn).__name__, local, tuple(names))
+    fn = backend.unwrap(site["fn"])
+    return Site(site["name"], tuple(shape), backend.support_name(fn.support), type(fn).__name__, local, tuple(names))
 
 
 def weighed(terms: dict[str, Any], tilts: frozenset[str], tilt_strength: Any = None) -> Any:

@@ -1,145 +1,26 @@
-"""A program as unnormalised densities, one number per datum: the half that is the same for every host."""
+"""A program as unnormalised densities, one number per datum: what is the same for every backend."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from pplebm.backends import dependence
+from pplebm.backends.model_runs import ModelRuns
 from pplebm.backends.rows import JointOnPart
 from pplebm.backends.structure import coordinate_axis, plates_of, row_axis
 from pplebm.backends.visit import At, Visit
 from pplebm.errors import PplebmError
-from pplebm.ppl.language import Array, Data, Latents, Params, Reads, Structure
+from pplebm.ppl.language import Array, Data, Latents, Params
 from pplebm.ppl.trees import n_rows, take_rows
 
 N_MEAN = 1000  # draws in the mean of an observed site that another one feeds
 
 
-class Traced(ABC):
-    """What `pplebm.Program` asks of a model; see `pplebm.ppl.language.Traced` for the contract of each method.
-
-    A host adds how its models are run (`run`, `forward`), how its distributions are seen (`to_value`, `density`, ...),
-    how functions are mapped over chains (`by_chain`) and compiled (`graph`, `chain`), and where its parameters are.
-    """
-
-    ppl_name: str
-    first_key: Any
-    structure: Structure
-    reads: Reads
-    params: Params
-    tilt_params: frozenset[str] = frozenset()
-    prior_params: frozenset[str] = frozenset()
-    reached_params: frozenset[str] = frozenset()
-    unregistered: list[tuple[int, ...]] = []
-    supports: dict[str, Any] = {}  # of latents
-
-    def __init__(self, model: Callable[..., Any], data: Data, others: Callable[[], list[Data]] | None) -> None:
-        self.model, self.example = model, data
-        self.others = others  # as many rows from elsewhere, more than once; None if the data are whole
-
-    # --- of the host
-
-    @abstractmethod
-    def run(self, params: Params, data: Data, at: At, key: Any = None) -> Visit:
-        """Run the model at latents of data, or of one chain of a joint program."""
-
-    @abstractmethod
-    def by_chain(self, function: Callable[..., Any], *trees: Any) -> Any:
-        """Apply to all rows: at once where rows are data, else chain by chain."""
-
-    @abstractmethod
-    def with_keys(self, function: Callable[..., Any], z: Latents, key: Any) -> Any:
-        """Apply a function of latents and a key, with randomness of its own in every chain of a joint program."""
-
-    @abstractmethod
-    def graph(self, kind: Any, eager: Callable[..., Any], params: Params, z: Latents, data: Data) -> dict[str, Array]:
-        """Evaluate `eager(params, z, data)`, fast from the second time on."""
-
-    @abstractmethod
-    def evaluator(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """A pure function of trees with results of NumPy, made for a few calls."""
-
-    @abstractmethod
-    def shapes(self, function: Callable[..., dict[str, Array]], *trees: Any) -> dict[str, tuple[int, ...]]:
-        """Shapes of the results of a function."""
-
-    @abstractmethod
-    def dependencies(self, function: Callable[[Data], dict[str, Array]], data: Data) -> dict[str, set[str]] | None:
-        """By result, paths of the data that the operations which made it took in; None if they cannot be followed."""
-
-    @abstractmethod
-    def to_value(self, msg: Any, u: Array, coordinates: str) -> tuple[Array, Array]:
-        """Value of a latent at coordinates, and its log density there."""
-
-    @abstractmethod
-    def to_coordinates(self, msg: Any, coordinates: str) -> Array:
-        """The inverse: coordinates of a latent's value."""
-
-    @abstractmethod
-    def density_at(self, msg: Any, u: Array) -> Array:
-        """Log density of a latent that has its value already, which coordinates u led to."""
-
-    @abstractmethod
-    def density(self, msg: Any) -> Array:
-        """Log density of a statement's value, scales and masks included."""
-
-    @abstractmethod
-    def plain_density(self, msg: Any) -> Array:
-        """The same without them."""
-
-    @abstractmethod
-    def mean(self, msg: Any) -> Array:
-        """Mean of a statement's distribution."""
-
-    @abstractmethod
-    def inside(self, msg: Any) -> Array:
-        """Whether values lie in their support."""
-
-    @abstractmethod
-    def masks_of(self, msg: Any) -> Array | None:
-        """Where a statement counts, if masks say so."""
-
-    @abstractmethod
-    def unobserve(self, msg: Any) -> None:
-        """Let an observed statement draw."""
-
-    @abstractmethod
-    def moved_axis(self, a: Array, source: int, target: int) -> Array:
-        """An axis moved to another place."""
-
-    @abstractmethod
-    def stacked(self, arrays: list[Array]) -> Array:
-        """Arrays along a new first axis."""
-
-    @abstractmethod
-    def splits(self, key: Any, n: int) -> Any:
-        """n keys of one."""
-
-    @abstractmethod
-    def averaged(self, function: Callable[[Any], dict[str, Array]], keys: Any) -> dict[str, Array]:
-        """Mean of a function of a key over many keys."""
-
-    @abstractmethod
-    def index(self, rows: Any) -> Array:
-        """Numbers of rows."""
-
-    @abstractmethod
-    def off_gradient(self) -> Any:
-        """A context without derivatives."""
-
-    @abstractmethod
-    def numpy(self, a: Array) -> np.ndarray:
-        """As an array of NumPy."""
-
-    @abstractmethod
-    def like(self, a: np.ndarray, of: Array) -> Array:
-        """Back, with the dtype of another one."""
-
-    # --- what was found
+class Traced(ModelRuns):
+    """What `pplebm.Program` asks of a model; see `pplebm.ppl.language.Traced` for the contract of each method."""
 
     def note(self, sites: dict[str, Any]) -> None:
         """Kinds and axes of the sites of a first run.
@@ -164,6 +45,17 @@ class Traced(ABC):
         self.row_axes: dict[str, int | None] = {}
         dependence.find_reads(self, z, observed)
 
+    def sort_parameters(self, found: dict[str, set[str]]) -> None:
+        """Note which parameters enter the tilts alone, the prior, and any density, from those that each site reads."""
+        s = self.structure
+        tilt, base, likelihood = (
+            frozenset().union(*(found[site.name] for site in group))
+            for group in (s.tilts, s.latents, (*s.observed, *s.factors))
+        )
+        self.tilt_params = tilt - base - likelihood
+        self.prior_params = tilt | base
+        self.reached_params = tilt | base | likelihood
+
     def site(self, name: str) -> Any:
         """The latent of that name."""
         return next(site for site in self.structure.latents if site.name == name)
@@ -187,7 +79,11 @@ class Traced(ABC):
         if self.structure.has_global_latents:
             return self.example
         size = n_rows(self.example)
-        return self.example if n == size else take_rows(self.example, self.index([i % size for i in range(n)]))
+        if n == size:
+            return self.example
+        return self.evaluate(
+            ("rows", n), lambda data: take_rows(data, self.index([i % size for i in range(n)])), self.example
+        )
 
     # --- densities
 
@@ -220,14 +116,13 @@ class Traced(ABC):
         """Ancestral draws that ignore the tilts; n of a joint program, one per row of the data otherwise."""
         at = At(observed=False, generate=bool(self.reads.fed_latents), start=start)
 
-        def drawn(key: Any) -> Latents:
-            visit = self.run(params, data, at, key)
-            return self.moved(visit, coordinates)
+        def drawn(keys: Any, params: Params, data: Data) -> Latents:
+            one = lambda key: self.moved(self.run(params, data, at, key), coordinates)
+            return self.draw_chains(one, keys) if self.structure.has_global_latents else one(keys)
 
+        keys = self.splits(key, n) if self.structure.has_global_latents else key
         with self.off_gradient():
-            if not self.structure.has_global_latents:
-                return drawn(key)
-            return self.draw_chains(drawn, self.splits(key, n))
+            return self.evaluate(("draw", coordinates, start), drawn, keys, params, data)
 
     def draw_chains(self, drawn: Callable[[Any], Latents], keys: Any) -> Latents:
         """One draw per key."""
@@ -259,15 +154,16 @@ class Traced(ABC):
         Deterministic sites that depend on an observed value which the data lack are left out.
         """
 
-        def values(z: Latents) -> dict[str, Array]:
+        def values(params: Params, z: Latents, data: Data) -> dict[str, Array]:
             sites = self.run(params, data, At(z, coordinates, observed=False)).sites
             is_known = lambda name: all(sites[of]["is_observed"] for of in self.reads.derived[name])
             known = [s.name for s in self.structure.deterministic if self.has_rows(s.name) and is_known(s.name)]
             names = [*(s.name for s in self.structure.latents), *known]
             return {name: self.first(sites[name], sites[name]["value"]) for name in names}
 
+        by_chain = lambda params, z, data: self.by_chain(lambda z: values(params, z, data), z)
         with self.off_gradient():
-            return self.by_chain(values, z)
+            return self.evaluate(("constrain", coordinates), by_chain, params, z, data)
 
     def has_rows(self, name: str) -> bool:
         """Whether a site has a value for every datum: a deterministic one outside the data plate may have none."""
@@ -277,11 +173,12 @@ class Traced(ABC):
         """Coordinates of given site values: the inverse of `values`."""
         axes = {s.name: self.coordinate_axes.get(s.name) for s in self.structure.latents}
 
-        def inverse(values: dict[str, Array]) -> Latents:
+        def inverse(params: Params, values: dict[str, Array], data: Data) -> Latents:
             placed = {name: self.placed(values[name], axis) for name, axis in axes.items()}
             return self.moved(self.run(params, data, At(values=placed, observed=False)), coordinates)
 
-        return self.by_chain(inverse, {name: values[name] for name in axes})
+        by_chain = lambda params, values, data: self.by_chain(lambda values: inverse(params, values, data), values)
+        return self.evaluate(("unconstrain", coordinates), by_chain, params, {n: values[n] for n in axes}, data)
 
     # --- observations
 
@@ -295,10 +192,9 @@ class Traced(ABC):
             )
         with self.off_gradient():
             fixed = [name for name in fixed if self.has_rows(name)]
-            generated = lambda key, of: self._generated(params, z, data, coordinates, key, of, fixed)
             if key is not None:
-                return generated(key, lambda msg: msg["value"])
-            with_means = lambda key: generated(key, self.mean)
+                return self._generated(params, z, data, coordinates, key, False, fixed)
+            with_means = lambda key: self._generated(params, z, data, coordinates, key, True, fixed)
             found = with_means(self.first_key)
             if fed := self.reads.fed | {
                 name for name in fixed if self.reads.derived[name]
@@ -314,42 +210,49 @@ class Traced(ABC):
         data: Data,
         coordinates: str,
         key: Any,
-        of: Callable[[Any], Array],
+        means: bool,
         fixed: list[str],
     ) -> dict[str, Array]:
         observed = [site.name for site in self.structure.observed]
 
-        def one(z: Latents, key: Any) -> dict[str, Array]:
+        def one(params: Params, z: Latents, data: Data, key: Any) -> dict[str, Array]:
             sites = self.run(params, data, At(z, coordinates, generate=True), key).sites
-            found = {name: self.first(sites[name], of(sites[name])) for name in observed}
-            return found | {name: self.first(sites[name], sites[name]["value"]) for name in fixed}
+            seen = {name: self.mean(sites[name]) if means else sites[name]["value"] for name in observed}
+            seen |= {name: sites[name]["value"] for name in fixed}
+            return {name: self.first(sites[name], a) for name, a in seen.items()}
 
-        return self.with_keys(one, z, key)
+        with_keys = lambda params, z, data, key: self.with_keys(lambda z, key: one(params, z, data, key), z, key)
+        return self.evaluate(("generate", coordinates, means, *fixed), with_keys, params, z, data, key)
 
     def observed_data(self, params: Params, z: Latents, data: Data) -> dict[str, Array]:
         """Values of the observed sites when the program is called with data, rows first."""
-        sites = self.run(params, data, At(z)).sites
-        return {s.name: self.first(sites[s.name], sites[s.name]["value"]) for s in self.structure.observed}
 
-    def faults(self, params: Params, z: Latents, data: Data) -> dict[str, Any]:
+        def values(params: Params, z: Latents, data: Data) -> dict[str, Array]:
+            sites = self.run(params, data, At(z)).sites
+            return {s.name: self.first(sites[s.name], sites[s.name]["value"]) for s in self.structure.observed}
+
+        return self.evaluate("observed data", values, params, z, data)
+
+    def faults(self, params: Params, z: Latents, data: Data) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """By observed site, rows with values that are NaN, and rows with values off the support, where they count."""
-        with self.off_gradient():
-            sites, found = self.run(params, data, At(z)).sites, dict[str, Any]()
-            for site in self.structure.observed:
-                msg = sites[site.name]
-                value, inside, mask = self.numpy(msg["value"]), self.numpy(self.inside(msg)), self.masks_of(msg)
-                n_event = msg["fn"].event_dim
-                counts = (
-                    np.ones(inside.shape, bool) if mask is None else np.broadcast_to(self.numpy(mask), inside.shape)
-                )
-                is_nan = np.isnan(value) if value.dtype.kind == "f" else np.zeros(value.shape, bool)
-                is_nan = is_nan.reshape(*is_nan.shape[: is_nan.ndim - n_event], -1).any(-1)
-                pair = (np.broadcast_to(is_nan, inside.shape) & counts, ~inside & counts)
-                found[site.name] = tuple(self._by_row(msg, a) for a in pair)
-        return found
 
-    def _by_row(self, msg: Any, a: np.ndarray) -> np.ndarray:
+        def faults(params: Params, z: Latents, data: Data) -> dict[str, tuple[Array, Array]]:
+            sites = self.run(params, data, At(z)).sites
+            return {site.name: self._faults_of(sites[site.name]) for site in self.structure.observed}
+
+        with self.off_gradient():
+            found = self.evaluate("faults", faults, params, z, data)
+        return {name: (self.numpy(is_nan), self.numpy(is_outside)) for name, (is_nan, is_outside) in found.items()}
+
+    def _faults_of(self, msg: Any) -> tuple[Array, Array]:
+        inside, mask, n_event = self.inside(msg), self.masks_of(msg), msg["fn"].event_dim
+        is_nan = msg["value"] != msg["value"]
+        is_nan = is_nan.reshape(*is_nan.shape[: is_nan.ndim - n_event], -1).any(-1)
+        counts = (inside == inside) if mask is None else mask
+        return self._by_row(msg, is_nan & counts), self._by_row(msg, ~inside & counts)
+
+    def _by_row(self, msg: Any, a: Array) -> Array:
         plate = self.structure.plate
         if plate in plates_of(msg):
-            a = np.moveaxis(a, plates_of(msg)[plate].dim, 0)
-        return np.asarray(a.reshape(len(a), -1).any(1) if a.ndim else a.reshape(1))
+            a = self.moved_axis(a, plates_of(msg)[plate].dim, 0)
+        return a.reshape(len(a), -1).any(1) if a.ndim else a.reshape(1)

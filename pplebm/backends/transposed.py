@@ -1,4 +1,4 @@
-r"""Index arithmetic of transposed convolutions along one axis, for both dialects.
+r"""Index arithmetic of transposed convolutions along one axis, for both backends.
 
 With n inputs a, stride s, padding p and a kernel w of k taps,
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class At(NamedTuple):
     """How a model is to be run."""
 
-    z: Latents | None = None  # coordinates of the latents; None: they are drawn by the host
+    z: Latents | None = None  # coordinates of the latents; None: they are drawn by the model
     coordinates: str = "centered"
     observed: bool = True  # score observed sites and factors of the likelihood
     by_datum: bool = False  # score observed sites by datum in joint programs too
@@ -30,8 +30,8 @@ class At(NamedTuple):
 class Visit:
     """One run of a model: sets the values of latents as it passes, and notes densities and values by site.
 
-    `enter` and `leave` are called by the host's handler before and after a statement, which is a dict with the same
-    fields in both hosts.
+    `enter` and `leave` are called by the backend's handler before and after a statement, which is a dict with the same
+    fields in both backends.
     """
 
     def __init__(self, traced: Traced, at: At, sites: dict[str, Any] | None = None) -> None:

@@ -181,7 +181,7 @@ def _numbers(name: str, values: Any, levels: tuple[str, ...] | None) -> tuple[An
         levels = levels or tuple(map(str, categories))
         values = np.asarray(values.astype(object))
     if hasattr(values, "detach") or type(values).__module__.startswith("jax"):
-        return values, None  # an array of a host stays as it is
+        return values, None  # an array of a backend stays as it is
     dtype = getattr(values, "dtype", None)
     if dtype is not None and not isinstance(dtype, np.dtype) and hasattr(values, "to_numpy"):
         values = _nullable(name, values)  # pandas' own dtypes

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import difflib
 import hashlib
 import importlib
@@ -85,7 +87,7 @@ def _load_file(path: Path, home: str, seed: int) -> ModuleType:
     page = importlib.util.module_from_spec(spec)
     sys.path.insert(0, home)
     try:
-        with load_backend("pyro").seeded(seed):
+        with load_backend("pyro").seeded(seed) if _uses_torch(path, Path(home)) else contextlib.nullcontext():
             spec.loader.exec_module(page)
     except PplebmError:
         raise
@@ -95,6 +97,22 @@ def _load_file(path: Path, home: str, seed: int) -> ModuleType:
     finally:
         sys.path.remove(home)
     return page
+
+
+def _uses_torch(path: Path, home: Path) -> bool:
+    """Whether torch is there already, or a page imports it or Pyro, itself or by a file beside it."""
+    wanted, names, todo = {"torch", "pyro"}, set[str](), [path]
+    while todo:
+        try:
+            nodes = list(ast.walk(ast.parse(todo.pop().read_bytes())))
+        except (SyntaxError, ValueError):  # told when the page is loaded
+            continue
+        found = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+        found |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+        new = {name.split(".")[0] for name in found} - names
+        names |= new
+        todo += [file for name in new if (file := home / f"{name}.py").is_file()]
+    return "torch" in sys.modules or bool(wanted & names)
 
 
 def _check_page(page: ModuleType, path: Path) -> None:

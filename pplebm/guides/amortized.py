@@ -140,7 +140,7 @@ def _flows(sites: tuple[Site, ...], width: int, n_transforms: int) -> dict[str, 
 def _declaration(family: str, sites: tuple[Site, ...], plate: str) -> Any:
     """The guide as a page's model; `sites` bottom-up."""
 
-    def draw(ppl: Any, net: Any, site: Site, h: Any) -> Any:
+    def draw(ppl: PPL, net: Any, site: Site, h: Any) -> Any:
         size = _size(site)
         if f"flow_{site.name}" in net:
             return ppl.sample(site.name, net[f"flow_{site.name}"](h))
@@ -149,7 +149,7 @@ def _declaration(family: str, sites: tuple[Site, ...], plate: str) -> Any:
         normal = ppl.dist.Normal(mean.reshape(shape), scale.reshape(shape)).to_event(len(site.shape))
         return ppl.sample(site.name, normal).reshape(len(h), size)
 
-    def model(ppl: Any, net: Any, hyper: Any, x: Any = None, n: int | None = None) -> None:
+    def model(ppl: PPL, net: Any, hyper: Any, x: Any = None, n: int | None = None) -> None:
         with ppl.plate(plate, len(x)):
             h = net["encoder"](x)
             if family == "top_down":

@@ -15,7 +15,7 @@ PREFIX = "guide."  # of the guide's parameters among those of the model
 
 
 class Guide:
-    r"""q(z|x) as a program of the host, with draws that are differentiable maps of standard normal noise.
+    r"""q(z|x) as a program of the backend, with draws that are differentiable maps of standard normal noise.
 
     .. math:: z = T_\omega(\epsilon, x), \quad \epsilon \sim N(0, I), \qquad
               \log q(z \mid x) = \log N(\epsilon) - \log |\partial z / \partial \epsilon|
@@ -51,7 +51,7 @@ class Guide:
 
     def __init__(self, model: Program, guide: Callable[..., Any], is_unconstrained: bool = False) -> None:
         model.refuse_global_latents("a guide")
-        self.ppl, self.host = model.ppl, guide
+        self.ppl = model.ppl
         program = Program(_picking(guide, model.example), data=model.example, plate=model.plate, backend=model.ppl.name)
         _check(model, program, is_unconstrained)
         self._centered, self._noise = program.with_coordinates("centered"), program.with_coordinates("noncentered")

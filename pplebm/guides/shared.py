@@ -15,6 +15,7 @@ def guide_of(program: Program, **settings: Any) -> Guide:
     Pages ask for it in `init`, which adds its parameters to those of the model, and again wherever it is used.
     """
     if program.guide is not None:
-        return program.guide
+        guide: Guide = program.guide
+        return guide
     name = ("guide", *sorted((key, str(value)) for key, value in settings.items()))
     return program.cached(name, lambda: amortized(program, seed=program.seed, **settings))

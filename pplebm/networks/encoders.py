@@ -5,20 +5,8 @@ from __future__ import annotations
 import math
 
 from pplebm.errors import PplebmError
-from pplebm.networks.layers import (
-    MOST_CHANNELS,
-    ChannelsLast,
-    Conv,
-    Dense,
-    Layer,
-    Net,
-    Recurrent,
-    Reshape,
-    Shape,
-    mlp,
-    pyramid,
-    shapes,
-)
+from pplebm.networks.decoders import MOST_CHANNELS, pyramid
+from pplebm.networks.layers import ChannelsLast, Conv, Dense, Layer, Net, Recurrent, Reshape, Shape, mlp, shapes
 
 KINDS = ("dense", "conv", "series", "recurrent")
 SMALLEST_IMAGE = 16  # pixels a side, from which convolutions are the default
@@ -74,9 +62,9 @@ def conv_encoder(
     sides, channels = pyramid(shape)
     layers: list[Layer] = [ChannelsLast() if len(shape) == 3 else Reshape((*shape, channels))]
     for i, large in enumerate(sides[:-1]):
-        kernel = tuple(4 if n % 2 == 0 else 3 for n in large)
-        layers.append(Conv(min(width * 2**i, MOST_CHANNELS), kernel, 2, 1, activation))  # type: ignore[arg-type]
-        channels = layers[-1].channels  # type: ignore[union-attr]
+        kernel = (4 if large[0] % 2 == 0 else 3, 4 if large[1] % 2 == 0 else 3)
+        channels = min(width * 2**i, MOST_CHANNELS)
+        layers.append(Conv(channels, kernel, 2, 1, activation))
     layers += [Reshape((math.prod(sides[-1]) * channels,)), Dense(outputs, last)]
     return Net(tuple(shape), tuple(layers))
 

@@ -1,4 +1,4 @@
-"""Conditional normalizing flows as data, which every backend builds of its host's own flows."""
+"""Conditional normalizing flows as data, which every backend builds of its library's own flows."""
 
 from __future__ import annotations
 

@@ -105,8 +105,8 @@ def info(
     terms = program.log_terms(params, z, x)
     log_prior = program.total(terms, (*program.latents, *program.tilts))
     gap = (log_q - log_prior).mean()
-    flat = lambda a: a.reshape(len(a), -1)
-    apart = sum(divergence(ppl, flat(z[site]), flat(prior[site])) for site in sites or names)
+    rows = {site: (a.reshape(len(a), -1) for a in (z[site], prior[site])) for site in sites or names}
+    apart = sum(divergence(ppl, *pair) for pair in rows.values())
     log_likelihood = program.total(terms, (*program.observed, *program.factors)).mean()
     positive = -log_likelihood + (1.0 - alpha) * gap + (alpha + weight - 1.0) * apart
     loss, phases = two_phases(program, params, positive, terms, prior, weight=1.0 - alpha, x=x)

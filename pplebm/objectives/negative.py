@@ -19,7 +19,7 @@ def negative_phase(
     tilt_penalty: float = 0.0,
     kernel: Kernel | None = None,
 ) -> Callable[..., Array]:
-    r"""Make a function (key, parameters of the host, rows, weights) -> a scalar of value 0 and the gradient of log Z.
+    r"""Make a function (key, parameters of an SVI, rows, weights) -> a scalar of value 0 and the gradient of log Z.
 
     .. math:: \sum_i w_i \nabla_\theta \log Z(c_i), \qquad
               \nabla_\theta \log Z(c) = E_{z \sim \tilde p(z | c) / Z(c)}[\nabla_\theta \log \tilde p(z \mid c)]
@@ -58,10 +58,10 @@ def negative_phase(
         wanted = rows if isinstance(rows, int) else program.prior_rows(rows)
         z, _ = short_run(program, key, held, wanted, kernel, n_steps, observed=False)
         terms = centered.log_terms(params, z, data, observed=False)
-        weight = lambda site: 1.0 if weights is None else weights.get(site, 1.0)
-        loss: Any = sum((weight(name) * term).sum() for name, term in terms.items())
+        by_site = {name: 1.0 if weights is None else weights.get(name, 1.0) for name in terms}
+        loss: Any = sum((by_site[name] * term).sum() for name, term in terms.items())
         f = program.total(terms, program.tilts)
-        loss = loss + tilt_penalty * (weight(program.tilts[0].name) * f**2).sum()
+        loss = loss + tilt_penalty * (by_site[program.tilts[0].name] * f**2).sum()
         return loss - ppl.stop_gradient(loss)
 
     return phase

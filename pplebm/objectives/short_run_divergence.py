@@ -12,13 +12,13 @@ from pplebm.errors import PplebmError
 from pplebm.kernels.batch import dot
 from pplebm.kernels.kernel import LogDensity
 from pplebm.kernels.unrolled import sizes_at, unrolled_step
-from pplebm.ppl.language import Array, Latents
+from pplebm.ppl.language import PPL, Array, Latents
 
 ENTROPIES = ("linear", "fixed_noise")
 
 
 def step_size(
-    ppl: Any,
+    ppl: PPL,
     key: Any,
     log_density: LogDensity,
     repeated: LogDensity,
@@ -90,7 +90,7 @@ def step_size(
     return -log_density(z) - share * ppl.log_abs_det(spread_of)
 
 
-def _places(ppl: Any, z: Latents) -> dict[str, Array]:
+def _places(ppl: PPL, z: Latents) -> dict[str, Array]:
     """Matrices by site, (numbers of the site, d), that place its numbers among those of all sites."""
     widths = {site: math.prod(a.shape[1:]) for site, a in z.items()}
     found, at, d = {}, 0, sum(widths.values())
@@ -99,7 +99,7 @@ def _places(ppl: Any, z: Latents) -> dict[str, Array]:
     return found
 
 
-def _hessian(ppl: Any, repeated: LogDensity, z: Latents, place: dict[str, Array]) -> Array:
+def _hessian(ppl: PPL, repeated: LogDensity, z: Latents, place: dict[str, Array]) -> Array:
     """Second derivatives of the log density, (B, d, d), all directions of all rows at once."""
     n, d = len(next(iter(z.values()))), next(iter(place.values())).shape[1]
     rows, copies = ppl.asarray(np.repeat(np.arange(n), d)), ppl.asarray(np.tile(np.arange(d), n))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 from pplebm.errors import PplebmError
 from pplebm.ppl.parallel import Parallel
@@ -17,6 +17,7 @@ BACKENDS = ("pyro", "numpyro")
 
 Array = Any
 Tree = Any
+T = TypeVar("T")
 Key = Any  # of random numbers; functions pass keys on, and a person gives a seed
 Data = Any  # what a model is called with: an array, a mapping of names to arrays, or a tuple; rows first
 Latents = dict[str, Array]  # site -> (B, *event), unconstrained coordinates
@@ -28,7 +29,7 @@ class Site(NamedTuple):
 
     name: str
     shape: tuple[int, ...]  # per datum, in unconstrained coordinates for latents
-    support: str  # "real", "positive", ...: as the host names it
+    support: str  # "real", "positive", ...: as the backend names it
     distribution: str
     is_local: bool  # inside the data plate
     plates: tuple[str, ...] = ()  # names of the axes before the event's, "" for none; the data plate's only if joint
@@ -79,7 +80,7 @@ class ChainOptions(NamedTuple):
 
 
 class Traced(Protocol):
-    """A program as the host runs it; made by `PPL.trace`. Data always have a row for every row of the latents."""
+    """A program as a backend runs it; made by `PPL.trace`. Data always have a row for every row of the latents."""
 
     structure: Structure
     reads: Reads
@@ -137,7 +138,7 @@ class Traced(Protocol):
         """Faults by observed site: values that are NaN, and those outside their support, where they count."""
 
     def params_of(self, values: Mapping[str, Any]) -> Params:
-        """Parameters by name from those that the host's own SVI holds."""
+        """Parameters by name from those that the backend's own SVI holds."""
 
     def write_back(self, params: Params) -> None:
         """Copy parameter values into the user's own modules."""
@@ -155,9 +156,9 @@ class PPL(Protocol):
     """The vocabulary; laws in tests/ppl/test_waist.py."""
 
     name: str
-    dist: Any  # the host's own distributions
+    dist: Any  # the backend's own distributions
 
-    # declaring a model: the host's own statements
+    # declaring a model: the backend's own statements
     def sample(self, name: str, fn: Any, obs: Any = None) -> Array: ...
     def plate(self, name: str, size: int) -> Any: ...
     def param(self, name: str, init: Any) -> Array: ...
@@ -183,13 +184,13 @@ class PPL(Protocol):
     def key(self, seed: int) -> Any: ...
     def split(self, key: Any, n: int = 2) -> Sequence[Any]: ...
     def seeded(self, key: Any) -> Any: ...
-    def normal_like(self, key: Any, tree: Tree) -> Tree: ...
+    def normal_like(self, key: Any, tree: T) -> T: ...
 
     # derivatives, loops, updates
     def value_and_grad(
         self, function: Callable[[Tree], Any], at: Tree, has_aux: bool = False, differentiable: bool = False
     ) -> tuple[Any, Tree]: ...
-    def stop_gradient(self, tree: Tree) -> Tree: ...
+    def stop_gradient(self, tree: T) -> T: ...
     def iterate(
         self,
         step: Callable[[Any, Any], tuple[Any, Any]],
@@ -203,7 +204,7 @@ class PPL(Protocol):
 
     # processes and devices that learn together
     def parallel(self, devices: int, nodes: int, strategy: str) -> Parallel: ...
-    def average(self, tree: Tree) -> Tree: ...
+    def average(self, tree: T) -> T: ...
 
     # a program as densities
     def trace(self, model: Callable[..., Any], data: Any, plate: str | None, seed: int) -> Traced: ...

@@ -71,7 +71,7 @@ def n_rows(data: Any) -> int:
 
 
 def take_rows(data: Any, index: Any) -> Any:
-    """The same data at these rows: a slice, or an array of numbers of the host.
+    """The same data at these rows: a slice, or an array of numbers of the backend.
 
     >>> import numpy as np
     >>> take_rows((np.arange(3), np.arange(6).reshape(3, 2)), slice(1, 2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ import torch
 
 import pplebm
 from pplebm.errors import PplebmError
-from pplebm.networks import encoders
+from pplebm.networks import decoders, encoders
 from pplebm.networks import layers as nets
 from pplebm.networks.layers import ChannelsFirst, ChannelsLast, Conv, ConvTransposed, Dense, Net, Reshape
+from pplebm.ppl.language import load_backend
 
 jax = pytest.importorskip("jax")
 
@@ -26,8 +28,8 @@ CASES = {
     "convolution": Net((5, 7, 2), (Conv(3, (3, 2), 1, 1, "leaky_relu"),)),
     "convolution, stride 2": Net((5, 8, 2), (Conv(3, (3, 4), 2, 1),)),
     "channels": Net((3, 4, 5), (ChannelsLast(), Conv(2, (3, 3), 1, 1), ChannelsFirst())),
-    "decoder": nets.conv_decoder(3, (7, 10), width=3),
-    "decoder in colour": nets.conv_decoder(2, (3, 8, 8), width=2, last="tanh"),
+    "decoder": decoders.conv_decoder(3, (7, 10), width=3),
+    "decoder in colour": decoders.conv_decoder(2, (3, 8, 8), width=2, last="tanh"),
     "series": encoders.series_encoder((13, 2), 4, width=3),
     "recurrent": encoders.recurrent_encoder((6, 2), 4, width=3),
     "encoder": encoders.conv_encoder((2, 9, 6), 4, width=3),
@@ -41,8 +43,7 @@ def double(float64):
 
 
 def weights_of(net, seed=0):
-    layers = nets.initial_weights(net, np.random.default_rng(seed))
-    return {f"{kind}_{i}": a for i, layer in enumerate(layers) for kind, a in layer.items()}
+    return nets.initial_weights(net, np.random.default_rng(seed))
 
 
 def inputs_of(net, *lead):
@@ -52,6 +53,11 @@ def inputs_of(net, *lead):
 def applied(ppl, net, weights, a):
     layers = importlib.import_module(f"pplebm.backends.{ppl.name}.layers")
     return layers.apply(net, {n: ppl.asarray(w) for n, w in weights.items()}, ppl.asarray(a))
+
+
+def test_a_backend_has_a_function_for_every_layer_type(ppl):
+    layers = importlib.import_module(f"pplebm.backends.{ppl.name}.layers")
+    assert set(layers.APPLY) == set(get_args(nets.Layer))
 
 
 def test_the_recurrent_layer_is_the_cell_of_torch_step_by_step(ppl):
@@ -154,7 +160,7 @@ def test_our_gradient_can_be_differentiated_again():
 
 @pytest.mark.parametrize("shape", [(4, 4), (8, 8), (28, 28), (3, 32, 32), (1, 64, 64), (5, 30), (4, 40)])
 def test_decoders_and_encoders_reach_every_shape(shape):
-    assert nets.shapes(nets.conv_decoder(5, shape, width=2))[-1] == shape
+    assert nets.shapes(decoders.conv_decoder(5, shape, width=2))[-1] == shape
     assert nets.shapes(encoders.conv_encoder(shape, 6, width=2))[-1] == (6,)
 
 
@@ -162,10 +168,7 @@ def test_decoders_and_encoders_reach_every_shape(shape):
 def test_initial_outputs_have_unit_order(name):
     """Fan in is counted right where inputs of variance one come out with a variance of about a third."""
     net = CASES[name]._replace(layers=tuple(_linear(layer) for layer in CASES[name].layers))
-    out = [
-        applied(pplebm.program.load_backend("pyro"), net, weights_of(net, seed), inputs_of(net, 5))
-        for seed in range(20)
-    ]
+    out = [applied(load_backend("pyro"), net, weights_of(net, seed), inputs_of(net, 5)) for seed in range(20)]
     depth = sum(hasattr(layer, "activation") for layer in net.layers)
     assert (1 / 3) ** depth / 3 < float(torch.stack(out).var()) < 3.0
 
@@ -182,14 +185,14 @@ def _linear(layer):
         (lambda: nets.shapes(Net(6, (Reshape((4, 2)),))), "numbers of entries differ"),
         (lambda: nets.shapes(Net((2, 2, 1), (Conv(1, (5, 5)),))), "would make -2 x -2 pixels of 2 x 2"),
         (lambda: nets.shapes(Net((2, 2, 1), (Conv(1, (2, 2), 0),))), "stride must be positive"),
-        (lambda: nets.conv_decoder(3, (7,)), r"images of shape \(H, W\)"),
+        (lambda: decoders.conv_decoder(3, (7,)), r"images of shape \(H, W\)"),
         (lambda: encoders.conv_encoder((3, 2, 8), 3), "sides of 4 or more"),
         (lambda: nets.mlp(3, 2, activation="relu"), "activation 'relu' is not known"),
         (
             lambda: pplebm.bind("joint_ebm", "pyro", shape=(8, 8), decoder="cnn"),
             "'decoder' .* must be one of dense, conv",
         ),
-        (lambda: nets.decoder("cnn", 2, (8, 8), 4, 8, 1, "silu"), "decoder 'cnn' is not known"),
+        (lambda: decoders.decoder("cnn", 2, (8, 8), 4, 8, 1, "silu"), "decoder 'cnn' is not known"),
         (lambda: pplebm.bind("joint_ebm", "pyro", shape=(8,), decoder="conv"), "use `mlp`"),
     ],
 )

@@ -104,10 +104,7 @@ def bind(page: Any, hyper: Any, shape: Any, seed: int) -> Callable[..., Any]:
     found = page.nets(hyper, shape)
     declared = {name: net for name, net in found.items() if not isinstance(net, Flow)}
     flows = {n: built(net, n, seed + i) for i, (n, net) in enumerate(found.items()) if isinstance(net, Flow)}
-    initial = {
-        name: {f"{kind}_{i}": asarray(array) for i, layer in enumerate(layers) for kind, array in layer.items()}
-        for name, layers in ((name, nets.initial_weights(net, rng)) for name, net in declared.items())
-    }
+    initial = {name: tree_map(asarray, nets.initial_weights(net, rng)) for name, net in declared.items()}
 
     def model(*data: Any, **named: Any) -> Any:
         functions = {

@@ -61,13 +61,17 @@ class Checks(Messenger):
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[jax.Array] = []
+        self._found: list[jax.Array] = []
 
     def process_message(self, msg: Any) -> None:
         if msg["type"] == "sample":
-            self.found += [valid.all() for valid in _arguments_valid(msg["fn"])]
+            self._found += [valid.all() for valid in _arguments_valid(msg["fn"])]
             if (msg["infer"] or {}).get("is_tilt"):
-                self.found.append(jnp.isfinite(sites.HOST.unwrap(msg["fn"]).log_factor).all())
+                self._found.append(jnp.isfinite(sites.BACKEND.unwrap(msg["fn"]).log_factor).all())
+
+    def all(self) -> jax.Array:
+        """Whether all was well."""
+        return jnp.stack(self._found).all() if self._found else jnp.asarray(True)
 
 
 def _arguments_valid(fn: Distribution) -> Iterator[Any]:

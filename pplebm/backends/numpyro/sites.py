@@ -11,12 +11,12 @@ import numpyro.distributions as dist
 from numpyro.distributions import biject_to, constraints
 
 from pplebm.backends.numpyro.noise import noise_of, unmasked, unwrap
-from pplebm.backends.structure import Host
+from pplebm.backends.structure import BackendSites, support_name
 from pplebm.errors import PplebmError
 
 
 def to_value(msg: Any, u: jax.Array, coordinates: str) -> tuple[jax.Array, jax.Array]:
-    """Value of a latent at coordinates u, and its log density there; see the Pyro side for the equations."""
+    """Value of a latent at coordinates u, and its log density there; see the Pyro backend for the equations."""
     fn = msg["fn"]
     noise = noise_of(fn) if coordinates == "noncentered" else None
     if noise is not None:
@@ -93,7 +93,7 @@ def is_deterministic(site: dict[str, Any]) -> bool:
 
 
 def mean(msg: Any) -> jax.Array:
-    """Mean of a statement's distribution; the host knows none for some."""
+    """Mean of a statement's distribution; the backend knows none for some."""
     fn = unmasked(msg["fn"])
     try:
         return fn.mean
@@ -101,21 +101,13 @@ def mean(msg: Any) -> jax.Array:
         raise PplebmError(f"site '{msg['name']}' ({type(fn).__name__}) has no mean; ask for draws.") from error
 
 
-def support_name(support: Any) -> str:
-    """Short name of a support, as NumPyro calls it."""
-    for name in ("real", "positive", "nonnegative", "unit_interval", "simplex", "real_vector", "boolean"):
-        if support is getattr(constraints, name):
-            return name
-    return str(support).strip("()").lower()
-
-
-HOST = Host(
+BACKEND = BackendSites(
     name="numpyro",
     unwrap=lambda fn: unwrap(unmasked(fn)),
     has_noncentered=lambda fn: noise_of(fn) is not None,
     is_discrete=lambda fn: fn.support.is_discrete,
     is_deterministic=is_deterministic,
-    support_name=support_name,
+    support_name=lambda support: support_name(support, constraints),
     unconstrained=lambda fn, value: biject_to(fn.support).inv(value),
     all_finite=lambda a: isinstance(a, jax.core.Tracer) or bool(jnp.isfinite(a).all()),  # see `messengers.Checks`
 )

@@ -147,7 +147,7 @@ def iterate(
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function itself: densities are compiled one by one on this side."""
+    """The function itself: densities are compiled one by one here."""
     return function
 
 

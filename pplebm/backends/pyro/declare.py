@@ -102,9 +102,8 @@ class Network(torch.nn.Module):
     def __init__(self, net: nets.Net, rng: np.random.Generator) -> None:
         super().__init__()
         self.net = net
-        for i, arrays in enumerate(nets.initial_weights(net, rng)):
-            for name, array in arrays.items():
-                self.register_parameter(f"{name}_{i}", torch.nn.Parameter(asarray(array)))
+        for name, array in nets.initial_weights(net, rng).items():
+            self.register_parameter(name, torch.nn.Parameter(asarray(array)))
 
     def forward(self, a: torch.Tensor) -> torch.Tensor:
         """Apply the layers to (..., *event)."""

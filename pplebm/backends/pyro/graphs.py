@@ -13,6 +13,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from pplebm.backends.pyro.passes import simplify, writes
 from pplebm.errors import PplebmError, PplebmWarning
+from pplebm.ppl.language import Data
 from pplebm.ppl.trees import tree_fill, tree_leaves, tree_map
 
 Tensors = dict[str, torch.Tensor]
@@ -29,7 +30,7 @@ def operations(function: Callable[..., Any], *examples: torch.Tensor) -> torch.f
         return make_fx(function)(*examples)
 
 
-def compile_graph(eager: Terms, params: Tensors, z: Tensors, data: Any) -> Terms:
+def compile_graph(eager: Terms, params: Tensors, z: Tensors, data: Data) -> Terms:
     """Graph of a function of weights, latents and data that runs the model.
 
     Where the model cannot be traced (control flow on values) the eager function is used and a warning says so.
@@ -63,7 +64,7 @@ def compile_graph(eager: Terms, params: Tensors, z: Tensors, data: Any) -> Terms
         simplify(graph)
     forward, param_names, z_names = graph.forward, names[:n_params], names[n_params:]
 
-    def compiled(params: Tensors, z: Tensors, data: Any) -> Tensors:
+    def compiled(params: Tensors, z: Tensors, data: Data) -> Tensors:
         given = [leaf for _, leaf in tree_leaves(data)]
         tensors = [*(params[n] for n in param_names), *(z[n] for n in z_names), *given]
         return dict(zip(outputs, forward(*tensors), strict=True))
@@ -72,7 +73,7 @@ def compile_graph(eager: Terms, params: Tensors, z: Tensors, data: Any) -> Terms
     return compiled
 
 
-def check_deterministic(eager: Terms, params: Tensors, z: Tensors, data: Any) -> None:
+def check_deterministic(eager: Terms, params: Tensors, z: Tensors, data: Data) -> None:
     with torch.no_grad():
         first, second = eager(params, z, data), eager(params, z, data)
     for name in first:
@@ -90,12 +91,12 @@ def elsewhere(tree: Tensors, size: float) -> Tensors:
     return {n: t + size * noise[n] for n, t in tree.items()}
 
 
-def rolled(data: Any) -> Any:
+def rolled(data: Data) -> Any:
     """The same data, every row in the place of the next one."""
     return tree_map(lambda a: a.roll(1, 0), data)
 
 
-def _check_agreement(eager: Terms, graph: Terms, params: Tensors, z: Tensors, data: Any) -> None:
+def _check_agreement(eager: Terms, graph: Terms, params: Tensors, z: Tensors, data: Data) -> None:
     """Compare at inputs that differ from those the graph was traced at."""
     params, z = elsewhere(params, 0.01), elsewhere(z, 1.0)
     data = rolled(data)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import torch
+from torch import Tensor
 from torch.nn import functional
 
 from pplebm.networks import layers as nets
 
-ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "linear": lambda a: a,
     "tanh": torch.tanh,
     "silu": functional.silu,
@@ -18,50 +19,67 @@ ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 }
 
 
-def apply(net: nets.Net, weights: Mapping[str, torch.Tensor], a: torch.Tensor) -> torch.Tensor:
+def apply(net: nets.Net, weights: Mapping[str, Tensor], a: Tensor) -> Tensor:
     """Apply a net to (..., *event); weights by name and number of their layer, "weight_0"."""
     for i, (layer, before) in enumerate(zip(net.layers, nets.shapes(net), strict=False)):
-        lead = a.shape[: a.dim() - len(before)]
-        if isinstance(layer, nets.Reshape):
-            a = a.reshape(*lead, *layer.shape)
-        elif isinstance(layer, nets.ChannelsFirst):
-            a = a.movedim(-1, -3)
-        elif isinstance(layer, nets.ChannelsLast):
-            a = a.movedim(-3, -1)
-        else:
-            weight, bias = weights[f"weight_{i}"], weights[f"bias_{i}"]
-            if isinstance(layer, nets.Recurrent):
-                a = _last_state(a.reshape(-1, *before), weight, bias).reshape(*lead, layer.units)
-                continue
-            if isinstance(layer, nets.Dense):
-                a = functional.linear(a, weight, bias)
-            elif isinstance(layer, nets.ConvTransposed) and before[:2] == (1, 1) and layer.padding == 0:
-                a = _from_a_pixel(a, weight, bias)
-            else:
-                a = _convolve(layer, a.reshape(-1, *before), weight, bias)
-                a = a.reshape(*lead, *a.shape[1:])
-            a = ACTIVATIONS[layer.activation](a)
+        own = [weights[f"{kind}_{i}"] for kind in ("weight", "bias") if f"{kind}_{i}" in weights]
+        a = APPLY[type(layer)](layer, before, a, *own)
+        a = ACTIVATIONS[getattr(layer, "activation", "linear")](a)
     return a
 
 
-def _last_state(a: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
-    """Last state of a gated recurrent unit over (N, T, C)."""
-    units, channels = len(bias) // 3, a.shape[-1]
-    start, none = a.new_zeros(1, len(a), units), torch.zeros_like(bias)
+# --- layer, shape of its input's event, input (..., *event), weights -> output before the activation
+
+
+def _dense(layer: nets.Dense, before: nets.Shape, a: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return functional.linear(a, weight, bias)
+
+
+def _reshape(layer: nets.Reshape, before: nets.Shape, a: Tensor) -> Tensor:
+    return a.reshape(*a.shape[: a.dim() - len(before)], *layer.shape)
+
+
+def _conv(layer: nets.Conv, before: nets.Shape, a: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return _by_image(functional.conv2d, layer, before, a, weight, bias)
+
+
+def _conv_transposed(layer: nets.ConvTransposed, before: nets.Shape, a: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    if before[:2] == (1, 1) and layer.padding == 0:
+        return _from_a_pixel(a, weight, bias)
+    return _by_image(functional.conv_transpose2d, layer, before, a, weight, bias)
+
+
+def _recurrent(layer: nets.Recurrent, before: nets.Shape, a: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    flat, channels = a.reshape(-1, *before), before[1]
+    start, none = flat.new_zeros(1, len(flat), layer.units), torch.zeros_like(bias)
     parts = [weight[:, :channels], weight[:, channels:], bias, none]
-    return torch.gru(a, start, parts, True, 1, 0.0, False, False, True)[1][0]
+    last = torch.gru(flat, start, parts, True, 1, 0.0, False, False, True)[1][0]
+    return last.reshape(*a.shape[:-2], layer.units)
 
 
-def _from_a_pixel(a: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+APPLY: dict[type, Callable[..., Tensor]] = {
+    nets.Dense: _dense,
+    nets.Reshape: _reshape,
+    nets.Conv: _conv,
+    nets.ConvTransposed: _conv_transposed,
+    nets.ChannelsFirst: lambda layer, before, a: a.movedim(-1, -3),
+    nets.ChannelsLast: lambda layer, before, a: a.movedim(-3, -1),
+    nets.Recurrent: _recurrent,
+}
+
+
+def _from_a_pixel(a: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Transposed convolution of an image of one pixel: a matrix product, which is much faster."""
     rows = weight.permute(2, 3, 1, 0).reshape(-1, weight.shape[0])
     out = functional.linear(a[..., 0, 0, :], rows).reshape(*a.shape[:-3], *weight.shape[2:], weight.shape[1])
     return out + bias
 
 
-def _convolve(
-    layer: nets.Conv | nets.ConvTransposed, a: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor
-) -> torch.Tensor:
-    """(N, H, W, C) to (N, H', W', C'); the permuted view is what torch calls channels_last."""
-    function = functional.conv_transpose2d if isinstance(layer, nets.ConvTransposed) else functional.conv2d
-    return function(a.permute(0, 3, 1, 2), weight, bias, layer.stride, layer.padding).permute(0, 2, 3, 1)
+def _by_image(
+    function: Callable[..., Tensor], layer: nets.Conv | nets.ConvTransposed, before: nets.Shape,
+    a: Tensor, weight: Tensor, bias: Tensor,
+) -> Tensor:  # fmt: skip
+    """A convolution of (..., H, W, C); the permuted view is what torch calls channels_last."""
+    images = a.reshape(-1, *before).permute(0, 3, 1, 2)
+    out = function(images, weight, bias, layer.stride, layer.padding).permute(0, 2, 3, 1)
+    return out.reshape(*a.shape[:-3], *out.shape[1:])

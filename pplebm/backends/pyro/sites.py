@@ -13,7 +13,7 @@ from pyro.distributions.util import scale_and_mask
 from torch.distributions import biject_to, constraints
 
 from pplebm.backends.pyro.noise import noise_of, unmasked, unwrap
-from pplebm.backends.structure import Host
+from pplebm.backends.structure import BackendSites, support_name
 from pplebm.errors import PplebmError
 
 
@@ -129,7 +129,7 @@ def is_deterministic(site: dict[str, Any]) -> bool:
 
 
 def mean(msg: Any) -> torch.Tensor:
-    """Mean of a statement's distribution; the host knows none for some."""
+    """Mean of a statement's distribution; the backend knows none for some."""
     fn = unmasked(msg["fn"])
     try:
         return fn.mean
@@ -137,21 +137,13 @@ def mean(msg: Any) -> torch.Tensor:
         raise PplebmError(f"site '{msg['name']}' ({type(fn).__name__}) has no mean; ask for draws.") from error
 
 
-def support_name(support: Any) -> str:
-    """Short name of a support, as torch calls it."""
-    for name in ("real", "positive", "nonnegative", "unit_interval", "simplex", "real_vector", "boolean"):
-        if support is getattr(constraints, name):
-            return name
-    return str(support).strip("()").lower()
-
-
-HOST = Host(
+BACKEND = BackendSites(
     name="pyro",
     unwrap=lambda fn: unwrap(unmasked(fn)),
     has_noncentered=lambda fn: noise_of(fn) is not None,
     is_discrete=lambda fn: fn.support.is_discrete,
     is_deterministic=is_deterministic,
-    support_name=support_name,
+    support_name=lambda support: support_name(support, constraints),
     unconstrained=lambda fn, value: biject_to(fn.support).inv(value),
     all_finite=lambda a: bool(torch.isfinite(a).all()),
 )

@@ -14,7 +14,7 @@ from pplebm.backends.pyro.graphs import Tensors, Terms, check_deterministic, els
 from pplebm.backends.pyro.passes import hoist, simplify, writes
 from pplebm.backends.structure import weighed
 from pplebm.errors import PplebmError, PplebmWarning
-from pplebm.ppl.language import PPL, ChainOptions
+from pplebm.ppl.language import PPL, ChainOptions, Data
 from pplebm.ppl.trees import tree_fill, tree_leaves
 
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-8}  # relative, of a state after one step
@@ -47,7 +47,7 @@ class Step:
         tilts: frozenset[str],
         kernel: Any,
         params: Tensors,
-        data: Any,
+        data: Data,
         state: Any,
         key: int,
         options: ChainOptions,
@@ -160,7 +160,7 @@ def compile_graph(graph: torch.fx.GraphModule, inputs: list[Any]) -> Graph:
     return torch._inductor.compile(graph, inputs, options={"size_asserts": False})
 
 
-def run_steps(ppl: PPL, step: Step, kernel: Any, state: Any, keys: Any, params: Tensors, data: Any) -> Any:
+def run_steps(ppl: PPL, step: Step, kernel: Any, state: Any, keys: Any, params: Tensors, data: Data) -> Any:
     """Last state, and infos stacked by step. The loop handles flat lists only, to cost little beside small nets."""
     at, rows = contiguous(state), []
     with torch.no_grad():

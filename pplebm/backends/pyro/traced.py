@@ -24,7 +24,7 @@ from pplebm.backends.traced import Traced
 from pplebm.backends.visit import At, Visit
 from pplebm.errors import PplebmError, PplebmWarning
 from pplebm.ppl.language import PPL, ChainOptions, Data
-from pplebm.ppl.trees import n_rows, take_rows, tree_fill, tree_leaves, tree_map
+from pplebm.ppl.trees import n_rows, take_rows, tree_fill, tree_leaves
 
 Tensors = dict[str, torch.Tensor]
 
@@ -73,11 +73,11 @@ class TracedProgram(Traced):
         self._steps: dict[Any, Step] = {}
         with tracing.store_scope(self._store), tracing.seeded(seed), pyro.validation_enabled(True):
             trace = poutine.trace(self._called).get_trace(data)
-            self.structure = structure_of(*tracing.split_trace(trace), n_rows(data), plate, sites.HOST)
+            self.structure = structure_of(*tracing.split_trace(trace), n_rows(data), plate, sites.BACKEND)
             if not self.structure.has_global_latents:  # no plate of fixed size
                 half = take_rows(data, slice(0, n_rows(data) // 2 + 1))
                 shorter = poutine.trace(self._called).get_trace(half)
-                structure_of(*tracing.split_trace(shorter), n_rows(half), plate, sites.HOST)
+                structure_of(*tracing.split_trace(shorter), n_rows(half), plate, sites.BACKEND)
         self._leaves = tracing.parameters_of(trace)
         self.params = {n: leaf.detach().clone() for n, leaf in self._leaves.items()}
         found = {name: site for name, site in trace.nodes.items() if site["type"] == "sample"}
@@ -86,14 +86,14 @@ class TracedProgram(Traced):
             z = self.moved(Visit(self, At(), found), "centered")
             self.find(z, {site.name: found[site.name]["value"] for site in self.structure.observed})
         self._choose_loop(z)
-        self._sort_parameters(z)
+        self._follow_parameters(z)
 
-    def _called(self, data: Any) -> Any:
+    def _called(self, data: Data) -> Any:
         with tracing.Starts():
             return tracing.call(self.model, data)
 
     def _choose_loop(self, z: Tensors) -> None:
-        """Chains of a joint program run at once where the host's code can be vectorised, else one after another."""
+        """Chains of a joint program run at once where the model's code can be vectorised, else one after another."""
         if not self.structure.has_global_latents:
             return
         two = {name: torch.stack([a, a]) for name, a in z.items()}
@@ -111,22 +111,16 @@ class TracedProgram(Traced):
                 stacklevel=2,
             )
 
-    def _sort_parameters(self, z: Tensors) -> None:
-        """Find by differentiation which parameters enter the tilts, and which enter the prior."""
-        s = self.structure
+    def _follow_parameters(self, z: Tensors) -> None:
+        """Find by differentiation which parameters enter which terms."""
         params = {n: p.detach().requires_grad_() for n, p in self.params.items()}
         terms = self.run(params, self.example, At(z)).terms
         self.unregistered = tracing.unregistered_leaves(list(terms.values()), params)
-        tilt = {n for site in s.tilts for n in _reached(terms[site.name], params)}
-        base = {n for site in s.latents for n in _reached(terms[site.name], params)}
-        likelihood = {n for site in (*s.observed, *s.factors) for n in _reached(terms[site.name], params)}
-        self.tilt_params = frozenset(tilt - base - likelihood)
-        self.prior_params = frozenset(tilt | base)
-        self.reached_params = frozenset(tilt | base | likelihood)
+        self.sort_parameters({name: _reached(term, params) for name, term in terms.items()})
 
     # --- runs
 
-    def run(self, params: Tensors, data: Any, at: At, key: int | None = None) -> Visit:
+    def run(self, params: Tensors, data: Data, at: At, key: int | None = None) -> Visit:
         """Run the model eagerly; randomness comes from the key, or where none is given from torch's generator."""
         visit = Visit(self, at)
         with self._substituted(params), Handler(visit), contextlib.ExitStack() as stack:
@@ -179,7 +173,7 @@ class TracedProgram(Traced):
         with tracing.seeded(key):
             return self._one_by_one(run, z)
 
-    def graph(self, kind: Any, eager: Callable[..., Tensors], params: Tensors, z: Tensors, data: Any) -> Tensors:
+    def graph(self, kind: Any, eager: Callable[..., Tensors], params: Tensors, z: Tensors, data: Data) -> Tensors:
         """Evaluate by a graph traced once per shape."""
         tensors = [*z.values(), *(leaf for _, leaf in tree_leaves(data))]
         key = (kind, tuple((t.shape, t.dtype, t.device) for t in tensors))
@@ -194,7 +188,7 @@ class TracedProgram(Traced):
         state: Any,
         keys: Any,
         params: Tensors,
-        data: Any,
+        data: Data,
         options: ChainOptions,
         observed: bool,
     ) -> tuple[Any, Any]:
@@ -207,7 +201,7 @@ class TracedProgram(Traced):
             self._steps[key] = Step(ppl, terms, tilts, kernel, params, data, state, keys[0], options)
         return run_steps(ppl, self._steps[key], kernel, state, keys, params, data)
 
-    def dependencies(self, function: Callable[[Any], Tensors], data: Any) -> dict[str, set[str]] | None:
+    def dependencies(self, function: Callable[[Any], Tensors], data: Data) -> dict[str, set[str]] | None:
         """By result, paths of the data that it was made of; None where the model cannot be traced."""
         try:
             return made_of(lambda leaves: function(tree_fill(data, leaves)), dict(tree_leaves(data)))
@@ -215,8 +209,8 @@ class TracedProgram(Traced):
             return None
 
     def evaluator(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function with results of NumPy."""
-        return lambda *trees: tree_map(self.numpy, function(*trees))
+        """The function as it is."""
+        return function
 
     def shapes(self, function: Callable[..., Tensors], *trees: Any) -> dict[str, tuple[int, ...]]:
         """Shapes of the results of a function."""
@@ -271,6 +265,6 @@ def _reached(value: torch.Tensor, params: Tensors) -> set[str]:
     return {name for name, g in zip(params, grads, strict=True) if g is not None}
 
 
-def trace(model: Callable[..., Any], data: Any, plate: str | None, seed: int) -> TracedProgram:
+def trace(model: Callable[..., Any], data: Data, plate: str | None, seed: int) -> TracedProgram:
     """Run a model once on a few rows of the data, or on all of them, and see it as densities."""
     return first_or_whole(lambda part, others: TracedProgram(model, part, others, plate, seed), data)

@@ -15,12 +15,12 @@ from torch.overrides import TorchFunctionMode
 from pplebm.backends.pyro.flows import KnownFlows
 from pplebm.backends.pyro.following import NotFollowed
 from pplebm.backends.pyro.sites import improper_start
-from pplebm.backends.rows import shapes_of
+from pplebm.backends.rows import failure
 from pplebm.data import columns
 from pplebm.errors import PplebmError
+from pplebm.ppl.language import Data
 
 _REQUIRES_GRAD = torch.Tensor.requires_grad.__get__  # type: ignore[attr-defined]
-_CALL_HINT = "pplebm calls the model with data: an array alone, a mapping by keyword, a tuple by position; rows first."
 
 
 class Substitute(TorchFunctionMode):
@@ -65,7 +65,7 @@ def seeded(key: int) -> Iterator[None]:
         yield
 
 
-def call(model: Any, data: Any) -> Any:
+def call(model: Any, data: Data) -> Any:
     """Run the user's model; what goes wrong in it is told as theirs, with the batch it was given."""
     try:
         with KnownFlows():
@@ -73,8 +73,7 @@ def call(model: Any, data: Any) -> Any:
     except (PplebmError, NotFollowed):
         raise
     except Exception as error:
-        what = f"{type(error).__name__}: {error}".replace("\n", " ")
-        raise PplebmError(f"the model failed on {shapes_of(data)}: {what} ({_CALL_HINT})") from error
+        raise failure(error, data) from error
 
 
 class Starts(Messenger):
