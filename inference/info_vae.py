@@ -11,7 +11,7 @@ from pplebm.gallery.hyper import Count, NonNegative
 from pplebm.learning.algorithm import Algorithm, Loss
 from pplebm.learning.optimizer import Optimizer
 from pplebm.learning.sources import Amortized, ShortRun
-from pplebm.objectives.mmd import info
+from pplebm.objectives.mmd import info_vae
 from pplebm.ppl.language import Data, Latents, Params
 
 PAPER = (
@@ -46,4 +46,4 @@ def loss(algorithm: Algorithm, key: Any, params: Params, x: Data, positive: Late
     program, hyper = algorithm.program, algorithm.hyper
     if negative is None:
         negative = algorithm.centered.draw_base(key, program.prior_rows(x), algorithm.ppl.stop_gradient(params))
-    return info(program, algorithm.guide, params, x, positive, negative, hyper.alpha, hyper.weight)
+    return info_vae(program, algorithm.guide, params, x, positive, negative, hyper.alpha, hyper.weight)

@@ -14,7 +14,7 @@ from pplebm.learning.algorithm import Algorithm, Loss, State, named
 from pplebm.learning.optimizer import Optimizer
 from pplebm.learning.sources import Samples, ShortRun
 from pplebm.objectives.contrast import contrast
-from pplebm.objectives.short_run_divergence import step_size
+from pplebm.objectives.short_run_divergence import run_divergence
 from pplebm.ppl.language import Array, Data, Latents, Params
 from pplebm.ppl.trees import n_rows, take_rows
 from pplebm.sampling.chains import start
@@ -81,7 +81,7 @@ def loss(algorithm: Algorithm, key: Any, params: Params, x: Data, positive: Late
     k_start, k_run = ppl.split(key)
     z, sizes = start(moving, k_start, held, n_rows(few), "normal"), _sizes(algorithm, params)
     densities = (moving.log_density(held, few), moving.log_density(held, many))
-    divergence = step_size(ppl, k_run, *densities, z, hyper.posterior.n_steps, sizes).mean()
+    divergence = run_divergence(ppl, k_run, z, *densities, hyper.posterior.n_steps, sizes).mean()
     mean_size = ppl.exp(sum(params[_STEP + site.name] for site in program.latents) / len(program.latents))
     return value + divergence, named(seen, divergence=divergence, step_size=mean_size)
 

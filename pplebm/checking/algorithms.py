@@ -16,6 +16,7 @@ from pplebm.learning import loop
 from pplebm.learning.algorithm import Algorithm
 from pplebm.learning.optimizer import Optimizer
 from pplebm.learning.sources import Source
+from pplebm.ppl.language import PPL
 from pplebm.ppl.trees import tree_leaves
 from pplebm.program import Program
 from pplebm.runs import files
@@ -128,7 +129,7 @@ class _Case:
         lost = self._differ(algorithm.ppl, progress, back)
         return not lost, f"it changes {', '.join(lost[:4])}" if lost else "the state goes to a file and back unchanged"
 
-    def _differ(self, ppl: Any, a: Any, b: Any) -> list[str]:
+    def _differ(self, ppl: PPL, a: Any, b: Any) -> list[str]:
         """Paths of the leaves in which two trees differ."""
 
         def plain(leaf: Any) -> Any:

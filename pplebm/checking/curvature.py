@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
-from pplebm.ppl.language import Array, Latents
+from pplebm.kernels.batch import dot, spread, squares
+from pplebm.ppl.language import PPL, Array, Key, Latents
 
 REACH = 1e-2  # of the finite difference, in coordinates of unit scale
 
 
 def largest_curvature(
-    ppl: Any, key: Any, log_density: Callable[[Latents], Array], z: Latents, n_iterations: int = 12
+    ppl: PPL, key: Key, log_density: Callable[[Latents], Array], z: Latents, n_iterations: int = 12
 ) -> float:
     r"""Largest eigenvalue :math:`\lambda` of :math:`-\nabla^2 \log p` found at latents z, over all data.
 
@@ -34,17 +34,13 @@ def largest_curvature(
             for sign in (1.0, -1.0)
         )
         image = {k: (behind[k] - ahead[k]) / (2.0 * REACH) for k in z}
-        found = ppl.to_numpy(sum(_flat(direction[k] * image[k]).sum(1) for k in z))
+        found = ppl.to_numpy(dot(direction, image))
         direction = _unit(image)
     finite = found[np.isfinite(found)]
     return float(finite.max()) if len(finite) else float("nan")
 
 
-def _flat(a: Array) -> Array:
-    return a.reshape(len(a), -1)
-
-
 def _unit(z: Latents) -> Latents:
     """Directions of length one, datum by datum."""
-    length = sum((_flat(v) ** 2).sum(1) for v in z.values()) ** 0.5 + 1e-30
-    return {k: v / length.reshape(-1, *[1] * (v.ndim - 1)) for k, v in z.items()}
+    length = squares(z) ** 0.5 + 1e-30
+    return {k: v / spread(length, v) for k, v in z.items()}

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from pplebm.ppl.language import Array, Params
+from pplebm.ppl.language import PPL, Array, Params
 
 
 def norm(gradient: Params, like: Array) -> Array:
@@ -15,7 +13,7 @@ def norm(gradient: Params, like: Array) -> Array:
     return total**0.5
 
 
-def clip(ppl: Any, gradient: Params, max_norm: float) -> tuple[Params, Array]:
+def clip(ppl: PPL, gradient: Params, max_norm: float) -> tuple[Params, Array]:
     """Shorten a gradient to `max_norm` where it is longer; returns it and its norm before.
 
     >>> import torch, pplebm.backends.pyro as ppl

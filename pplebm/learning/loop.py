@@ -13,6 +13,7 @@ from pplebm.data import batches
 from pplebm.errors import PplebmError
 from pplebm.learning import safeguards
 from pplebm.learning.algorithm import Algorithm
+from pplebm.ppl.language import PPL
 from pplebm.ppl.parallel import Alone, Parallel
 from pplebm.ppl.trees import n_rows, take_rows, tree_leaves, tree_map
 
@@ -145,5 +146,5 @@ def _roll_back(progress: Progress, update: int, metrics: dict[str, float]) -> Pr
     return progress._replace(update=update, state=progress.good, n_rollbacks=progress.n_rollbacks + 1)
 
 
-def _is_finite(ppl: Any, state: Any) -> bool:
+def _is_finite(ppl: PPL, state: Any) -> bool:
     return all(bool(ppl.isfinite(leaf).all()) for _, leaf in tree_leaves(state) if hasattr(leaf, "shape"))

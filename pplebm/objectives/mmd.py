@@ -8,13 +8,13 @@ from pplebm.errors import PplebmError
 from pplebm.guides.guide import Guide
 from pplebm.objectives.contrast import two_phases
 from pplebm.objectives.elbo import ElboAux
-from pplebm.ppl.language import Array, Data, Latents, Params
+from pplebm.ppl.language import PPL, Array, Data, Latents, Params
 from pplebm.program import Program
 
 KERNELS = ("rbf", "imq")
 
 
-def mmd(ppl: object, a: Array, b: Array, kernel: str = "imq", bandwidth: float = 1.0) -> Array:
+def mmd(ppl: PPL, a: Array, b: Array, kernel: str = "imq", bandwidth: float = 1.0) -> Array:
     r"""Squared maximum mean discrepancy of two samples, unbiased, so it may be a little below zero.
 
     .. math:: E\,k(a, a') - 2\,E\,k(a, b) + E\,k(b, b'), \qquad
@@ -49,7 +49,7 @@ def mmd(ppl: object, a: Array, b: Array, kernel: str = "imq", bandwidth: float =
     def similarity(u: Array, v: Array) -> Array:
         squared = ((u[:, None] - v[None, :]) ** 2).sum(-1)
         if kernel == "rbf":
-            return ppl.exp(-squared / (2.0 * bandwidth**2))  # type: ignore[attr-defined]
+            return ppl.exp(-squared / (2.0 * bandwidth**2))
         scale = 2.0 * u.shape[1] * bandwidth**2
         return scale / (scale + squared)
 
@@ -60,7 +60,7 @@ def mmd(ppl: object, a: Array, b: Array, kernel: str = "imq", bandwidth: float =
     return within(a) + within(b) - 2.0 * similarity(a, b).mean()
 
 
-def info(
+def info_vae(
     program: Program,
     guide: Guide,
     params: Params,
@@ -96,7 +96,7 @@ def info(
     """
     program, ppl = program.with_coordinates("centered"), program.ppl
     if alpha > 1 or alpha + weight < 1:
-        raise PplebmError(f"info needs alpha <= 1 and alpha + weight >= 1, got {alpha} and {weight}.")
+        raise PplebmError(f"info_vae needs alpha <= 1 and alpha + weight >= 1, got {alpha} and {weight}.")
     names = [site.name for site in program.latents]
     for site in sites or names:
         if site not in names:

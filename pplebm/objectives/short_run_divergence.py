@@ -12,17 +12,17 @@ from pplebm.errors import PplebmError
 from pplebm.kernels.batch import dot
 from pplebm.kernels.kernel import LogDensity
 from pplebm.kernels.unrolled import sizes_at, unrolled_step
-from pplebm.ppl.language import PPL, Array, Latents
+from pplebm.ppl.language import PPL, Array, Key, Latents
 
 ENTROPIES = ("linear", "fixed_noise")
 
 
-def step_size(
+def run_divergence(
     ppl: PPL,
-    key: Any,
+    key: Key,
+    z: Latents,
     log_density: LogDensity,
     repeated: LogDensity,
-    z: Latents,
     n_steps: int,
     sizes: Any | Mapping[str, Any],
     entropy: str = "linear",
@@ -43,9 +43,9 @@ def step_size(
     Args:
         ppl: the backend.
         key: of the noise.
+        z: the start, standard normal, (B, *event) by site.
         log_density: of z, (B,), in the coordinates of the run.
         repeated: the same of B·d rows, every datum d times in a row; d is the number of latents of one.
-        z: the start, standard normal, (B, *event) by site.
         n_steps: K.
         sizes: s > 0, an array: a number, one per step, or a dict of these by site.
         entropy: see above.
@@ -63,7 +63,7 @@ def step_size(
         >>> import torch, pplebm.backends.pyro as ppl
         >>> log_density = lambda z: -0.5 * 5.0 * z["z"] ** 2
         >>> start = ppl.normal_like(1, {"z": torch.zeros(5000)})
-        >>> loss = lambda s: step_size(ppl, 0, log_density, log_density, start, 20, torch.tensor(s)).mean()
+        >>> loss = lambda s: run_divergence(ppl, 0, start, log_density, log_density, 20, torch.tensor(s)).mean()
         >>> bool(loss(0.27) < loss(0.1)), bool(loss(0.27) < loss(0.5))  # the best s is 0.232
         (True, True)
     """

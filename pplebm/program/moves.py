@@ -39,7 +39,7 @@ class Moves(Rows):
         return found if data is not None else {k: v for k, v in found.items() if k not in unknown}
 
     def unconstrain(self, params: Params, values: dict[str, Array], data: Data | None = None) -> Latents:
-        """Coordinates of given site values: the inverse of `values`."""
+        """Coordinates of given site values: the inverse of `constrain`."""
         first = {self.latents[0].name: values[self.latents[0].name]}
         rows = self._data_for(data, first, "the coordinates of values", self._needs_data)
         values = {name: self.ppl.asarray(a) for name, a in values.items()}

@@ -19,6 +19,7 @@ from safetensors.numpy import save_file
 
 from pplebm.errors import PplebmError
 from pplebm.learning.loop import Progress
+from pplebm.ppl.language import PPL
 from pplebm.ppl.trees import tree_fill, tree_leaves
 
 MANIFEST, METRICS, CHECKPOINT, REPORT = "manifest.json", "metrics.jsonl", "checkpoint.safetensors", "report.html"
@@ -91,7 +92,7 @@ def read_example(folder: Path) -> Any:
         return tuple(arrays.values()) if file.files[0].startswith("tuple/") else arrays
 
 
-def write_checkpoint(folder: Path, ppl: Any, progress: Progress) -> None:
+def write_checkpoint(folder: Path, ppl: PPL, progress: Progress) -> None:
     """Write checkpoint.safetensors: parameters, optimiser, last good state, counters; nothing is pickled."""
     arrays, numbers = {}, {}
     for path, leaf in tree_leaves(progress):
@@ -106,7 +107,7 @@ def write_checkpoint(folder: Path, ppl: Any, progress: Progress) -> None:
     os.replace(partial, folder / CHECKPOINT)
 
 
-def read_checkpoint(folder: Path, ppl: Any, template: Progress) -> Progress:
+def read_checkpoint(folder: Path, ppl: PPL, template: Progress) -> Progress:
     """Read the last complete checkpoint into the structure of `template`.
 
     Raises:

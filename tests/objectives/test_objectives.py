@@ -20,9 +20,9 @@ from pplebm.guides.amortized import amortized
 from pplebm.guides.guide import Guide
 from pplebm.kernels.langevin import langevin
 from pplebm.objectives.elbo import elbo, iwae, untilted_elbo
-from pplebm.objectives.mmd import info, mmd
+from pplebm.objectives.mmd import info_vae, mmd
 from pplebm.objectives.nce import dsm, nce, telescoped
-from pplebm.objectives.short_run_divergence import step_size
+from pplebm.objectives.short_run_divergence import run_divergence
 from pplebm.sampling.chains import short_run
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -164,16 +164,16 @@ def test_info_is_the_elbo_at_alpha_0_weight_1_and_drops_the_kl_at_alpha_1():
     negative, noise = split(sigma_points(page.closed_form(as_numpy(params), hyper))[:4], hyper.d1), guide.noise(0, 4)
     both = params | guide.params
     one = ppl.value_and_grad(lambda p: elbo(program, guide, p, data, noise, negative)[0], both)
-    other = ppl.value_and_grad(lambda p: info(program, guide, p, data, noise, negative, 0.0, 1.0)[0], both)
+    other = ppl.value_and_grad(lambda p: info_vae(program, guide, p, data, noise, negative, 0.0, 1.0)[0], both)
     np.testing.assert_allclose(one[0], other[0], rtol=1e-10)
     for name in both:
         np.testing.assert_allclose(one[1][name], other[1][name], atol=1e-9)
-    loss, aux = info(program, guide, both, data, noise, negative, 1.0, 0.0)
+    loss, aux = info_vae(program, guide, both, data, noise, negative, 1.0, 0.0)
     assert float(loss) == pytest.approx(-float(aux.phases.log_likelihood))
     with pytest.raises(PplebmError, match="alpha"):
-        info(program, guide, both, data, noise, negative, 0.5, 0.1)
+        info_vae(program, guide, both, data, noise, negative, 0.5, 0.1)
     with pytest.raises(PplebmError, match="z3"):
-        info(program, guide, both, data, noise, negative, sites=["z3"])
+        info_vae(program, guide, both, data, noise, negative, sites=["z3"])
 
 
 @pytest.mark.parametrize(("d", "bandwidth"), [(2, 2**0.5), (5, 1.0)])
@@ -210,7 +210,7 @@ def test_learned_step_sizes_land_on_the_closed_form(precision):
     exactly = SimpleNamespace(**vars(ppl))
     exactly.split, exactly.normal_like = lambda key, n: range(n), lambda i, z: {"z": points[:, 2 + i]}
     start, log_density = {"z": points[:, 0]}, lambda z: -0.5 * precision * (z["z"] - spread**0.5 * points[:, 1]) ** 2
-    loss = lambda p: step_size(exactly, 0, log_density, log_density, start, k, ppl.exp(p["log_s"])).mean()
+    loss = lambda p: run_divergence(exactly, 0, start, log_density, log_density, k, ppl.exp(p["log_s"])).mean()
 
     def value_and_slope(log_s):
         value, gradient = ppl.value_and_grad(loss, {"log_s": torch.as_tensor(log_s[0])})
@@ -229,7 +229,7 @@ def test_the_entropy_of_a_run_is_its_log_determinant(entropy):
 
     z = ppl.normal_like(3, {"a": torch.zeros(2, 2), "b": torch.zeros(2)})
     sizes, n = {"a": torch.tensor(0.2), "b": torch.tensor([0.1, 0.3, 0.2])}, 3
-    found = step_size(ppl, 7, log_density, log_density, z, n, sizes, entropy).detach()
+    found = run_divergence(ppl, 7, z, log_density, log_density, n, sizes, entropy).detach()
     noise = [ppl.normal_like(k, z) for k in ppl.split(7, n)]
 
     def end(flat, row, xi):
