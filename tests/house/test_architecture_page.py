@@ -1,6 +1,6 @@
 """docs/architecture: the picture is that of the sources, and the page names what there is."""
 
-import ast
+import importlib
 import importlib.util
 import re
 from pathlib import Path
@@ -40,24 +40,17 @@ def test_the_picture_has_every_arrow_or_what_it_follows_from():
 
 def defines(name: str) -> bool:
     """Whether room.module, room.module.name or room.module.name.method is there."""
-    parts = name.split(".")
-    for n in range(len(parts), 0, -1):
-        path = ROOT.joinpath("pplebm", *parts[:n])
-        if path.is_dir() or path.with_suffix(".py").is_file():
-            break
-    else:
-        return False
-    body = [] if n == len(parts) else ast.parse(path.with_suffix(".py").read_text(encoding="utf-8")).body
-    for part in parts[n:]:
-        found = [node for node in body if part in (getattr(node, "name", None), *targets(node))]
-        if not found:
-            return False
-        body = getattr(found[0], "body", [])
+    found, parts = importlib.import_module("pplebm"), name.split(".")
+    for n, part in enumerate(parts, 1):
+        try:
+            found = (
+                getattr(found, part)
+                if hasattr(found, part)
+                else importlib.import_module(f"pplebm.{'.'.join(parts[:n])}")
+            )
+        except ImportError:
+            return part in getattr(found, "_fields", ()) or part in getattr(found, "__annotations__", ())
     return True
-
-
-def targets(node: ast.AST) -> list[str]:
-    return [t.id for t in getattr(node, "targets", ()) if isinstance(t, ast.Name)]
 
 
 def test_the_page_names_what_there_is():
