@@ -162,3 +162,21 @@ def test_a_page_imports_no_page_and_no_private_module(page):
 def test_a_page_has_no_main(page):
     names = {node.id for node in ast.walk(parse(ROOT / page)) if isinstance(node, ast.Name)}
     assert "__name__" not in names, f"{page} is a page, not a script: pplebm runs it"
+
+
+def test_few_modules_stand_loose_and_few_pages_are_long():
+    assert len(list(PACKAGE.glob("*.py"))) <= 5
+    long = [page for page in PAGES if len((ROOT / page).read_text(encoding="utf-8").splitlines()) > 90]
+    assert len(long) <= 2, f"over 90 lines: {long}"
+
+
+def test_functions_are_short():
+    """Lines without the docstring: the median function has at most 10, none has more than 60."""
+    sizes = {}
+    for path in [*PACKAGE.rglob("*.py"), *(ROOT / page for page in PAGES)]:
+        for node in ast.walk(parse(path)):
+            if isinstance(node, ast.FunctionDef):
+                told = node.body[0].end_lineno - node.body[0].lineno + 1 if ast.get_docstring(node) else 0
+                sizes[f"{path.name}:{node.lineno} {node.name}"] = node.end_lineno - node.lineno + 1 - told
+    assert sorted(sizes.values())[len(sizes) // 2] <= 10
+    assert not [name for name, size in sizes.items() if size > 60]
