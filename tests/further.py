@@ -25,7 +25,23 @@ FURTHER = {  # of the names of tests
         "NumPyro in noncentered coordinates, Pyro in both; test_parity has the coordinates of both backends",
     r"test_long_training.*choices_of_the_variational_page.*-numpyro\]":
         "the same choices by Pyro; variational_joint on both backends in test_parity",
-    r"test_notebooks.*it_runs\[0[124]": "the other notebooks; what these call is in the tests of the rooms",
+    r"test_transposed.*a_chain_through_a_convolutional_decoder.*\[True\]":
+        "the same chain by its graph, every form of its operations; a compiled chain of dense layers in test_hot_loop",
+    r"test_tempering_crosses_where_hmc_cannot\[pyro\]":
+        "the same by NumPyro; swaps and laws of every strength on both backends",
+    r"test_importance_weights_of_a_flow.*(?:mean_field|top_down)-pyro\]":
+        "every family by NumPyro, the ladder by Pyro",
+    r"test_svi_of_the_hosts_finds_the_maximum.*pyro_slope\](?<!numpyro_slope\])":
+        "the same by NumPyro; one step of both against its closed form",
+    r"test_parallel.*numpyro_over_devices_and_over_processes":
+        "devices in test_sharding, processes by Pyro",
+    r"test_benchmarks.*all_candidates_end_at_the_same_latents":
+        "what the benchmark compares runs in bench-speed, which checks the same first",
+    r"test_optimizer.*another_rule_goes_on_bit_for_bit\[\w+-1\]":
+        "the same with gradients accumulated over two batches",
+    r"test_to_arviz.*diagnosis_of_good_chains_and_of_bad_ones\[pyro\]":
+        "the same by NumPyro; draws of both in test_sampler",
+    r"test_notebooks.*it_runs\[0[1245]": "the other notebooks; what these call is in the tests of the rooms",
 }  # fmt: skip
 
 
