@@ -9,8 +9,6 @@ MANY = 2000  # tests; where so many are collected, every pattern must find some
 FURTHER = {  # of the names of tests
     r"test_joint_law.*given_simulated_data.*numpyro(?<!lkj_inside-numpyro)\]":
         "the same law by Pyro; densities, gradients and draws of both backends are compared in test_laws",
-    r"test_laws.*simulated_data_have_the_law_of_the_hosts_own.*-numpyro\]":
-        "the same law by Pyro; by NumPyro every site's densities and values, and the joint law of draws in test_joint_law",
     r"test_laws.*gradient_of_a_constant_tilt.*-numpyro\]":
         "the same law by Pyro, and by NumPyro in test_conditional and test_svi; densities in test_laws",
     r"test_parity.*two_learning_steps_agree.*\[(?!joint_ebm-|.*-short_run_mle\])":
