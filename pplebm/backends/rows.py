@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pplebm.backends.traced import Traced
 
 FEW = 5  # rows of the first run
+RUNS = 5  # on these rows: masks of dropout may agree by chance in one or two
 
 
 def shapes_of(data: Data) -> str:
@@ -119,20 +120,28 @@ def check_rows(traced: Traced, params: Params, z: Latents, data: Data) -> None:
     terms = lambda z, data: traced.run(params, data, At(z)).terms
     both = lambda z, data: {"whole": terms(z, data), "some": terms(*_at_rows(traced, rows, z, data))}
     found = tree_map(traced.numpy, traced.evaluator(both)(z, data))
+    run = traced.evaluator(terms)
+    more = [tree_map(traced.numpy, run(z, data)) for _ in range(RUNS)]
     for name, value in found["whole"].items():
+        if any(differ(more[0][name], other[name]) for other in more):
+            raise _random(name)
         if not differ(value[rows], found["some"][name], loose=True):
             continue
         again = traced.evaluator(lambda z, data: both(z, data))(z, data)  # another run, not a compiled one kept
         if differ(value, traced.numpy(again["whole"][name])):
-            raise PplebmError(
-                f"site '{name}' has a random log density (dropout in training mode?): two runs of the model at the "
-                f"same latents disagree; make the networks deterministic, for instance with .eval()."
-            )
+            raise _random(name)
         raise PplebmError(
             f"the log density of site '{name}' at a datum changes when other data are absent: rows interact (batch "
             f"normalisation in training mode, attention over the batch, a batch mean), or the model takes an array "
             f"by position; put networks into .eval() mode, and give per-datum arrays as data."
         )
+
+
+def _random(site: str) -> PplebmError:
+    return PplebmError(
+        f"site '{site}' has a random log density (dropout in training mode?): two runs of the model at the "
+        f"same latents disagree; make the networks deterministic, for instance with .eval()."
+    )
 
 
 def _some(n: int) -> list[int]:
