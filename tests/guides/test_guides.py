@@ -13,7 +13,7 @@ from pplebm.errors import PplebmError
 from pplebm.guides.amortized import FAMILIES, amortized
 from pplebm.guides.coupling import coupling, transport
 from pplebm.guides.guide import Guide
-from pplebm.objectives.elbo import elbo
+from pplebm.objectives.elbo import elbo, flow_elbo
 from pplebm.ppl.language import load_backend
 
 BACKENDS = ("pyro", "numpyro")
@@ -245,6 +245,30 @@ def test_coupling_flows_know_their_jacobian():
         jacobian = torch.func.jacrev(lambda v, own=own: transport(ppl, own, v[None])[0][0])(u[i])
         assert float(torch.linalg.slogdet(jacobian).logabsdet) == pytest.approx(float(log_det[i]), abs=1e-10)
         assert torch.allclose(transport(ppl, own, u[i : i + 1])[0][0], z[i])
+
+
+def test_the_bound_of_a_flow_is_the_evidence_less_the_divergence(ppl):
+    """z ~ N(0, 1) tilted by a z, x ~ N(z, 1): posterior N((x + a) / 2, 1/2); draws ±√d e make means exact."""
+    a, d = np.array([0.7, -1.2, 0.4]), 3
+
+    def model(x):
+        with ppl.plate("data", len(x)):
+            z = ppl.sample("z", ppl.dist.Normal(0.0, 1.0).expand([d]).to_event(1))
+            ppl.tilt("f", (ppl.asarray(a) * z).sum(-1))
+            ppl.sample("x", ppl.dist.Normal(z, 1.0).to_event(1), obs=x)
+
+    x, off = np.random.default_rng(0).normal(size=(4, d)), np.array([0.3, 0.0, -0.5])
+    program = pplebm.Program(model, data=ppl.asarray(x), backend=ppl.name)
+    flow = coupling(ppl, 4, d, n_layers=2, width=4)
+    location, width = 0.5 * (x + a) + off, np.full((4, d), 0.5 * np.log(0.5))
+    flow |= {"location": ppl.asarray(location), "log_width": ppl.asarray(width)}
+    points = np.concatenate([np.eye(d), -np.eye(d)]) * d**0.5
+    u = ppl.asarray(np.repeat(points, 4, 0))  # one draw of every datum after the other
+    loss, bound = flow_elbo(program, program.params, flow, ppl.asarray(x), u, 2 * d)
+    evidence = (-0.25 * (x - a) ** 2 - 0.5 * np.log(4.0 * np.pi) + 0.5 * a**2).sum(1)
+    exact = evidence - (off**2).sum()
+    assert float(bound) == pytest.approx(exact.mean(), abs=1e-4)
+    assert -float(loss) == pytest.approx((exact - 0.5 * d * (1.0 + np.log(2.0 * np.pi))).sum(), abs=1e-3)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -106,6 +106,26 @@ def test_the_negative_phase_is_the_gradient_of_the_constant():
     assert value == 0.0 and abs(found / len(x) - exact) < 4 * error
 
 
+@pytest.mark.parametrize("weights", [3.0, "rows"])
+def test_the_constant_counts_as_often_as_a_datum_does(weights):
+    """Σ w log Z, for a number and for one a row."""
+    x, slope = torch.zeros(20_000), 0.5
+    w = np.random.default_rng(0).uniform(0.0, 4.0, len(x)) if weights == "rows" else np.full(len(x), weights)
+    exact, error = w.sum() * slope * SCALE**2 * slope, slope * SCALE * np.sqrt((w**2).sum())
+    of_site = {name: torch.as_tensor(w) if weights == "rows" else weights for name in ("z", "f")}
+    phase = pyro_svi.TiltedELBO(pplebm.Program(model, data=x[:5]), n_steps=150, step_size=0.3)._negative
+    leaf = torch.tensor(slope).log().requires_grad_()
+    phase(7, {"slope": leaf}, len(x), of_site).backward()
+    assert abs(leaf.grad.item() - exact) < 4 * error
+
+    phase = numpyro_svi.TiltedELBO(
+        pplebm.Program(numpyro_model, data=jnp.zeros(5), backend="numpyro"), n_steps=150, step_size=0.3
+    )._negative
+    of_site = {name: jnp.asarray(w) if weights == "rows" else weights for name in ("z", "f")}
+    found = jax.grad(lambda v: phase(jax.random.key(2), {"slope": jnp.exp(v)}, len(x), of_site))(jnp.log(slope))
+    assert abs(found - exact) < 4 * error
+
+
 def test_differentiable_loss_has_the_gradients_of_a_step():
     pyro.clear_param_store()
     x = torch.as_tensor(X)
