@@ -173,6 +173,13 @@ def test_initial_outputs_have_unit_order(name):
     assert (1 / 3) ** depth / 3 < float(torch.stack(out).var()) < 3.0
 
 
+def test_fan_in_is_the_number_of_terms_in_an_output():
+    assert Dense(7).weights((5,)).fan_in == 5
+    assert Conv(7, (3, 2)).weights((8, 8, 4)).fan_in == 4 * 3 * 2
+    assert ConvTransposed(7, (4, 4), stride=2, padding=1).weights((8, 8, 3)).fan_in == 3 * 2 * 2
+    assert ConvTransposed(7, (4, 4)).weights((1, 1, 3)).fan_in == 3
+
+
 def _linear(layer):
     return layer._replace(activation="linear") if hasattr(layer, "activation") else layer
 
