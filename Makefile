@@ -26,7 +26,7 @@ test test-quick test-full: export OMP_NUM_THREADS = 1
 test: lint ## what must hold before a change is merged: lint, tests, doctests
 	$(BIN)/pytest -n $(WORKERS) -m "not full" --doctest-modules tests pplebm models inference
 
-test-quick: lint ## lint, and the tests that take no more than a few seconds each
+test-quick: lint ## lint, and the tests that take a moment each
 	$(BIN)/pytest -n $(WORKERS) -m "not slow and not full" tests
 
 test-full: lint ## everything: further variants of statistical laws as well

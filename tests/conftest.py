@@ -10,7 +10,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 import torch
-from further import MANY, is_further, unmatched
+from further import MANY, is_further, is_slow, unmatched
 
 # What is compiled here runs seldom: soon made matters more than quick. It is kept for every process and the next run.
 KEPT = Path(__file__).resolve().parents[1] / ".pytest_cache"
@@ -36,6 +36,8 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if is_further(item.nodeid):
             item.add_marker(pytest.mark.full)
+        if is_slow(item.nodeid):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(params=BACKENDS)

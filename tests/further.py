@@ -1,9 +1,11 @@
-"""Further variants: tests of `make test-full` alone, each with what holds the same in `make test`."""
+"""Further variants: tests of `make test-full` alone, each with what holds the same in `make test`; and slow tests."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
+SLOW = frozenset(Path(__file__).with_name("slow.txt").read_text(encoding="utf-8").splitlines()[1:])
 MANY = 2000  # tests; where so many are collected, every pattern must find some
 
 FURTHER = {  # of the names of tests
@@ -50,6 +52,12 @@ def is_further(name: str) -> bool:
     return any(re.search(pattern, name) for pattern in FURTHER)
 
 
+def is_slow(name: str) -> bool:
+    """Whether a test takes more than about a third of a second."""
+    return name.rpartition("::")[2].partition("[")[0] in SLOW
+
+
 def unmatched(names: list[str]) -> list[str]:
-    """Patterns that find no test."""
-    return [pattern for pattern in FURTHER if not any(re.search(pattern, name) for name in names)]
+    """Patterns, and names of slow tests, that find no test."""
+    lost = [pattern for pattern in FURTHER if not any(re.search(pattern, name) for name in names)]
+    return lost + sorted(SLOW - {name.rpartition("::")[2].partition("[")[0] for name in names})
