@@ -122,7 +122,7 @@ class _Case:
 
     def survives(self) -> Verdict:
         algorithm, _, begin = self._begin()
-        progress, _ = next(loop.updates(algorithm, self.data, self.seed, begin))
+        progress, _ = next(loop.updates(algorithm, self.data, self.seed, begin, at_most=1))
         with tempfile.TemporaryDirectory() as folder:
             files.write_checkpoint(Path(folder), algorithm.ppl, progress)
             back = files.read_checkpoint(Path(folder), algorithm.ppl, begin)

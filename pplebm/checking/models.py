@@ -293,7 +293,7 @@ class _Model:
         return is_right and (size <= limit or is_held), sentence
 
     def update(self) -> Verdict:
-        progress, event = next(loop.updates(self.algorithm, self.data.train, self.seed, self.progress))
+        progress, (event,) = next(loop.updates(self.algorithm, self.data.train, self.seed, self.progress, at_most=1))
         if event.rolled_back_to is not None:
             bad = ", ".join(n for n, v in event.metrics.items() if not np.isfinite(v)) or "a parameter"
             return False, f"one update ended non-finite ({bad}); see the findings above, or lower the learning rate"

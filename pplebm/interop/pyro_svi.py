@@ -12,8 +12,8 @@ from pyro.distributions.util import scale_and_mask
 from pyro.infer import Trace_ELBO
 
 from pplebm.backends.pyro.declare import unscaled
+from pplebm.backends.pyro.keys import seeded
 from pplebm.backends.pyro.sites import masks_of
-from pplebm.backends.pyro.tracing import seeded
 from pplebm.backends.structure import check_by_row
 from pplebm.interop.tilted_bound import TiltedBound
 

@@ -246,18 +246,36 @@ class Algorithm:
             rows = program.prior_rows(x)
             negative = self._advance("prior", k_negative, params, rows, state.negative, index)
 
-        def loss(params: Params) -> tuple[Array, Any]:
-            return self.page.loss(self, k_loss, params, x, positive.z, None if negative is None else negative.z)
-
-        (_, seen), gradient = ppl.value_and_grad(loss, params, has_aux=True)
+        of_tilt = () if negative is None else negative.z
+        update = ppl.asarray(state.update)
+        gradient, seen = self._whole(self._gradient)(k_loss, params, update, x, positive.z, of_tilt)
         runs = (positive.info, None if negative is None else negative.info)
-        gradient, seen, runs = ppl.average((gradient, named(seen), runs))
-        factors = self.page.rates(self, state) if hasattr(self.page, "rates") else None
-        new = self.optimizer.update(
-            program, params, gradient, state.optimizer, state.update, self.hyper.updates, factors
-        )
+        gradient, seen, runs = ppl.average((gradient, seen, runs))
+        move = self._whole(self._moved) if self.optimizer.is_graph(ppl) else self._moved
+        new = move(k_loss, params, gradient, state.optimizer, update)
         kept = (positive.kept, state.negative if negative is None else negative.kept)
         return State(new.params, new.state, state.update + 1, *kept), _info(seen, runs, new)
+
+    def _gradient(self, key: Any, params: Params, update: Array, x: Data, positive: Latents, negative: Any) -> Any:
+        """Gradient of the loss at samples of both phases, and what is reported of it."""
+
+        def loss(params: Params) -> tuple[Array, Any]:
+            return self.page.loss(self, key, params, x, positive, negative or None)
+
+        (_, seen), gradient = self.ppl.value_and_grad(loss, params, has_aux=True)
+        return gradient, named(seen)
+
+    def _moved(self, key: Any, params: Params, gradient: Params, state: Any, update: Array) -> Any:
+        """Parameters after they have followed their gradients."""
+        factors = self.page.rates(self, State(params, state, update)) if hasattr(self.page, "rates") else None
+        return self.optimizer.update(self.program, params, gradient, state, update, self.hyper.updates, factors)
+
+    def _whole(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A part of an update as one graph, made once."""
+        name = function.__name__
+        if name not in self._compiled:
+            self._compiled[name] = self.ppl.compiled(function, whole=self.program.options)
+        return self._compiled[name]
 
     def _advance(self, phase: str, key: Any, params: Params, rows: Any, kept: Any, index: Any) -> Samples:
         """Samples of a phase within an update."""

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import math
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from pplebm.data import batches
 from pplebm.errors import PplebmError
 from pplebm.learning import safeguards
 from pplebm.learning.algorithm import Algorithm
+from pplebm.learning.batches import BLOCK, Reader
 from pplebm.ppl.language import PPL
 from pplebm.ppl.parallel import Alone, Parallel
-from pplebm.ppl.trees import n_rows, take_rows, tree_leaves, tree_map
+from pplebm.ppl.trees import tree_leaves, tree_map
 
 GOOD_EVERY = 50  # updates between the states kept for roll-back
 WATCH_EVERY = 100  # updates between comparisons of prior chains with resampled base draws
 NOT_FINITE = "it was not finite; new noise"
+AT_ONCE = 0.5  # seconds of updates in a block, about, after which Ctrl-C is heard
 MAX_ROLLBACKS = 10  # in one run; more means that the settings, not bad luck, are to blame
 
 
@@ -38,8 +38,9 @@ class Progress(NamedTuple):
 class Event(NamedTuple):
     """Metrics of one update, and what became of it."""
 
+    update: int
     metrics: dict[str, float]
-    rolled_back_to: int | None  # update whose state was restored, if this one ended badly
+    rolled_back_to: int | None = None  # update whose state was restored, if this one ended badly
     reason: str = ""  # for it, and what was done, in words
 
 
@@ -64,17 +65,22 @@ def updates(
     progress: Progress,
     group: Parallel | None = None,
     ema: float = 0.0,
-) -> Iterator[tuple[Progress, Event]]:
-    """Yield progress after every update, without end.
+    total: int | None = None,
+    at_most: int = BLOCK,
+) -> Iterator[tuple[Progress, list[Event]]]:
+    """Yield progress and events after every block of updates, to the end or without one.
 
-    Batch and noise of an update depend on the seed, its number and the number of roll-backs alone, so that a run
-    continued from any progress equals one that was never stopped. An update that ends non-finite is undone: the last
-    good state returns, and the next update draws new noise. One after which the tilt runs away
+    A block ends at every tenth update at the latest, and holds about half a second of work. Batch and noise of an
+    update depend on the seed, its number and the number of roll-backs alone, and k updates in one block are k blocks of
+    one, so that a run continued from any progress equals one that was never stopped. An update that ends non-finite is
+    undone: the last good state returns, and the next update draws new noise. One after which the tilt runs away
     (`pplebm.learning.safeguards`) is undone as well, and from then on the tilt learns more slowly and prior chains are
     longer. Of a batch this process takes its rows.
 
     Args:
         ema: decay of the running average of the parameters, if progress keeps one.
+        total: updates in all, where the iterator ends.
+        at_most: updates in a block.
 
     Raises:
         PplebmError: after ten roll-backs, when the batch size exceeds the data, or when processes drift apart.
@@ -83,56 +89,85 @@ def updates(
     group = group or Alone(lambda a: ppl.asarray(a, keep=True))
     if by_row and group.size > 1:
         raise PplebmError(f"{algorithm.name} keeps something per datum, on one device; drop --devices.")
-    stream = int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> np.uint64(1))
-    batch, is_first, made_for = _rows(n_rows(train), algorithm.hyper.batch_size, seed), True, -1
-    while True:
+    reader, pace, is_first, made_for = Reader(algorithm, train, seed, group, ema), _Pace(), True, -1
+    while total is None or progress.update < total:
         if progress.n_back_offs != made_for:
             now, made_for = algorithm.back_off(progress.n_back_offs), progress.n_back_offs
-            step, watch = ppl.compiled(now.step), safeguards.watch(now)
-        rows = batch(progress.update)
-        x, index = group.share(take_rows(train, rows)), ppl.asarray(rows) if by_row else None
-        key = ppl.key((stream + 1000003 * progress.update + progress.n_rollbacks) % 2**63)
-        state, info = step(group.key(key), progress.state, x, index)
+            run, watch = ppl.repeat(_one(now)), safeguards.watch(now)
+        left = math.inf if total is None else total - progress.update
+        n = int(min(BLOCK - progress.update % BLOCK, left, pace.updates, reader.size, at_most))
+        inputs = reader.read(progress.update, progress.n_rollbacks)
+        reader.read_ahead(progress.update + n, progress.n_rollbacks)
+        with pace.timed(n):
+            (state, average), found, n_done = run((progress.state, progress.average), inputs, n)
         if is_first:
             group.check_same(state)
             is_first = False
-        metrics = {name: float(value) for name, value in info.items()}
-        update = progress.update + 1
-        is_finite = all(map(math.isfinite, metrics.values())) and _is_finite(ppl, state)
-        if is_finite and now.learns_tilt and update % WATCH_EVERY == 0:
+        rows, is_finite = _rows_of(ppl, found, n_done)
+        events = [Event(progress.update + i + 1, row) for i, row in enumerate(rows)]
+        last = events[-1]
+        if is_finite and now.learns_tilt and last.update % WATCH_EVERY == 0:
+            key, x = (_at(inputs[name], n_done - 1) for name in ("key", "x"))
             with group.alone():
-                metrics |= watch(key, group.local(state.params), x)
-        reason = safeguards.fault(metrics) if is_finite else NOT_FINITE
-        if not reason:
-            progress = _kept(progress, update, state, ema)
-            yield progress, Event(metrics, None)
+                last.metrics.update(watch(key, group.local(state.params), x))
+        bad = next((i for i, event in enumerate(events) if safeguards.fault(event.metrics)), None)
+        if bad is None and is_finite:
+            progress = _kept(progress, last.update, state, average)
+            yield progress, events
             continue
-        progress = _roll_back(progress, update, metrics)
-        if is_finite:
+        last, good = events[-1 if bad is None else bad], events[: n_done - 1 if bad is None else bad]
+        reason = NOT_FINITE if bad is None else safeguards.fault(last.metrics)
+        progress = _roll_back(progress, last.update, last.metrics)
+        if bad is not None:
             progress = progress._replace(n_back_offs=progress.n_back_offs + 1)
             reason += f"; {now.differences(algorithm.back_off(progress.n_back_offs)) or 'new noise'}"
-        yield progress, Event(metrics, progress.good_update, reason)
+        yield progress, [*good, last._replace(rolled_back_to=progress.good_update, reason=reason)]
 
 
-def _rows(n: int, batch_size: int, seed: int) -> Callable[[int], np.ndarray]:
-    """Numbers of the data of an update's batch: every epoch goes through all of them once."""
-    per_epoch = n // batch_size
-    order = functools.lru_cache(maxsize=1)(lambda epoch: batches(n, batch_size, seed, epoch))
-    return lambda update: order(update // per_epoch)[update % per_epoch]
+def _at(inputs: Any, i: int) -> Any:
+    return tree_map(lambda a: a[i], inputs)
 
 
-def _kept(progress: Progress, update: int, state: Any, ema: float) -> Progress:
-    """Progress after an update that went well."""
-    keep = update % GOOD_EVERY == 0
-    decay = min(ema, (1 + update) / (10 + update))  # early averages forget the start
-    average = tree_map(lambda a, b: decay * a + (1.0 - decay) * b, progress.average, state.params) if ema else ()
-    return progress._replace(
-        update=update,
-        state=state,
-        good=state if keep else progress.good,
-        good_update=update if keep else progress.good_update,
-        average=average,
-    )
+class _Pace:
+    """How many updates are about half a second of work, by what they took."""
+
+    def __init__(self) -> None:
+        self.updates = 1
+
+    @contextlib.contextmanager
+    def timed(self, n: int) -> Iterator[None]:
+        """Note how long n updates take."""
+        began = time.perf_counter()
+        yield
+        self.updates = max(1, int(AT_ONCE * n / max(time.perf_counter() - began, 1e-9)))
+
+
+def _one(algorithm: Algorithm) -> Callable[[Any, Any], Any]:
+    """An update of state and running average, and whether all is finite after it."""
+    ppl = algorithm.ppl
+
+    def one(carry: Any, given: Any) -> tuple[Any, Any, Any]:
+        state, average = carry
+        state, info = algorithm.step(given["key"], state, given["x"], given["index"])
+        blend = lambda a, b: given["decay"] * a + (1.0 - given["decay"]) * b
+        average = tree_map(blend, average, state.params) if average else average
+        is_finite = _is_finite(ppl, state, info)
+        return (state, average), {"metrics": info, "is_finite": is_finite}, is_finite
+
+    return one
+
+
+def _rows_of(ppl: PPL, found: Any, n: int) -> tuple[list[dict[str, float]], bool]:
+    """Metrics of n updates, and whether the last one was finite."""
+    columns = {name: ppl.to_numpy(a)[:n].astype(float).tolist() for name, a in found["metrics"].items()}
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    return rows, bool(found["is_finite"][n - 1])
+
+
+def _kept(progress: Progress, update: int, state: Any, average: Any) -> Progress:
+    """Progress after updates that went well."""
+    progress = progress._replace(update=update, state=state, average=average)
+    return progress._replace(good=state, good_update=update) if update % GOOD_EVERY == 0 else progress
 
 
 def _roll_back(progress: Progress, update: int, metrics: dict[str, float]) -> Progress:
@@ -146,5 +181,8 @@ def _roll_back(progress: Progress, update: int, metrics: dict[str, float]) -> Pr
     return progress._replace(update=update, state=progress.good, n_rollbacks=progress.n_rollbacks + 1)
 
 
-def _is_finite(ppl: PPL, state: Any) -> bool:
-    return all(bool(ppl.isfinite(leaf).all()) for _, leaf in tree_leaves(state) if hasattr(leaf, "shape"))
+def _is_finite(ppl: PPL, state: Any, info: Any) -> Any:
+    """Whether parameters, whatever arrays are kept beside them, and metrics are finite."""
+    kept = [leaf for _, leaf in tree_leaves(state) if getattr(leaf, "ndim", 0)]
+    leaves = [*kept, *state.params.values(), *info.values()]
+    return ppl.isfinite(ppl.concat([ppl.asarray(1.0 * leaf).reshape(-1) for leaf in leaves], 0)).all()

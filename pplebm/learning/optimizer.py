@@ -75,6 +75,10 @@ class Optimizer(NamedTuple):
         state = self._rule(ppl).init(params)
         return state if self.accumulate == 1 else Accumulated(state, {n: 0.0 * p for n, p in params.items()})
 
+    def is_graph(self, ppl: PPL) -> bool:
+        """Whether an update can be part of a graph of operations."""
+        return self._rule(ppl).is_graph
+
     def factor(self, ppl: PPL, update: Any, n_updates: int) -> Array:
         """Factor of the rates at an update, a scalar.
 
@@ -120,7 +124,11 @@ class Optimizer(NamedTuple):
         factor = self.factor(ppl, update, n_updates)
         rate, rate_tilt = factor * self.learning_rate, factor * self.learning_rate_tilt
         rates = {name: rate_tilt if name in program.tilt_params else rate for name in params}
-        rates |= {name: further * rates[name] for name, further in (factors or {}).items()}
+        scaled: dict[Any, Any] = {}  # equal rates stay one object, by which a rule can tell them
+        for name, further in (factors or {}).items():
+            rates[name] = scaled.setdefault(
+                (id(further), id(rates[name])), (further, rates[name], further * rates[name])
+            )[2]
         before = state.rule if k > 1 else state
         new, after = rule.update(params, clipped, before, rates)
         if k > 1:

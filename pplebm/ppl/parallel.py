@@ -32,10 +32,10 @@ class Parallel(Protocol):
         """Inside `around`, surroundings of what this process does alone, on `local` copies."""
 
     def share(self, x: Any) -> Any:
-        """The rows of a batch that this process works on, as the backend's arrays, dtypes kept."""
+        """The rows of a block of batches, along the second axis, that this process works on, as its arrays."""
 
-    def key(self, key: Any) -> Any:
-        """The random numbers of this process."""
+    def key(self, keys: Any) -> Any:
+        """The random numbers of this process, for those of all."""
 
     def same(self, tree: Any) -> Any:
         """The first process's values, on every device."""
@@ -67,8 +67,8 @@ class Alone:
 
     alone = around
 
-    def key(self, key: Any) -> Any:
-        return key
+    def key(self, keys: Any) -> Any:
+        return keys
 
     def same(self, tree: Any) -> Any:
         return tree

@@ -53,20 +53,22 @@ class _Recorder:
         """Update until all is done or patience ends."""
         job, settings = self.job, self.manifest.settings
         program, size = job.algorithm.program, job.algorithm.hyper.batch_size
-        updates = loop.updates(job.algorithm, job.data.train, settings.seed, self.progress, job.group, settings.ema)
+        updates = loop.updates(
+            job.algorithm, job.data.train, settings.seed, self.progress, job.group, settings.ema, self.total
+        )
         is_first = True
         while self.progress.update < self.total:
             self.bar.set_description("compiling" if is_first else None)
             with job.group.around(), program.ppl.threads_for(program.work(size)):
-                self.progress, event = next(updates)
-            self.bar.update(1)
+                self.progress, events = next(updates)
+            self.bar.update(len(events))
             if is_first:
                 seconds = round(time.perf_counter() - self.began, 2)
                 self.manifest, is_first = self.manifest._replace(first_update_seconds=seconds), False
-            if event.rolled_back_to is not None:
-                self._tell(event)
+            for event in events:
+                self._tell(event) if event.rolled_back_to is not None else self._log(event)
+            if events[-1].rolled_back_to is not None:
                 continue
-            self._log(event)
             is_last = self.progress.update == self.total
             if self.progress.update % CHECKPOINT_EVERY == 0 or is_last:
                 self.save()
@@ -78,7 +80,7 @@ class _Recorder:
     def _tell(self, event: loop.Event) -> None:
         """Note an update that was undone."""
         assert event.rolled_back_to is not None
-        update, metrics = self.progress.update, {k: str(v) for k, v in event.metrics.items()}
+        update, metrics = event.update, {k: str(v) for k, v in event.metrics.items()}
         note = RollBack(update, event.rolled_back_to, event.reason, metrics)
         self.manifest = self.manifest._replace(rollbacks=[*self.manifest.rollbacks, note])
         sentence = f"update {update}: {event.reason}; went back to update {event.rolled_back_to}."
@@ -86,8 +88,7 @@ class _Recorder:
 
     def _log(self, event: loop.Event) -> None:
         """Keep the figures of every tenth update, held-out ones every hundredth."""
-        update = self.progress.update
-        is_last = update == self.total
+        update, is_last = event.update, event.update == self.total
         if update % LOG_EVERY and not is_last:
             return
         seconds = round(self.before + time.perf_counter() - self.began, 2)

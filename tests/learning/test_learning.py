@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from linear_gaussian import as_numpy, log_evidence
+from updating import one_by_one
 
 import pplebm
 from pplebm.errors import PplebmError
@@ -50,7 +51,7 @@ def test_short_run_mle_raises_the_exact_log_evidence(conjugate):
         return np.mean([log_evidence(model_page, as_numpy(params), model_page.Hyper(), datum) for datum in x])
 
     start = train.begin(algorithm, program.ppl.asarray(x[:128]), 0)
-    loop = train.updates(algorithm, x, 0, start)
+    loop = one_by_one(algorithm, x, 0, start)
     for _ in range(150):
         progress, _event = next(loop)
     gain = evidence(progress.state.params) - evidence(start.state.params)
@@ -138,7 +139,7 @@ def unwatched(monkeypatch):
 @pytest.mark.usefixtures("unwatched")
 def test_roll_back_to_the_last_good_state(program):
     algorithm, x = Algorithm(Fragile({120}), program), np.zeros((8, 2), "float32")
-    loop = train.updates(algorithm, x, 0, train.begin(algorithm, x, 0))
+    loop = one_by_one(algorithm, x, 0, train.begin(algorithm, x, 0))
     for _ in range(125):
         progress, event = next(loop)
         if event.rolled_back_to is not None:
@@ -148,7 +149,7 @@ def test_roll_back_to_the_last_good_state(program):
 
 def test_endless_roll_back_stops_with_a_remedy(program):
     algorithm, x = Algorithm(Fragile(set(), always=True), program), np.zeros((8, 2), "float32")
-    loop = train.updates(algorithm, x, 0, train.begin(algorithm, x, 0))
+    loop = one_by_one(algorithm, x, 0, train.begin(algorithm, x, 0))
     with pytest.raises(PplebmError, match=r"non-finite.*bound the tilt"):
         for _ in range(50):
             next(loop)
@@ -203,13 +204,13 @@ def test_updates_follow_from_seed_and_number_alone(program):
     algorithm = algorithm_of(pplebm.load("short_run_mle"), program, changes)
     x = np.random.default_rng(0).normal(size=(9, 2)).astype("float32")
     progress = start = train.begin(algorithm, program.ppl.asarray(x[:4]), 0)
-    loop = train.updates(algorithm, x, 0, start)
+    loop = one_by_one(algorithm, x, 0, start)
     middle = None
     for i in range(6):
         progress, _ = next(loop)
         middle = progress if i == 2 else middle
     again = middle
-    loop = train.updates(algorithm, x, 0, middle)
+    loop = one_by_one(algorithm, x, 0, middle)
     for _ in range(3):
         again, _ = next(loop)
     assert again.update == progress.update == 6
@@ -238,7 +239,7 @@ def test_a_tilt_that_runs_away_is_rolled_back_slowed_and_told(program, tmp_path)
             return State({"a": gap}), {"tilt_gap": gap}
 
     algorithm, x = Algorithm(Runaway(set()), program), np.zeros((8, 2), "float32")
-    loop = train.updates(algorithm, x, 0, train.begin(algorithm, x, 0))
+    loop = one_by_one(algorithm, x, 0, train.begin(algorithm, x, 0))
     events = []
     for _ in range(180):
         progress, event = next(loop)
@@ -249,7 +250,7 @@ def test_a_tilt_that_runs_away_is_rolled_back_slowed_and_told(program, tmp_path)
         f"prior.n_steps 10 -> 15"
     )
     assert seen[-1].optimizer.learning_rate_tilt == 0.25 and seen[-1].prior.n_steps == 23
-    again = train.updates(algorithm, x, 0, progress)  # a resumed run keeps to the gentler settings
+    again = one_by_one(algorithm, x, 0, progress)  # a resumed run keeps to the gentler settings
     next(again)
     assert seen[-1] == seen[-2]
 

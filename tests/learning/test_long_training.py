@@ -11,6 +11,7 @@ import pyro.distributions as dist
 import pytest
 import torch
 from changes import hyper_of
+from updating import one_by_one
 
 import pplebm
 from pplebm.errors import PplebmError
@@ -90,12 +91,12 @@ def test_every_algorithm_goes_on_from_its_checkpoint_bit_for_bit(tmp_path, x, na
     page, program = pplebm.load(name), pplebm.Program(pplebm.bind("latent_ebm", shape=(4,), latent_dim=4))
     algorithm = Algorithm(page, program, hyper_of(page, SMALL))
     first = train.begin(algorithm, torch.as_tensor(x[:8]), 0, len(x), averages=True)
-    loop, at = train.updates(algorithm, x, 0, first, ema=0.9), []
+    loop, at = one_by_one(algorithm, x, 0, first, ema=0.9), []
     for _ in range(6):
         at.append(next(loop)[0])
     folder.write_checkpoint(tmp_path, program.ppl, at[2])
     again = folder.read_checkpoint(tmp_path, program.ppl, first)
-    loop = train.updates(algorithm, x, 0, again, ema=0.9)
+    loop = one_by_one(algorithm, x, 0, again, ema=0.9)
     for _ in range(3):
         again, _ = next(loop)
     whole, parts = dict(tree_leaves(at[-1])), dict(tree_leaves(again))
@@ -277,7 +278,7 @@ def test_chains_that_miss_the_tilted_prior_are_lengthened():
     program = pplebm.Program(model, data=torch.as_tensor(data))
     changes = {"updates": 200, "batch_size": 8, "n_steps_prior": 1, "n_steps_posterior": 5, "learning_rate_tilt": 1e-6}
     algorithm = algorithm_of(short_run_mle, program, changes)
-    loop = train.updates(algorithm, data, 0, train.begin(algorithm, torch.as_tensor(data), 0))
+    loop = one_by_one(algorithm, data, 0, train.begin(algorithm, torch.as_tensor(data), 0))
     events = [next(loop) for _ in range(100)]
     progress, event = events[-1]
     assert all(e.rolled_back_to is None for _, e in events[:-1])

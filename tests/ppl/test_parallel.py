@@ -46,7 +46,8 @@ def learn(group, of_all):
             ShortRun.draw = both
             state, info = algorithm.step(ppl.key(update), state, ppl.asarray(x))
         else:
-            state, info = algorithm.step(group.key(ppl.key(update)), state, group.share(x))
+            (own,), (rows,) = group.key(ppl.key([update])), group.share(x[None])
+            state, info = algorithm.step(own, state, rows)
             group.check_same(state)
     return tree_map(lambda a: a.detach() if hasattr(a, "detach") else a, (state, info))
 
@@ -186,7 +187,8 @@ def test_alone_nothing_is_averaged_or_shared(ppl):
     group, tree = ppl.parallel(1, 1, "auto"), {"a": ppl.asarray(np.arange(3.0))}
     assert ppl.average(tree) is tree and group.same(tree) is tree and group.local(tree) is tree
     assert (group.rank, group.size, group.key(ppl.key(1))) == (0, 1, ppl.key(1))
-    np.testing.assert_array_equal(ppl.to_numpy(group.share(np.arange(4.0))), np.arange(4.0))
+    rows = np.arange(4.0).reshape(2, 2)
+    np.testing.assert_array_equal(ppl.to_numpy(group.share(rows)), rows)
     group.check_same(tree)
     assert group.launch(lambda group, a: (group.size, a), 2) == (1, 2)
 

@@ -16,6 +16,7 @@ from pplebm.backends.numpyro.arrays import logsumexp as logsumexp
 from pplebm.backends.numpyro.arrays import median as median
 from pplebm.backends.numpyro.arrays import normal_like as normal_like
 from pplebm.backends.numpyro.arrays import put as put
+from pplebm.backends.numpyro.arrays import repeat as repeat
 from pplebm.backends.numpyro.arrays import seeded as seeded
 from pplebm.backends.numpyro.arrays import softplus as softplus
 from pplebm.backends.numpyro.arrays import split as split

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 
+from pplebm.ppl.language import ChainOptions
+
 BLOCK = 100  # steps whose random numbers are drawn at once
 
 exp = jnp.exp
@@ -75,9 +77,9 @@ def log_abs_det(a: jax.Array) -> jax.Array:
 # --- randomness by JAX's own keys
 
 
-def key(seed: int) -> jax.Array:
-    """Make a key from a seed."""
-    return jax.random.key(seed)
+def key(seed: int | Sequence[int]) -> jax.Array:
+    """Make a key from a seed, or keys from several."""
+    return jax.random.key(seed) if isinstance(seed, int) else jnp.stack([jax.random.key(s) for s in seed])
 
 
 def split(key: jax.Array, n: int = 2) -> jax.Array:
@@ -156,8 +158,48 @@ def iterate(
     return state, outs
 
 
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile a pure function of arrays as a whole."""
+def repeat(step: Callable[[Any, Any], tuple[Any, Any, Any]]) -> Callable[[Any, Any, int], tuple[Any, Any, int]]:
+    """Make a function (state, inputs, n) that runs `state, out, is_good = step(state, input)` over the first n inputs.
+
+    Inputs have a first axis of k >= n; it ends early after a step that is not good. Returns the last state, the outs
+    along a first axis of k, of which those of steps that ran count, and how many ran. It is compiled once for all n, so
+    that n steps in one call are n calls of one step, bit for bit.
+    """
+
+    traced = jax.jit(step)  # once, for shapes and for the loop
+
+    def run(state: Any, inputs: Any, n: Any) -> tuple[Any, Any, Any]:
+        at = lambda i: jax.tree.map(lambda a: a[i], inputs)
+        shapes = jax.eval_shape(traced, state, at(0))[1]
+        k = len(jax.tree.leaves(inputs)[0])
+        outs = jax.tree.map(lambda a: jnp.zeros((k, *a.shape), a.dtype), shapes)
+
+        def one(carry: Any) -> Any:
+            i, state, outs, _ = carry
+            new, out, is_good = traced(state, at(i))
+            new = jax.tree.map(lambda a, b: jnp.asarray(a, jnp.asarray(b).dtype), new, state)
+            return i + 1, new, jax.tree.map(lambda rows, row: rows.at[i].set(row), outs, out), is_good
+
+        begin = (0, state, outs, True)
+        i, state, outs, _ = jax.lax.while_loop(lambda carry: (carry[0] < n) & carry[3], one, begin)
+        return state, outs, i
+
+    compiled = jax.jit(run)
+
+    def repeated(state: Any, inputs: Any, n: int) -> tuple[Any, Any, int]:
+        state, outs, i = compiled(jax.tree.map(_strong, state), inputs, n)
+        return state, outs, int(i)
+
+    return repeated
+
+
+def _strong(a: Any) -> jax.Array:
+    """A leaf whose type is its own: one that was a number of Python would be compiled for again."""
+    return a if isinstance(a, jax.Array) and not a.weak_type else jnp.asarray(a, jnp.result_type(a))
+
+
+def compiled(function: Callable[..., Any], whole: ChainOptions | None = None) -> Callable[..., Any]:
+    """Compile a pure function of arrays, always as a whole."""
     return jax.jit(function)
 
 

@@ -65,7 +65,7 @@ class Sharded:
         return jax.set_mesh(_mesh_of(jax.local_devices()[:1]))
 
     def share(self, x: Any) -> Any:
-        spread_out = NamedSharding(self._mesh, PartitionSpec(AXIS))
+        spread_out = NamedSharding(self._mesh, PartitionSpec(None, AXIS))
 
         def shared(a: Any) -> jax.Array:
             rows = np.asarray(asarray(a, keep=True))
@@ -73,8 +73,8 @@ class Sharded:
 
         return tree_map(shared, x)
 
-    def key(self, key: jax.Array) -> jax.Array:
-        return self.same(key)
+    def key(self, keys: jax.Array) -> jax.Array:
+        return self.same(keys)
 
     def same(self, tree: Any) -> Any:
         def whole(leaf: Any) -> Any:

@@ -74,26 +74,6 @@ def log_abs_det(a: torch.Tensor) -> torch.Tensor:
     return torch.linalg.slogdet(a).logabsdet
 
 
-# --- randomness: a key is an integer, so it can be stored, compared and split without side effects
-
-
-def key(seed: int) -> int:
-    """Make a key from a seed."""
-    return int(seed)
-
-
-def split(key: int, n: int = 2) -> list[int]:
-    """Derive n independent keys."""
-    words = np.random.SeedSequence(key).generate_state(n, np.uint64)
-    return [int(w >> np.uint64(1)) for w in words]
-
-
-def normal_like(key: int, tree: Any) -> Any:
-    """Draw a tree of standard normal arrays with the shapes of `tree`, on the CPU, so that devices agree."""
-    generator = torch.Generator().manual_seed(key)
-    return tree_map(lambda a: torch.randn(a.shape, generator=generator, dtype=a.dtype).to(a.device), tree)
-
-
 # --- derivatives and loops
 
 
@@ -146,9 +126,23 @@ def iterate(
     return state, tree_map(lambda *rows: torch.stack(rows), outs[0], *outs[1:]) if outs else None
 
 
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function itself: densities are compiled one by one here."""
-    return function
+def repeat(step: Callable[[Any, Any], tuple[Any, Any, Any]]) -> Callable[[Any, Any, int], tuple[Any, Any, int]]:
+    """Make a function (state, inputs, n) that runs `state, out, is_good = step(state, input)` over the first n inputs.
+
+    Inputs have a first axis of k >= n; it ends early after a step that is not good. Returns the last state, the outs
+    along a first axis, and how many steps ran.
+    """
+
+    def repeated(state: Any, inputs: Any, n: int) -> tuple[Any, Any, int]:
+        outs: list[Any] = []
+        for i in range(n):
+            state, out, is_good = step(state, tree_map(lambda a, i=i: a[i], inputs))
+            outs.append(out)
+            if not is_good:
+                break
+        return state, tree_map(lambda *rows: torch.stack([torch.as_tensor(a) for a in rows]), *outs), len(outs)
+
+    return repeated
 
 
 @contextlib.contextmanager

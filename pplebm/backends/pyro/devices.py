@@ -11,10 +11,11 @@ from typing import Any
 import torch
 import torch.distributed as distributed
 
-from pplebm.backends.pyro.arrays import asarray, split
+from pplebm.backends.pyro.arrays import asarray
+from pplebm.backends.pyro.keys import split
 from pplebm.errors import PplebmError
 from pplebm.ppl.parallel import Alone, Parallel, check_counts, leave_interrupts_to_the_first
-from pplebm.ppl.trees import n_rows, take_rows, tree_fill, tree_leaves, tree_map
+from pplebm.ppl.trees import tree_fill, tree_leaves, tree_map
 
 STRATEGIES = ("auto", "ddp", "ddp_spawn")
 
@@ -65,12 +66,14 @@ class Ranks:
         return contextlib.nullcontext()
 
     def share(self, x: Any) -> Any:
-        rows = n_rows(x) // self.size
-        mine = take_rows(x, slice(self.rank * rows, (self.rank + 1) * rows))
-        return tree_map(lambda a: asarray(a, keep=True), mine)
+        def mine(a: Any) -> torch.Tensor:
+            rows = a.shape[1] // self.size
+            return asarray(a[:, self.rank * rows : (self.rank + 1) * rows], keep=True)
 
-    def key(self, key: int) -> int:
-        return split(key, self.size)[self.rank]
+        return tree_map(mine, x)
+
+    def key(self, keys: list[int]) -> list[int]:
+        return [split(key, self.size)[self.rank] for key in keys]
 
     def same(self, tree: Any) -> Any:
         leaves = dict(tree_leaves(tree))

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
-from torch.optim.adam import adam as _torch_adam
 
 from pplebm.errors import PplebmError
 from pplebm.ppl.language import Rule
@@ -79,7 +78,7 @@ def optimizer(rule: str = "adam", **arguments: Any) -> Rule:
         kept = {n: dict(_tensors(found.state[p])) for n, p in copies.items()}
         return {n: p.detach() for n, p in copies.items()}, RuleState(kept, state.n_updates + 1)
 
-    return Rule(init, update)
+    return Rule(init, update, is_graph=False)
 
 
 def _tensors(kept: Mapping[str, Any]) -> list[tuple[str, torch.Tensor]]:
@@ -106,27 +105,22 @@ def _adam(betas: tuple[float, float] = (0.9, 0.999)) -> Rule:
         return AdamState(zeros, {n: z.clone() for n, z in zeros.items()}, torch.tensor(0.0))
 
     def update(params: Tensors, gradients: Tensors, state: Any, rates: Mapping[str, Any]) -> tuple[Any, AdamState]:
-        new = {n: p.detach().clone() for n, p in params.items()}
-        mean = {n: m.clone() for n, m in state.mean.items()}
-        square = {n: s.clone() for n, s in state.square.items()}
-        numbers = {n: float(rates[n]) for n in new}
-        for rate in sorted(set(numbers.values())):
-            names = [n for n in new if numbers[n] == rate]
-            _torch_adam(
-                [new[n] for n in names],
-                [gradients[n].detach() for n in names],
-                [mean[n] for n in names],
-                [square[n] for n in names],
-                [],
-                [state.n_updates.clone() for _ in names],
-                amsgrad=False,
-                beta1=betas[0],
-                beta2=betas[1],
-                lr=rate,
-                weight_decay=0.0,
-                eps=1e-8,
-                maximize=False,
+        """As torch.optim.Adam, by operations that a graph can hold; parameters of one rate at once."""
+        b1, b2, n = *betas, state.n_updates + 1
+        new, mean, square = dict[str, Any](), dict[str, Any](), dict[str, Any]()
+        for rate in {id(r): r for r in rates.values()}.values():
+            names = [name for name in params if rates[name] is rate]
+            p, g, *kept = (
+                [tree[name].detach() for name in names] for tree in (params, gradients, state.mean, state.square)
             )
-        return new, AdamState(mean, square, state.n_updates + 1)
+            m = torch._foreach_lerp(kept[0], g, 1.0 - b1)
+            s = torch._foreach_addcmul(torch._foreach_mul(kept[1], b2), g, g, 1.0 - b2)
+            root = torch._foreach_sqrt(s)
+            below = torch._foreach_add(torch._foreach_div(root, torch.sqrt(1.0 - b2**n)), 1e-8)
+            steps = torch._foreach_mul(torch._foreach_div(m, below), torch.as_tensor(-rate / (1.0 - b1**n)))
+            for tree, values in ((new, torch._foreach_add(p, steps)), (mean, m), (square, s)):
+                tree.update(zip(names, values, strict=True))
+        order = lambda tree: {name: tree[name] for name in params}
+        return order(new), AdamState(order(mean), order(square), n)
 
     return Rule(init, update)

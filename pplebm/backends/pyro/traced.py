@@ -14,9 +14,9 @@ from pyro import poutine
 from pyro.poutine.messenger import Messenger
 
 from pplebm.backends.pyro import sites, tracing
-from pplebm.backends.pyro.arrays import split
 from pplebm.backends.pyro.following import NotFollowed, made_of
 from pplebm.backends.pyro.graphs import compile_graph
+from pplebm.backends.pyro.keys import seeded, split
 from pplebm.backends.pyro.steps import Step, leaves, run_steps
 from pplebm.backends.rows import first_or_whole
 from pplebm.backends.structure import all_there, structure_of
@@ -71,7 +71,7 @@ class TracedProgram(Traced):
         self._store: dict[str, Any] = {"params": {}, "constraints": {}}
         self._compiled: dict[Any, Callable[..., Tensors]] = {}
         self._steps: dict[Any, Step] = {}
-        with tracing.store_scope(self._store), tracing.seeded(seed), pyro.validation_enabled(True):
+        with tracing.store_scope(self._store), seeded(seed), pyro.validation_enabled(True):
             trace = poutine.trace(self._called).get_trace(data)
             self.structure = structure_of(*tracing.split_trace(trace), n_rows(data), plate, sites.BACKEND)
             if not self.structure.has_global_latents:  # no plate of fixed size
@@ -125,7 +125,7 @@ class TracedProgram(Traced):
         visit = Visit(self, at)
         with self._substituted(params), Handler(visit), contextlib.ExitStack() as stack:
             if key is not None:
-                stack.enter_context(tracing.seeded(key))
+                stack.enter_context(seeded(key))
             if at.start and self.improper:
                 stack.enter_context(tracing.Starts())
             tracing.call(self.model, data)
@@ -162,7 +162,7 @@ class TracedProgram(Traced):
     def with_keys(self, function: Callable[..., Any], z: Tensors, key: int) -> Any:
         """Apply a function of latents and a key; what draws from distributions of its own may not be vectorised."""
         run = lambda z: function(z, None)
-        with tracing.seeded(key):
+        with seeded(key):
             if not self.structure.has_global_latents:
                 return run(z)
             if not self._draws_one_by_one and not self._loops:
@@ -170,7 +170,7 @@ class TracedProgram(Traced):
                     return self.by_chain(run, z)
                 except PplebmError:
                     self._draws_one_by_one = True
-        with tracing.seeded(key):
+        with seeded(key):
             return self._one_by_one(run, z)
 
     def graph(self, kind: Any, eager: Callable[..., Tensors], params: Tensors, z: Tensors, data: Data) -> Tensors:

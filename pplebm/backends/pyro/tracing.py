@@ -57,14 +57,6 @@ class NanFactors(TorchFunctionMode):
         return torch.where((failed > 0)[..., None, None], torch.nan, factor)
 
 
-@contextlib.contextmanager
-def seeded(key: int) -> Iterator[None]:
-    """Torch's global generator, on which Pyro draws, seeded for a while and then as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(key % 2**63)
-        yield
-
-
 def call(model: Any, data: Data) -> Any:
     """Run the user's model; what goes wrong in it is told as theirs, with the batch it was given."""
     try:
