@@ -14,7 +14,7 @@ from pplebm.gallery.pages import page_name
 from pplebm.guides.guide import Guide
 from pplebm.guides.shared import guide_of
 from pplebm.learning.optimizer import Optimizer
-from pplebm.learning.sources import CHAINS, Amortized, Samples, Source, with_n_steps
+from pplebm.learning.sources import CHAINS, Amortized, BaseDraws, Samples, Source, with_n_steps
 from pplebm.ppl.language import PPL, Array, Data, Latents, Params
 from pplebm.ppl.trees import n_rows
 from pplebm.program import Program
@@ -120,6 +120,11 @@ class Algorithm:
     def learns_tilt(self) -> bool:
         """Whether the program has a tilt whose parameters move."""
         return bool(self.program.tilts) and getattr(self.hyper, "optimizer", Optimizer()).learning_rate_tilt > 0
+
+    @property
+    def follows_chains(self) -> bool:
+        """Whether a tilt learns from chains of the prior, which then have to keep up with it."""
+        return self.learns_tilt and not isinstance(self.source("prior"), BaseDraws)
 
     @property
     def keeps_rows(self) -> bool:

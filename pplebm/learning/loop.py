@@ -85,43 +85,75 @@ def updates(
     Raises:
         PplebmError: after ten roll-backs, when the batch size exceeds the data, or when processes drift apart.
     """
-    ppl, by_row = algorithm.ppl, algorithm.keeps_rows
-    group = group or Alone(lambda a: ppl.asarray(a, keep=True))
-    if by_row and group.size > 1:
+    group = group or Alone(lambda a: algorithm.ppl.asarray(a, keep=True))
+    if algorithm.keeps_rows and group.size > 1:
         raise PplebmError(f"{algorithm.name} keeps something per datum, on one device; drop --devices.")
-    reader, pace, is_first, made_for = Reader(algorithm, train, seed, group, ema), _Pace(), True, -1
-    while total is None or progress.update < total:
-        if progress.n_back_offs != made_for:
-            now, made_for = algorithm.back_off(progress.n_back_offs), progress.n_back_offs
-            run, watch = ppl.repeat(_one(now)), safeguards.watch(now)
-        left = math.inf if total is None else total - progress.update
-        n = int(min(BLOCK - progress.update % BLOCK, left, pace.updates, reader.size, at_most))
-        inputs = reader.read(progress.update, progress.n_rollbacks)
-        reader.read_ahead(progress.update + n, progress.n_rollbacks)
-        with pace.timed(n):
-            (state, average), found, n_done = run((progress.state, progress.average), inputs, n)
-        if is_first:
+    reader, pace, blocks = Reader(algorithm, train, seed, group, ema), _Pace(group), _Blocks(algorithm, 0, group)
+    try:
+        while total is None or progress.update < total:
+            if progress.n_back_offs != blocks.n_back_offs:
+                blocks = _Blocks(algorithm, progress.n_back_offs, group)
+            left = math.inf if total is None else total - progress.update
+            n = int(min(BLOCK - progress.update % BLOCK, left, pace.updates, reader.size, at_most))
+            inputs = reader.read(progress.update, progress.n_rollbacks)
+            reader.read_ahead(progress.update + n, progress.n_rollbacks)
+            with pace.timed(n):
+                found = blocks.run(progress, inputs, n)
+            progress, events = blocks.judged(progress, found)
+            yield progress, events
+    finally:
+        reader.close()
+
+
+class _Found(NamedTuple):
+    """State and running average after a block, what its updates told, and whether the last one was finite."""
+
+    state: Any
+    average: Any
+    events: list[Event]
+    is_finite: bool
+
+
+class _Blocks:
+    """Blocks of updates of an algorithm after so many interventions, and what is made of their ends."""
+
+    def __init__(self, algorithm: Algorithm, n_back_offs: int, group: Parallel) -> None:
+        self.n_back_offs, self._algorithm, self._group = n_back_offs, algorithm, group
+        self._now = algorithm.back_off(n_back_offs)
+        self._repeated, self._watch = algorithm.ppl.repeat(_one(self._now)), safeguards.watch(self._now)
+        self._is_checked = False
+
+    def run(self, progress: Progress, inputs: Any, n: int) -> _Found:
+        """Run n updates, fewer where one ends non-finite; look at prior chains after every hundredth."""
+        ppl, group = self._algorithm.ppl, self._group
+        (state, average), outs, n_done = self._repeated((progress.state, progress.average), inputs, n)
+        if not self._is_checked:
             group.check_same(state)
-            is_first = False
-        rows, is_finite = _rows_of(ppl, found, n_done)
-        events = [Event(progress.update + i + 1, row) for i, row in enumerate(rows)]
-        last = events[-1]
-        if is_finite and now.learns_tilt and last.update % WATCH_EVERY == 0:
+            self._is_checked = True
+        columns = {name: ppl.to_numpy(a)[:n_done].astype(float).tolist() for name, a in outs["metrics"].items()}
+        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        events = [Event(progress.update + i, row) for i, row in enumerate(rows, 1)]
+        is_finite, last = bool(outs["is_finite"][n_done - 1]), events[-1]
+        if is_finite and self._now.follows_chains and last.update % WATCH_EVERY == 0:
             key, x = (_at(inputs[name], n_done - 1) for name in ("key", "x"))
             with group.alone():
-                last.metrics.update(watch(key, group.local(state.params), x))
-        bad = next((i for i, event in enumerate(events) if safeguards.fault(event.metrics)), None)
-        if bad is None and is_finite:
-            progress = _kept(progress, last.update, state, average)
-            yield progress, events
-            continue
-        last, good = events[-1 if bad is None else bad], events[: n_done - 1 if bad is None else bad]
-        reason = NOT_FINITE if bad is None else safeguards.fault(last.metrics)
-        progress = _roll_back(progress, last.update, last.metrics)
+                last.metrics.update(self._watch(key, group.local(state.params), x))
+        return _Found(state, average, events, is_finite)
+
+    def judged(self, progress: Progress, found: _Found) -> tuple[Progress, list[Event]]:
+        """Progress after a block, and what is told of it; the first update that was bad undoes the block."""
+        events, faults = found.events, [safeguards.fault(event.metrics) for event in found.events]
+        bad = next((i for i, fault in enumerate(faults) if fault), None)
+        if bad is None and found.is_finite:
+            return _kept(progress, events[-1].update, found.state, found.average), events
+        at = len(events) - 1 if bad is None else bad
+        progress, reason = _roll_back(progress, events[at].update, events[at].metrics), faults[at] or NOT_FINITE
         if bad is not None:
             progress = progress._replace(n_back_offs=progress.n_back_offs + 1)
-            reason += f"; {now.differences(algorithm.back_off(progress.n_back_offs)) or 'new noise'}"
-        yield progress, [*good, last._replace(rolled_back_to=progress.good_update, reason=reason)]
+            after = self._algorithm.back_off(progress.n_back_offs)
+            reason += f"; {self._now.differences(after) or 'new noise'}"
+        undone = events[at]._replace(rolled_back_to=progress.good_update, reason=reason)
+        return progress, [*events[:at], undone]
 
 
 def _at(inputs: Any, i: int) -> Any:
@@ -129,17 +161,18 @@ def _at(inputs: Any, i: int) -> Any:
 
 
 class _Pace:
-    """How many updates are about half a second of work, by what they took."""
+    """How many updates are about half a second of work, by what they took; one, where processes have to agree."""
 
-    def __init__(self) -> None:
-        self.updates = 1
+    def __init__(self, group: Parallel) -> None:
+        self.updates, self._is_alone = 1, group.size == 1
 
     @contextlib.contextmanager
     def timed(self, n: int) -> Iterator[None]:
         """Note how long n updates take."""
         began = time.perf_counter()
         yield
-        self.updates = max(1, int(AT_ONCE * n / max(time.perf_counter() - began, 1e-9)))
+        if self._is_alone:
+            self.updates = max(1, int(AT_ONCE * n / max(time.perf_counter() - began, 1e-9)))
 
 
 def _one(algorithm: Algorithm) -> Callable[[Any, Any], Any]:
@@ -155,13 +188,6 @@ def _one(algorithm: Algorithm) -> Callable[[Any, Any], Any]:
         return (state, average), {"metrics": info, "is_finite": is_finite}, is_finite
 
     return one
-
-
-def _rows_of(ppl: PPL, found: Any, n: int) -> tuple[list[dict[str, float]], bool]:
-    """Metrics of n updates, and whether the last one was finite."""
-    columns = {name: ppl.to_numpy(a)[:n].astype(float).tolist() for name, a in found["metrics"].items()}
-    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    return rows, bool(found["is_finite"][n - 1])
 
 
 def _kept(progress: Progress, update: int, state: Any, average: Any) -> Progress:

@@ -18,7 +18,7 @@ MAX_SATURATED = 0.5  # share of tilt values at their bound, where no gradient pa
 MAX_CHAIN_GAP = 3.0  # nats between E f at the ends of prior chains and at resampled base draws
 GAP_ERRORS = 4.0  # standard errors of that difference, and
 MIN_BASE_ESS = 50  # effective base draws, from which it is believed
-N_CHAINS, N_BASE = 512, 4096  # that are compared
+N_CHAINS, N_BASE = 256, 4096  # that are compared
 N_ROWS = 8  # of data, among which these are shared where every row has a prior of its own
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,13 @@ from pplebm.runs.job import Job
 from pplebm.runs.manifest import RollBack, write_manifest
 
 LOG_EVERY, EVALUATE_EVERY, CHECKPOINT_EVERY = 10, 100, 100  # updates
+CHECKPOINT_SECONDS = 5.0  # at least, between two checkpoints of quick updates
 EVALUATE_ON = 256  # held-out data per evaluation
 
 
 def learn(job: Job, progress: loop.Progress, show: bool | None) -> None:
     """Run the loop, log, evaluate and save; on Ctrl-C save and say how to go on."""
-    recorder = _Recorder(job, job.group.same(progress), show)
+    recorder = Recorder(job, job.group.same(progress), show)
     try:
         recorder.run()
     except KeyboardInterrupt:
@@ -37,12 +39,13 @@ def learn(job: Job, progress: loop.Progress, show: bool | None) -> None:
         recorder.bar.close()
 
 
-class _Recorder:
+class Recorder:
     """One run of the loop: what it has shown and not saved yet, and what is written when."""
 
     def __init__(self, job: Job, progress: loop.Progress, show: bool | None) -> None:
         self.job, self.manifest, self.progress = job, job.manifest, progress
         self.total, self.rows = job.algorithm.hyper.updates, list[dict[str, Any]]()
+        self.saved = time.perf_counter()
         self.began, self.before = time.perf_counter(), _seconds_so_far(job.folder)
         program = job.algorithm.program.with_chains(compiled=False)  # seldom run, and of another shape
         self.evaluated = job.algorithm.with_changes(program)
@@ -51,6 +54,11 @@ class _Recorder:
 
     def run(self) -> None:
         """Update until all is done or patience ends."""
+        for _ in self.blocks():
+            pass
+
+    def blocks(self) -> Iterator[int]:
+        """The same, block by block; yields the number of updates done."""
         job, settings = self.job, self.manifest.settings
         program, size = job.algorithm.program, job.algorithm.hyper.batch_size
         updates = loop.updates(
@@ -70,12 +78,18 @@ class _Recorder:
             if events[-1].rolled_back_to is not None:
                 continue
             is_last = self.progress.update == self.total
-            if self.progress.update % CHECKPOINT_EVERY == 0 or is_last:
+            if is_last or (self.progress.update % CHECKPOINT_EVERY == 0 and self._is_due()):
                 self.save()
                 if not is_last and self._has_stalled():
                     self.manifest = self.manifest._replace(stopped_early=self.progress.update)
                     write_manifest(job.folder, self.manifest)
                     return
+            yield self.progress.update
+
+    def _is_due(self) -> bool:
+        """Whether a checkpoint is worth its time; one is always where patience may end the run."""
+        is_old = time.perf_counter() - self.saved > CHECKPOINT_SECONDS
+        return is_old or self.manifest.settings.patience > 0 or self.progress.update == CHECKPOINT_EVERY
 
     def _tell(self, event: loop.Event) -> None:
         """Note an update that was undone."""
@@ -99,7 +113,7 @@ class _Recorder:
 
     def save(self) -> None:
         """Checkpoint first, then metrics: after a kill in between, rows are missing, never ahead of the state."""
-        rows, self.rows, folder = self.rows, [], self.job.folder
+        rows, self.rows, folder, self.saved = self.rows, [], self.job.folder, time.perf_counter()
         if self.job.group.rank:
             return  # one process writes
         files.write_checkpoint(folder, self.job.algorithm.ppl, self.progress)

@@ -44,6 +44,22 @@ def test_normal_like_is_standard_normal_and_repeats(ppl):
     assert abs(a.mean()) < 5 / np.sqrt(a.size) and abs(a.var() - 1) < 5 * np.sqrt(2 / a.size)
 
 
+def test_repeat_runs_as_many_steps_as_are_asked_for_and_ends_after_one_that_is_not_good(ppl):
+    def step(total, given):
+        total = total + given["a"] * ppl.normal_like(given["key"], {"e": given["a"]})["e"]
+        return total, {"total": total}, ~(given["bad"] > 0.5)
+
+    bad = np.array([0.0, 0.0, 0.0, 1.0, 0.0])
+    inputs = {"a": ppl.asarray(np.arange(5.0)), "bad": ppl.asarray(bad), "key": ppl.key([3, 4, 5, 6, 7])}
+    run, start = ppl.repeat(step), ppl.asarray(1.5)
+    one = [float(ppl.normal_like(ppl.key(k), {"e": start})["e"]) for k in (3, 4, 5, 6, 7)]
+    for n, done in ((1, 1), (3, 3), (5, 4)):
+        total, outs, n_done = run(start, inputs, n)
+        expected = 1.5 + np.cumsum(np.arange(5.0) * one)
+        np.testing.assert_allclose(ppl.to_numpy(outs["total"])[:done], expected[:done], rtol=1e-5, atol=1e-6)
+        assert n_done == done and float(total) == ppl.to_numpy(outs["total"])[done - 1]
+
+
 def test_value_and_grad_per_datum_and_with_aux(ppl):
     z = {"u": ppl.asarray(np.array([[1.0, 2.0], [3.0, 4.0]])), "unused": ppl.asarray(np.zeros((2, 1)))}
     value, gradient = ppl.value_and_grad(lambda z: (z["u"] ** 3).sum(-1), z)

@@ -1,0 +1,176 @@
+r"""Time of an update of `fit`, beside the algorithm's own step and the same update by hand, on 8x8 digits.
+
+    python benchmarks/loop.py --write
+
+For every algorithm page and both backends, in one process, in turn, so many updates of each per round; figures are
+medians over rounds, ratios medians of the rounds' ratios. "fit" is all that a user waits for: batches, updates, checks,
+metrics, held-out figures, checkpoints. "own step" is the algorithm's compiled step on one batch, called by a loop.
+"By hand" is the update of a page of guides (`noise_contrastive`) or of chains (`short_run_mle`) without a program, in
+plain eager torch and in one compiled scan of JAX; its densities are checked against the program's first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from by_hand_update import Densities, on_jax, on_torch
+
+import pplebm
+from pplebm.ppl.language import load_backend
+from pplebm.runs.config import RunConfig
+from pplebm.runs.job import new_job
+from pplebm.runs.learn import Recorder
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULT = ROOT / "benchmarks" / "loop.json"
+CHAIN_PAGES = {"short_run_mle"}  # beside which the two-phase update by hand stands
+GUIDE_PAGES = {"noise_contrastive"}
+
+
+def main() -> None:
+    """Measure, print the table, and keep the figures if asked to."""
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--pages", nargs="+", default=sorted(pplebm.inference_available()))
+    parser.add_argument("--backends", nargs="+", default=["numpyro", "pyro"], choices=["numpyro", "pyro"])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--updates", type=int, default=100, help="of each per round")
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help="on Pyro")
+    parser.add_argument("--write", action="store_true", help=f"keep the figures in {RESULT.name}")
+    args = parser.parse_args()
+    rows = []
+    for page in args.pages:
+        for backend in args.backends:
+            rows.append(measured(page, backend, args))
+            print(line(rows[-1]), flush=True)
+    if args.write:
+        from speed_parts.machine import machine
+
+        content = {
+            "command": " ".join(["python", "benchmarks/loop.py", *sys.argv[1:]]),
+            "machine": machine(),
+            "rows": rows,
+        }
+        RESULT.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def measured(page: str, backend: str, args: Any) -> dict[str, Any]:
+    """One row: milliseconds per update, ratios, seconds to the first update, and peak memory so far."""
+    total = (args.rounds + 2) * args.updates
+    with tempfile.TemporaryDirectory() as folder:
+        compiled = args.compile if backend == "pyro" else None
+        config = RunConfig("joint_ebm", "digits", page, updates=total, backend=backend, compiled=compiled).checked()
+        began = time.perf_counter()
+        job, begin = new_job(Path(folder) / "run", config, load_backend(backend).parallel(1, 1, "auto"))
+        recorder = Recorder(job, begin, False)
+        blocks = recorder.blocks()
+        next(blocks)
+        first = time.perf_counter() - began
+        ways: dict[str, Callable[[int], None]] = {"fit": fit_of(recorder, blocks), "step": step_of(job)}
+        if (by_hand := by_hand_of(page, backend, job)) is not None:
+            ways["by_hand"] = by_hand
+        seconds: dict[str, list[float]] = {name: [] for name in ways}
+        for turn in range(args.rounds + 1):
+            for name, run in ways.items():
+                began = time.perf_counter()
+                run(args.updates)
+                if turn:
+                    seconds[name].append((time.perf_counter() - began) / args.updates)
+    ratio = lambda a, b: float(np.median(np.array(seconds[a]) / np.array(seconds[b]))) if b in seconds else None
+    return {
+        "page": page, "backend": backend, "first_update_seconds": round(first, 2),
+        "ms": {name: 1e3 * float(np.median(values)) for name, values in seconds.items()},
+        "fit_over_step": ratio("fit", "step"), "step_over_by_hand": ratio("step", "by_hand"),
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    }  # fmt: skip
+
+
+def fit_of(recorder: Any, blocks: Any) -> Callable[[int], None]:
+    """So many updates more of a run."""
+
+    def run(n: int) -> None:
+        goal = recorder.progress.update + n
+        while recorder.progress.update < goal:
+            next(blocks, None)
+
+    return run
+
+
+def step_of(job: Any) -> Callable[[int], None]:
+    """So many steps of the algorithm on one batch."""
+    algorithm, ppl = job.algorithm, job.algorithm.ppl
+    x = algorithm.program.data(job.data.train[: algorithm.hyper.batch_size])
+    index = ppl.asarray(np.arange(len(x))) if algorithm.keeps_rows else None
+    step, state = ppl.compiled(algorithm.step), [algorithm.init(ppl.key(0), x, job.data.n_train)]
+    keys = ppl.key(list(range(1000)))
+    keys = [keys[i] for i in range(1000)]
+
+    def run(n: int) -> None:
+        with ppl.threads_for(algorithm.program.work(len(x))):
+            for i in range(n):
+                state[0], info = step(keys[i % 1000], state[0], x, index)
+        float(next(iter(info.values())))
+
+    return run
+
+
+def by_hand_of(page: str, backend: str, job: Any) -> Callable[[int], None] | None:
+    """The update by hand, at the weights of the program, on its batch."""
+    if page not in CHAIN_PAGES | GUIDE_PAGES:
+        return None
+    algorithm = job.algorithm
+    guide = algorithm.guide.params if algorithm.has_guide else {}
+    params = {name: algorithm.ppl.to_numpy(a) for name, a in (algorithm.program.params | guide).items()}
+    x = np.asarray(job.data.train[: algorithm.hyper.batch_size])
+    check_density(params, x, backend)
+    run = (on_jax if backend == "numpyro" else on_torch)(params, x, page)
+    if backend == "numpyro":
+        return run
+
+    def on_as_many_threads(n: int) -> None:
+        with algorithm.ppl.threads_for(algorithm.program.work(len(x))):
+            run(n)
+
+    return on_as_many_threads
+
+
+def check_density(params: dict[str, np.ndarray], x: np.ndarray, backend: str) -> None:
+    """Stop where the density by hand is not that of the program."""
+    from types import SimpleNamespace
+
+    softplus = lambda a: np.logaddexp(0.0, a)
+    xp = SimpleNamespace(
+        exp=np.exp, log=np.log, tanh=np.tanh, softplus=softplus, silu=lambda a: a / (1.0 + np.exp(-a)),
+        leaky_relu=lambda a: np.where(a > 0, a, 0.2 * a),
+    )  # fmt: skip
+    program = pplebm.Program(pplebm.bind("joint_ebm", backend, shape=x.shape[1:])).with_coordinates("noncentered")
+    rng, ppl = np.random.default_rng(0), program.ppl
+    e = [rng.normal(size=(len(x), d)).astype(np.float32) for d in (16, 8)]
+    own = {name: ppl.asarray(params[name]) for name in program.params}
+    z = {"z1": ppl.asarray(e[0]), "z2": ppl.asarray(e[1])}
+    expected = ppl.to_numpy(program.log_density(own, program.data(x))(z))
+    np.testing.assert_allclose(Densities(xp).moving(params, e, x), expected, rtol=1e-4)
+
+
+def line(row: dict[str, Any]) -> str:
+    """A row of the table."""
+    ms = ", ".join(f"{name} {value:.2f} ms" for name, value in row["ms"].items())
+    ratios = f"fit / step {row['fit_over_step']:.2f}"
+    if row["step_over_by_hand"] is not None:
+        ratios += f", step / by hand {row['step_over_by_hand']:.2f}"
+    return (
+        f"{row['page']:24} {row['backend']:8} {ms}; {ratios}; first update {row['first_update_seconds']:.1f} s; "
+        f"{row['peak_mib']} MiB"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""The loop: k updates in one call are k calls of one, an update's graph is the update, rows are read from files."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from changes import taken
+
+import pplebm
+from pplebm.backends.pyro import whole
+from pplebm.backends.pyro.keys import Notes, normal_like, split
+from pplebm.learning import loop
+from pplebm.learning.algorithm import algorithm_of
+from pplebm.learning.batches import BLOCK, Reader
+from pplebm.ppl.parallel import Alone
+from pplebm.ppl.trees import tree_leaves
+
+FEW = {
+    "batch_size": 8, "updates": 40, "n_steps": 2, "n_steps_posterior": 2, "n_steps_prior": 2, "n_steps_fresh": 2,
+    "pool": 16, "width": 4, "n_layers": 2, "n_particles": 2,
+}  # fmt: skip
+DATA = np.random.default_rng(0).normal(size=(32, 4)).astype(np.float32)
+
+
+def algorithm(backend, page, **more):
+    program = pplebm.Program(pplebm.bind("latent_ebm", backend, shape=(4,), latent_dim=2, width=8, tilt_width=8))
+    page = pplebm.load(page)
+    return algorithm_of(page, program, taken(page, FEW | more))
+
+
+def after(owner, n, at_most=BLOCK, progress=None):
+    progress = progress or loop.begin(owner, owner.program.data(DATA[:8]), 3, len(DATA), averages=True)
+    *_, (last, _) = loop.updates(owner, DATA, 3, progress, ema=0.9, total=n, at_most=at_most)
+    return last
+
+
+def plain(owner, tree):
+    return {n: owner.ppl.to_numpy(a) if hasattr(a, "shape") else np.asarray(a) for n, a in tree_leaves(tree)}
+
+
+def assert_equal(owner, a, b):
+    a, b = plain(owner, a), plain(owner, b)
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+@pytest.mark.parametrize("page", ["short_run_mle", "noise_contrastive", "persistent_mle"])
+@pytest.mark.parametrize("backend", ["pyro", "numpyro"])
+def test_updates_in_one_call_are_those_of_single_calls(backend, page):
+    owner = algorithm(backend, page)
+    together = after(owner, 23)
+    assert together.update == 23
+    assert_equal(owner, together, after(owner, 23, at_most=1))
+    assert_equal(owner, together, after(owner, 23, 3, after(owner, 14, 4)))
+
+
+def test_a_block_ends_with_the_tenth_update_at_the_latest():
+    owner = algorithm("pyro", "noise_contrastive")
+    begin = loop.begin(owner, owner.program.data(DATA[:8]), 0, len(DATA))
+    ends = [(p.update, [e.update for e in events]) for p, events in loop.updates(owner, DATA, 0, begin, total=25)]
+    assert [n for _, numbers in ends for n in numbers] == list(range(1, 26))
+    assert all(update == numbers[-1] and (numbers[0] - 1) // 10 == (update - 1) // 10 for update, numbers in ends)
+
+
+@pytest.mark.parametrize("page", sorted(pplebm.inference_available()))
+def test_the_graph_of_an_update_is_the_update(page, float64, monkeypatch):
+    """Also at another key and another state than those it was made with."""
+    owner = algorithm("pyro", page)
+    x = owner.program.data(DATA[:8].astype(np.float64))
+    state = owner.init(0, x, len(DATA))
+    graph = [owner.step(key, state, x) for key in (1, 2)]
+    graph.append(owner.step(3, graph[0][0], x))
+    monkeypatch.setattr(whole, "_graph", lambda function, *_: function)
+    owner = algorithm("pyro", page)
+    eager = [owner.step(key, state, x) for key in (1, 2)]
+    eager.append(owner.step(3, eager[0][0], x))
+    for a, b in zip(graph, eager, strict=True):
+        a, b = plain(owner, a), plain(owner, b)
+        assert a.keys() == b.keys()
+        for name in a:
+            np.testing.assert_allclose(a[name], b[name], rtol=1e-9, atol=1e-11, err_msg=name)
+
+
+def test_a_function_that_draws_otherwise_is_run_as_it_is():
+    owner = algorithm("pyro", "noise_contrastive")
+    calls = []
+
+    def draws(key, params):
+        calls.append(1)
+        with owner.ppl.seeded(key):
+            return {"a": params["a"] + np.random.default_rng(0).normal()}
+
+    run = owner.ppl.compiled(draws, whole=owner.program.options)
+    for key in (1, 2):
+        run(key, {"a": owner.ppl.asarray(np.zeros(3))})
+    assert len(calls) == 3  # once more, to see what it draws
+
+
+def test_draws_of_a_graph_follow_its_key():
+    import torch
+
+    like = {"a": torch.zeros(3)}
+
+    def function(key):
+        first, second = split(key)
+        return normal_like(split(second, 3)[1], like), normal_like(first, like)
+
+    notes = Notes()
+    function(notes.key(5))
+    for found, expected in zip(notes.draws(9), function(9), strict=True):
+        assert torch.equal(found["a"], expected["a"])
+
+
+@pytest.mark.parametrize("backend", ["pyro", "numpyro"])
+def test_rows_are_read_from_a_mapped_file(backend, tmp_path):
+    """Whatever was read ahead is what is asked for, or is not used."""
+    np.save(tmp_path / "rows.npy", DATA)
+    mapped = np.load(tmp_path / "rows.npy", mmap_mode="r")
+    owner = algorithm(backend, "persistent_mle")
+    group = Alone(lambda a: owner.ppl.asarray(a, keep=True))
+    found, expected = Reader(owner, mapped, 3, group, 0.9), Reader(owner, DATA, 3, group, 0.9)
+    found.read_ahead(10, 0)
+    for update, n_rollbacks in ((10, 0), (10, 1), (17, 1)):
+        a, b = found.read(update, n_rollbacks), expected.read(update, n_rollbacks)
+        for name in ("x", "index", "decay"):
+            np.testing.assert_array_equal(owner.ppl.to_numpy(a[name]), owner.ppl.to_numpy(b[name]))
+        assert str(a["key"]) == str(b["key"])
+        found.read_ahead(17, 0)
+    assert a["x"].shape == (BLOCK, 8, 4)
+    found.close(), expected.close()
