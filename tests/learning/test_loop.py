@@ -10,7 +10,7 @@ import pplebm
 from pplebm.backends.pyro import whole
 from pplebm.backends.pyro.keys import Notes, normal_like, split
 from pplebm.learning import loop
-from pplebm.learning.algorithm import algorithm_of
+from pplebm.learning.algorithm import Algorithm, algorithm_of
 from pplebm.learning.batches import BLOCK, Reader
 from pplebm.ppl.parallel import Alone
 from pplebm.ppl.trees import tree_leaves
@@ -63,18 +63,25 @@ def test_a_block_ends_with_the_tenth_update_at_the_latest():
     assert all(update == numbers[-1] and (numbers[0] - 1) // 10 == (update - 1) // 10 for update, numbers in ends)
 
 
+def as_graph(self, function):
+    """A part of an update as in a long run, its chains as in a short one."""
+    options = self.program.options._replace(compiled=True)
+    return self._compiled.setdefault(function.__name__, whole.compiled(function, options))
+
+
 @pytest.mark.parametrize("page", sorted(pplebm.inference_available()))
 def test_the_graph_of_an_update_is_the_update(page, float64, monkeypatch):
     """Also at another key and another state than those it was made with."""
     owner = algorithm("pyro", page)
     x = owner.program.data(DATA[:8].astype(np.float64))
     state = owner.init(0, x, len(DATA))
-    graph = [owner.step(key, state, x) for key in (1, 2)]
-    graph.append(owner.step(3, graph[0][0], x))
-    monkeypatch.setattr(whole, "_graph", lambda function, *_: function)
-    owner = algorithm("pyro", page)
     eager = [owner.step(key, state, x) for key in (1, 2)]
     eager.append(owner.step(3, eager[0][0], x))
+    monkeypatch.setattr(whole, "_compiled", lambda graph, examples: graph.forward)  # as it is
+    monkeypatch.setattr(Algorithm, "_whole", as_graph)
+    owner = algorithm("pyro", page)
+    graph = [owner.step(key, state, x) for key in (1, 2)]
+    graph.append(owner.step(3, graph[0][0], x))
     for a, b in zip(graph, eager, strict=True):
         a, b = plain(owner, a), plain(owner, b)
         assert a.keys() == b.keys()
@@ -91,7 +98,7 @@ def test_a_function_that_draws_otherwise_is_run_as_it_is():
         with owner.ppl.seeded(key):
             return {"a": params["a"] + np.random.default_rng(0).normal()}
 
-    run = owner.ppl.compiled(draws, whole=owner.program.options)
+    run = owner.ppl.compiled(draws, whole=owner.program.options._replace(compiled=True))
     for key in (1, 2):
         run(key, {"a": owner.ppl.asarray(np.zeros(3))})
     assert len(calls) == 3  # once more, to see what it draws

@@ -21,12 +21,13 @@ Function = Callable[..., Any]  # of a key and trees of tensors, the first of the
 
 
 def compiled(function: Function, whole: ChainOptions | None = None) -> Function:
-    """The function itself, whose densities are compiled one by one here; or, with `whole`, one graph of it.
+    """The function itself, whose densities are compiled one by one here; or one graph of it.
 
-    A graph is made once for every shape of its arguments, a key and trees of tensors, and checked against a plain run.
+    With `whole`, and where chains are compiled as well, a graph is made once for every shape of its arguments, a key
+    and trees of tensors, and checked against a plain run: that takes seconds, which a short run would not earn back.
     Processes that learn together, which exchange numbers inside, run the function itself.
     """
-    if whole is None:
+    if whole is None or not whole.compiled:
         return function
     graphs: dict[Any, Function] = {}
 
