@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.distributed as distributed
+from torch._functorch.compile_utils import fx_graph_cse
 
 from pplebm.backends.pyro.graphs import elsewhere, operations
 from pplebm.backends.pyro.keys import Notes
 from pplebm.backends.pyro.passes import simplify, writes
-from pplebm.backends.pyro.steps import KINKS, TOLERANCE, compile_graph, contiguous
-from pplebm.errors import PplebmError, PplebmWarning
+from pplebm.backends.pyro.steps import KINKS, TOLERANCE, contiguous, leaves
+from pplebm.errors import PplebmError
 from pplebm.ppl.language import ChainOptions
-from pplebm.ppl.trees import tree_fill, tree_leaves, tree_map
+from pplebm.ppl.trees import tree_fill, tree_leaves
 
 Function = Callable[..., Any]  # of a key and trees of tensors, the first of them parameters
 
@@ -23,51 +23,50 @@ Function = Callable[..., Any]  # of a key and trees of tensors, the first of the
 def compiled(function: Function, whole: ChainOptions | None = None) -> Function:
     """The function itself, whose densities are compiled one by one here; or one graph of it.
 
-    With `whole`, and where chains are compiled as well, a graph is made once for every shape of its arguments, a key
-    and trees of tensors, and checked against a plain run: that takes seconds, which a short run would not earn back.
+    With `whole`, and where chains are compiled, a graph is made once for every shape of its arguments, a key and trees
+    of tensors, and checked against a plain run: that takes seconds, which a short run would not earn back. It runs as
+    it is: torch's compiler would take half a minute to save two milliseconds an update.
     Processes that learn together, which exchange numbers inside, run the function itself.
     """
     if whole is None or not whole.compiled:
         return function
-    graphs: dict[Any, Function] = {}
+    graphs: dict[Any, Callable[[int, list[Any]], Any] | None] = {}
 
     def run(key: int, *trees: Any) -> Any:
         if distributed.is_available() and distributed.is_initialized():
             return function(key, *trees)
-        shapes = tuple((path, a.shape, a.dtype, a.device) for path, a in tree_leaves(trees))
+        given = leaves(trees)
+        shapes = tuple((a.shape, a.dtype, a.device) for a in given)
         if shapes not in graphs:
-            graphs[shapes] = _graph(function, key, trees, whole.compiled)
-        return graphs[shapes](key, *trees)
+            graphs[shapes] = _graph(function, key, trees)
+        graph = graphs[shapes]
+        return function(key, *trees) if graph is None else graph(key, given)
 
     return run
 
 
-def _graph(function: Function, key: int, trees: Any, is_compiled: bool) -> Function:
-    """One graph, or the function itself where there can be none."""
+def _graph(function: Function, key: int, trees: Any) -> Callable[[int, list[Any]], Any] | None:
+    """A function of a key and leaves by one graph; None where there can be none."""
     notes = Notes()
     out = function(notes.key(key), *trees)
     if not notes.is_complete:  # it draws from Pyro's own statements
-        return function
-    structure = tree_map(lambda a: None, out)
+        return None
     inputs = (trees, notes.draws(key))
-    paths = [path for path, _ in tree_leaves(inputs)]
+    paths, names = ([path for path, _ in tree_leaves(tree)] for tree in (inputs, out))
 
     def flat(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         trees, noise = tree_fill(inputs, dict(zip(paths, tensors, strict=True)))
         found = function(notes.key(key, noise), *trees)
-        return tuple(torch.as_tensor(leaf).contiguous() for _, leaf in tree_leaves(found))
+        return tuple(torch.as_tensor(leaf).contiguous() for leaf in leaves(found))
 
     with torch.no_grad():
         graph = operations(flat, *contiguous(inputs))
-        simple = graph if writes(graph) else _simplified(graph)
-        forward = _compiled(simple, contiguous(inputs)) if is_compiled else simple.forward
+        forward = graph.forward if writes(graph) else _simplified(graph).forward
         _check(flat, forward, inputs)
-    del structure
-    names = [path for path, _ in tree_leaves(out)]
 
-    def run(key: int, *trees: Any) -> Any:
+    def run(key: int, given: list[Any]) -> Any:
         with torch.no_grad():
-            found = forward(*contiguous((trees, notes.draws(key))))
+            found = forward(*(a.contiguous() for a in given), *contiguous(notes.draws(key)))
         return tree_fill(out, dict(zip(names, found, strict=True)))
 
     return run
@@ -75,20 +74,9 @@ def _graph(function: Function, key: int, trees: Any, is_compiled: bool) -> Funct
 
 def _simplified(graph: torch.fx.GraphModule) -> torch.fx.GraphModule:
     simplify(graph, differentiable=False)
+    graph.graph = fx_graph_cse(graph.graph)  # parts of a loss run the same networks at the same latents
+    graph.recompile()
     return graph
-
-
-def _compiled(graph: torch.fx.GraphModule, examples: list[torch.Tensor]) -> Function:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # torch's compiler imports deprecated torch
-            return compile_graph(graph, examples)
-    except Exception as error:  # no C++ compiler, or a defect of the torch compiler: many types
-        what = " ".join(str(error).split("\n\n")[0].split())
-        warnings.warn(
-            f"an update could not be compiled and runs by its uncompiled graph: {what}", PplebmWarning, stacklevel=2
-        )
-        return graph.forward
 
 
 def _check(plain: Function, graph: Function, inputs: Any) -> None:
