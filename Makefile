@@ -14,7 +14,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constrain
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick test-full lint bench bench-speed notebooks clean
+.PHONY: help demo test test-quick test-full test-kill lint bench bench-speed notebooks clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -22,15 +22,18 @@ help: ## list the targets
 demo: $(VENV)/.core ## install what a user needs into .venv, then run the demonstration
 	$(BIN)/pplebm demo
 
-test test-quick test-full: export OMP_NUM_THREADS = 1
+test test-quick test-full test-kill: export OMP_NUM_THREADS = 1
 test: lint ## what must hold before a change is merged: lint, tests, doctests
-	$(BIN)/pytest -n $(WORKERS) -m "not full" --doctest-modules tests pplebm models inference
+	$(BIN)/pytest -n $(WORKERS) -m "not full and not kill" --doctest-modules tests pplebm models inference
 
 test-quick: lint ## lint, and the tests that take a moment each
-	$(BIN)/pytest -n $(WORKERS) -m "not slow and not full" tests
+	$(BIN)/pytest -n $(WORKERS) -m "not slow and not full and not kill" tests
 
 test-full: lint ## everything: further variants of statistical laws as well
-	$(BIN)/pytest -n $(WORKERS) --doctest-modules tests pplebm models inference
+	$(BIN)/pytest -n $(WORKERS) -m "not kill" --doctest-modules tests pplebm models inference
+
+test-kill: $(VENV)/.dev ## runs killed at random instants, which must end as if they were not; takes half an hour
+	$(BIN)/pytest -m kill tests/runs/test_kill.py
 
 lint: $(VENV)/.dev ## ruff and mypy; changes no file
 	$(BIN)/ruff check .

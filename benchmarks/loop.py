@@ -29,6 +29,7 @@ from pplebm.ppl.language import load_backend
 from pplebm.runs.config import RunConfig
 from pplebm.runs.job import new_job
 from pplebm.runs.learn import Recorder
+from pplebm.runs.signals import Stop
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "benchmarks" / "loop.json"
@@ -70,7 +71,7 @@ def measured(page: str, backend: str, args: Any) -> dict[str, Any]:
         config = RunConfig("joint_ebm", "digits", page, updates=total, backend=backend, compiled=compiled).checked()
         began = time.perf_counter()
         job, begin = new_job(Path(folder) / "run", config, load_backend(backend).parallel(1, 1, "auto"))
-        recorder = Recorder(job, begin, False)
+        recorder = Recorder(job, begin, False, Stop())
         blocks = recorder.blocks()
         next(blocks)
         first = time.perf_counter() - began

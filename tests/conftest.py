@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import re
+import tempfile
 from pathlib import Path
 
 import hypothesis
@@ -22,6 +23,8 @@ for name, value in {
     "TORCHINDUCTOR_CACHE_DIR": KEPT / "inductor",
 }.items():
     os.environ.setdefault(name, str(value))
+CONFIG = tempfile.TemporaryDirectory()  # the user's own is not touched
+os.environ["PPLEBM_CONFIG_HOME"] = CONFIG.name
 
 hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("fixed")

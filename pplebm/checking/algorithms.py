@@ -19,7 +19,7 @@ from pplebm.learning.sources import Source
 from pplebm.ppl.language import PPL
 from pplebm.ppl.trees import tree_leaves
 from pplebm.program import Program
-from pplebm.runs import files
+from pplebm.runs import checkpoints
 
 N, D = 24, 4  # data and their dimension
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -124,8 +124,8 @@ class _Case:
         algorithm, _, begin = self._begin()
         progress, _ = next(loop.updates(algorithm, self.data, self.seed, begin, at_most=1))
         with tempfile.TemporaryDirectory() as folder:
-            files.write_checkpoint(Path(folder), algorithm.ppl, progress)
-            back = files.read_checkpoint(Path(folder), algorithm.ppl, begin)
+            checkpoints.write_checkpoint(Path(folder), algorithm.ppl, progress)
+            back = checkpoints.read_checkpoint(Path(folder), algorithm.ppl, begin)
         lost = self._differ(algorithm.ppl, progress, back)
         return not lost, f"it changes {', '.join(lost[:4])}" if lost else "the state goes to a file and back unchanged"
 

@@ -70,7 +70,7 @@ class Checklist:
         else:
             try:
                 ok, sentence = at()
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 ok, sentence = False, sentence_of(error)
             if essential and ok is False:
                 self._blocked = name

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
+import signal
 import sys
 import warnings
 from collections.abc import Iterator
@@ -14,7 +16,9 @@ import click
 
 from pplebm.errors import PplebmError
 
-INTERRUPTED = 130  # what a shell reports of a command ended by Ctrl-C
+SIGNALLED = 128  # what a shell adds to the number of the signal that ended a command
+LONGEST_WORD = 200  # of a message; what is longer was no name, and is cut
+SEED = click.IntRange(0, 2**32 - 1)  # what random generators take
 OLDER_NAMES = {"score": "anomaly"}  # of commands; still understood, and not listed
 
 
@@ -22,7 +26,7 @@ class Group(click.Group):
     """A click group that ends every command with a sentence and a status, never with a traceback."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]
-        """Run; exit 0, 1 (check found something), 2 (a mistake the user can mend) or 130 (Ctrl-C)."""
+        """Run; exit 0, 1 (check found something), 2 (a mistake the user can mend), 130 (Ctrl-C) or 128 + signal."""
         kwargs["standalone_mode"] = False
         try:
             with _notes():
@@ -33,12 +37,16 @@ class Group(click.Group):
             status = _fail(f"{error.format_message()} (see `{path} --help`)")
         except PplebmError as error:
             status = _fail(str(error))
-        except (KeyboardInterrupt, click.Abort):
-            status = INTERRUPTED
+        except (KeyboardInterrupt, click.Abort) as error:  # click makes the one of the other
+            status = SIGNALLED + getattr(error.__cause__ or error, "number", signal.SIGINT)
         except BrokenPipeError:  # the reader, `head` for instance, has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             status = 0
+        except (OSError, MemoryError) as error:
+            status = _fail(_of_system(error))
         except Exception as error:
+            if isinstance(error, ValueError) and "null byte" in str(error):  # where a file was to be opened
+                sys.exit(_fail("a name holds a null byte, which no file can have; choose another one."))
             if "--traceback" in (kwargs.get("args") or (args[0] if args and args[0] else sys.argv)):
                 raise
             from pplebm.checking.findings import sentence_of  # found only by those who need it
@@ -60,8 +68,19 @@ class Group(click.Group):
         return list(self.commands)
 
 
+def _of_system(error: OSError | MemoryError) -> str:
+    """What the operating system refused, in a sentence."""
+    if isinstance(error, MemoryError):
+        return "there is not enough memory for this; ask for less."
+    name = f"'{error.filename}': " if error.filename else ""
+    return f"{name}{error.strerror or error}; choose another file or folder."
+
+
 def _fail(sentence: str) -> int:
-    click.echo(f"pplebm: {sentence}", err=True)
+    words = re.sub(
+        rf"\S{{{LONGEST_WORD},}}", lambda found: f"{found[0][: LONGEST_WORD - 3]}...", " ".join(sentence.splitlines())
+    )
+    click.echo(f"pplebm: {words}".encode(errors="replace").decode(), err=True)
     return 2
 
 

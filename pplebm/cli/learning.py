@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from tqdm import tqdm
 
-from pplebm.cli.group import settings
+from pplebm.cli.group import SEED, settings
 from pplebm.errors import PplebmError
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ NEW_RUN_ONLY = (  # options that a run has settled
     "inference", "seed", "seeds", "pairs", "backend", "compiled", "precision", "devices", "nodes", "strategy", "ema",
     "patience", "start", "tensorboard", "scaling",
 )  # fmt: skip
+MAX_SEEDS = 1000
 THREAD_COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 OPTION_NAMES = {"pairs": "--set", "compiled": "--compile"}  # where option and field have other names
 
@@ -39,9 +41,9 @@ OPTION_NAMES = {"pairs": "--set", "compiled": "--compile"}  # where option and f
 @click.option("--devices", default=1, show_default=True, help="That share every batch, on each machine.")
 @click.option("--nodes", default=1, show_default=True, help="Machines, each of which runs this command.")
 @click.option("--strategy", default="auto", show_default=True, help="Of Lightning Fabric: ddp or ddp_spawn.")
-@click.option("--out", type=click.Path(), help="Run folder.  [default: runs/MODEL-INFERENCE-seedN]")
+@click.option("--out", type=click.Path(), help="Run folder.  [default: runs/MODEL-INFERENCE-seedN, numbered]")
 @click.option("--updates", "--steps", type=click.IntRange(1), help="How many.  [default: the algorithm's own number]")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
+@click.option("--seed", default=0, show_default=True, type=SEED)
 @click.option("--seeds", metavar="FIRST..LAST", help="Fit once for each seed, and tell means and spreads.")
 @click.option("--jobs", default=1, show_default=True, type=click.IntRange(1), help="Seeds fitted at once.")
 @click.option("--ema", default=0.0, show_default=True, help="Decay of a running average of the parameters.")
@@ -49,13 +51,14 @@ OPTION_NAMES = {"pairs": "--set", "compiled": "--compile"}  # where option and f
 @click.option("--start", type=click.Path(), help="Run whose parameters this one begins with, for instance its twin.")
 @click.option("--tensorboard", is_flag=True, help="Write the metrics for TensorBoard as well.")
 @click.option("--set", "pairs", multiple=True, metavar="NAME=VALUE", help="Change a hyperparameter; repeatable.")
-@click.option("--resume", is_flag=True, help="Go on with the run in --out; nothing else need be given.")
+@click.option("--resume", is_flag=True, help="Go on with the run in --out, or the latest one of PAGE_OR_FILE.")
+@click.option("--trust", is_flag=True, help="With --resume, run the pages in the folder, whoever wrote them.")
 @click.option("--no-report", is_flag=True, help="Do not write report.html.")
 @click.pass_context
 def fit(context: click.Context, model: str | None, resume: bool, no_report: bool, **options: Any) -> None:
     """Learn a model from data.
 
-    Everything is kept in a run folder. Ctrl-C saves and says how to go on.
+    Everything is kept in a run folder. Ctrl-C, SIGTERM and SIGUSR1 save and say how to go on.
     """
     changes = settings(options["pairs"])
     if resume:
@@ -82,8 +85,9 @@ def _new(model: str, changes: dict[str, Any], options: dict[str, Any]) -> Run:
         "data_dir", "backend", "compiled", "precision", "devices", "nodes", "strategy", "ema", "patience", "start",
         "tensorboard", "scaling",
     )  # fmt: skip
+    data = "digits" if options["data"] is None else options["data"]
     return learn(
-        model, options["data"] or "digits", options["inference"], options["out"], options["seed"], options["updates"],
+        model, data, options["inference"], options["out"], options["seed"], options["updates"],
         changes, **{name: options[name] for name in names},
     )  # fmt: skip
 
@@ -109,7 +113,7 @@ def _at_once(model: str, changes: dict[str, Any], wanted: list[dict[str, Any]], 
     finally:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
-    return [open_run(done.result()) for done in waiting]
+    return [open_run(done.result(), trust=True) for done in waiting]  # run just now
 
 
 def _folder_of_new(model: str, changes: dict[str, Any], one: dict[str, Any]) -> Path:
@@ -122,14 +126,17 @@ def _seeds(text: str) -> list[int]:
     >>> _seeds("0..2"), _seeds("4,1")
     ([0, 1, 2], [4, 1])
     """
+    first, dots, last = text.partition("..")
     try:
-        first, dots, last = text.partition("..")
-        found = list(range(int(first), int(last) + 1)) if dots else [int(n) for n in text.split(",")]
-    except ValueError:
-        found = []
-    if not found or min(found) < 0:
-        raise PplebmError(f"--seeds {text} are no seeds; write --seeds 0..4, or --seeds 0,3,5.")
-    return found
+        found: Sequence[int] = range(int(first), int(last) + 1) if dots else [int(n) for n in text.split(",")]
+        ends = [found[0], found[-1]] if dots else found
+    except (ValueError, IndexError):
+        ends = [-1]
+    if min(ends) < 0 or max(ends) >= 2**32 or (not dots and len(set(found)) < len(found)):
+        raise PplebmError(f"--seeds {text[:40]} are no seeds; write --seeds 0..4, or --seeds 0,3,5.")
+    if len(found) > MAX_SEEDS:
+        raise PplebmError(f"--seeds {text[:40]} are {len(found)} runs; at most {MAX_SEEDS} go in one command.")
+    return list(found)
 
 
 def _compare(runs: list[Run]) -> None:
@@ -146,23 +153,27 @@ def _compare(runs: list[Run]) -> None:
 
 def _resume(model: str | None, given: list[str], options: dict[str, Any]) -> Run:
     from pplebm.runs.fit import fit as learn
+    from pplebm.runs.folders import folder_for
     from pplebm.runs.manifest import read_manifest
 
-    if options["out"] is None:
-        raise PplebmError("--resume needs the run folder: --out RUN.")
-    if given:
+    out = options["out"]
+    if out is None and model is None:
+        raise PplebmError("--resume needs the run folder, --out RUN, or the page or file of the run.")
+    if given := [name for name in given if out is not None or name not in ("inference", "seed")]:
         names = ", ".join(OPTION_NAMES.get(n, f"--{n}") for n in given)
         raise PplebmError(
             f"a run keeps its settings, so {names} cannot be given with --resume; start a new run instead."
         )
-    manifest = read_manifest(Path(options["out"]))
+    folder = folder_for(out, model, options["inference"], options["seed"], resume=True)
+    manifest = read_manifest(folder)
     name = manifest.model.name
     if model is not None and Path(model).stem != name:
-        raise PplebmError(f"the run in '{options['out']}' is one of '{name}', not of '{model}'; leave the name out.")
+        raise PplebmError(f"the run in '{folder}' is one of '{name}', not of '{model}'; leave the name out.")
     data, data_dir = manifest.source(options["data"], options["data_dir"])
     if data is None:
         raise PplebmError(f"the run learned from an array ('{manifest.data.name}'); name the same data with --data.")
-    return learn(name, data, out=options["out"], updates=options["updates"], data_dir=data_dir, resume=True)
+    updates, trust = options["updates"], options["trust"]
+    return learn(name, data, out=folder, updates=updates, data_dir=data_dir, resume=True, trust=trust)
 
 
 def finish(run: Run, with_report: bool, data: str | None = None, data_dir: str | None = None) -> Path | None:
@@ -201,7 +212,7 @@ def write_report(run: Run, data: str | None = None, data_dir: str | None = None)
 @click.command()
 @click.option("--updates", "--steps", type=click.IntRange(1), help="How many.  [default: the algorithm's own number]")
 @click.option("--out", default="runs/demo", show_default=True, type=click.Path(), help="Run folder.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
+@click.option("--seed", default=0, show_default=True, type=SEED)
 @click.option("--set", "pairs", multiple=True, metavar="NAME=VALUE", help="Change a hyperparameter; repeatable.")
 @click.option("--open", "open_it", is_flag=True, help="Open the report in a browser.")
 def demo(updates: int | None, out: str, seed: int, pairs: tuple[str, ...], open_it: bool) -> None:
@@ -210,8 +221,9 @@ def demo(updates: int | None, out: str, seed: int, pairs: tuple[str, ...], open_
     The model is joint_ebm, the algorithm variational_joint, and it takes a minute or two.
     """
     from pplebm.runs.fit import fit as learn
+    from pplebm.runs.folders import checked, unused
 
-    folder = unused(Path(out))
+    folder = unused(checked(Path(out)))
     click.echo(f"learning joint_ebm of 8x8 digits by variational_joint, kept in {folder}; Ctrl-C saves and stops")
     path = finish(learn("joint_ebm", "digits", "variational_joint", folder, seed, updates, settings(pairs)), True)
     click.echo(f"more draws: pplebm sample {folder} -n 64 --out {folder / 'samples.npz'}")
@@ -219,19 +231,6 @@ def demo(updates: int | None, out: str, seed: int, pairs: tuple[str, ...], open_
         import webbrowser
 
         webbrowser.open(path.resolve().as_uri())
-
-
-def unused(folder: Path) -> Path:
-    """The folder, or the first of folder-2, folder-3, ... that does not exist.
-
-    >>> unused(Path("no-such-folder")).name
-    'no-such-folder'
-    """
-    candidate, n = folder, 1
-    while candidate.exists():
-        n += 1
-        candidate = folder.with_name(f"{folder.name}-{n}")
-    return candidate
 
 
 def _has_screen() -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from pplebm.cli.group import settings
+from pplebm.cli.group import SEED, settings
 from pplebm.gallery import pages as gallery
 from pplebm.gallery.hyper import flat
 
@@ -107,7 +107,7 @@ def copy(name: str, file: str) -> None:
 @click.option("--inference", default="short_run_mle", show_default=True, help="Algorithm page, by name or path.")
 @click.option("--backend", default="pyro", show_default=True, help="pyro or numpyro.")
 @click.option("--scaling", help="none, unit, standard or auto.  [default: as the page says; none for a model of yours]")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
+@click.option("--seed", default=0, show_default=True, type=SEED)
 @click.option("--set", "pairs", multiple=True, metavar="NAME=VALUE", help="Change a hyperparameter; repeatable.")
 def check(
     model: str,

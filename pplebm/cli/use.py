@@ -4,29 +4,43 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
 
+from pplebm.cli.group import SEED
 from pplebm.cli.learning import write_report
 from pplebm.errors import PplebmError
 from pplebm.ppl.trees import take_rows
 
+if TYPE_CHECKING:
+    from pplebm.runs.run import Run
+
+TRUST = click.option("--trust", is_flag=True, help="Run the pages in the run folder, whoever wrote them.")
 MAX_IMAGES = 100  # of the picture beside the draws
 
 
 @click.command()
 @click.argument("run", type=click.Path())
 @click.option("-n", "n", default=64, show_default=True, type=click.IntRange(1), help="Number of draws.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
+@click.option("--seed", default=0, show_default=True, type=SEED)
 @click.option("--base", is_flag=True, help="Draw from the base, tilts ignored.")
 @click.option("--mean", is_flag=True, help="Leave out the observation noise.")
 @click.option("--n-steps", type=click.IntRange(1), help="Steps of the prior chain.  [default: as in learning]")
 @click.option("--given", type=click.Path(), help="File with covariates: one draw for every row, in the place of -n.")
 @click.option("--out", required=True, type=click.Path(), help="An .npz file, or a .npy file.")
+@TRUST
 def sample(
-    run: str, n: int, seed: int, base: bool, mean: bool, n_steps: int | None, given: str | None, out: str
+    run: str,
+    n: int,
+    seed: int,
+    base: bool,
+    mean: bool,
+    n_steps: int | None,
+    given: str | None,
+    out: str,
+    trust: bool,
 ) -> None:
     """Draw data from a learned model.
 
@@ -38,7 +52,7 @@ def sample(
     target = Path(out)
     if target.suffix not in (".npz", ".npy"):
         raise PplebmError(f"'{target}' must end in .npz or .npy.")
-    opened = open_run(run)
+    opened = open_run(run, trust=trust)
     rows = None if given is None else rows_of(opened, given)
     x = opened.sample_data(n if rows is None else None, seed, base, mean, n_steps, rows)
     if isinstance(x, dict):
@@ -86,17 +100,18 @@ def grid(x: np.ndarray, zoom: int = 4) -> tuple[np.ndarray] | None:
 @click.argument("run", type=click.Path())
 @click.option("--data", required=True, help="Name of a data set (its held-out part), or a .npy, .npz or .csv file.")
 @click.option("--data-dir", type=click.Path(), help="Where named data sets lie.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
+@click.option("--seed", default=0, show_default=True, type=SEED)
 @click.option("-k", "k", default=5, show_default=True, type=click.IntRange(0), help="Most anomalous data to name.")
 @click.option("--out", type=click.Path(), help="A .csv file of index and anomaly score, in the order of the data.")
-def anomaly(run: str, data: str, data_dir: str | None, seed: int, k: int, out: str | None) -> None:
+@TRUST
+def anomaly(run: str, data: str, data_dir: str | None, seed: int, k: int, out: str | None, trust: bool) -> None:
     """Tell how anomalous data are under a learned model.
 
     Higher is more anomalous.
     """
     from pplebm.runs.run import open_run
 
-    opened = open_run(run)
+    opened = open_run(run, trust=trust)
     x = rows_of(opened, data, opened.manifest.source(data, data_dir)[1])
     scores = opened.anomaly_score(x, seed)
     if out is not None:
@@ -110,12 +125,16 @@ def anomaly(run: str, data: str, data_dir: str | None, seed: int, k: int, out: s
         click.echo(f"  datum {i}: {scores[i]:.4g}")
 
 
-def rows_of(run: Any, source: str, data_dir: str | None = None) -> Any:
+def rows_of(run: Run, source: str, data_dir: str | None = None) -> Any:
     """All rows of a file, or the held-out part of a named set, in the user's units, as the run takes them."""
-    from pplebm.data import load_for, read_rows
+    from pplebm.data import Scaling, load_for, names, read_rows
 
+    if source in names():
+        data = run.load(source, data_dir)
+        return data.scaling.to_user(data.held_out)
     if run.manifest.model.is_own:
         return read_rows(source, run.program.signature, data_dir, run.program.levels)
+    assert isinstance(run.scaling, Scaling)
     return run.scaling.to_user(load_for(run.scaling, run.event_shape, source, data_dir))
 
 
@@ -130,11 +149,12 @@ def _write_scores(path: Path, scores: Any) -> None:
 @click.argument("run", type=click.Path())
 @click.option("--data", help="What the run learned from, if it cannot be found again by itself.")
 @click.option("--data-dir", type=click.Path(), help="Where named data sets lie.")
-def report(run: str, data: str | None, data_dir: str | None) -> None:
+@TRUST
+def report(run: str, data: str | None, data_dir: str | None, trust: bool) -> None:
     """Write report.html into a run folder."""
     from pplebm.runs.run import open_run
 
-    write_report(open_run(run), data, data_dir)
+    write_report(open_run(run, trust=trust), data, data_dir)
 
 
 @click.command()
@@ -145,9 +165,18 @@ def report(run: str, data: str | None, data_dir: str | None) -> None:
 @click.option("--chains", default=16, show_default=True, type=click.IntRange(2), help="Long chains per target.")
 @click.option("--draws", default=400, show_default=True, type=click.IntRange(4), help="Draws of each, after warm-up.")
 @click.option("--warmup", default=400, show_default=True, type=click.IntRange(0), help="Steps of warm-up.")
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
+@click.option("--seed", default=0, show_default=True, type=SEED)
+@TRUST
 def diagnose(
-    run: str, data: str | None, data_dir: str | None, rows: int, chains: int, draws: int, warmup: int, seed: int
+    run: str,
+    data: str | None,
+    data_dir: str | None,
+    rows: int,
+    chains: int,
+    draws: int,
+    warmup: int,
+    seed: int,
+    trust: bool,
 ) -> None:
     """Set the short runs of learning beside long adjusted chains.
 
@@ -158,7 +187,7 @@ def diagnose(
     from pplebm.runs.run import open_run
     from pplebm.runs.short_run_bias import short_run_bias
 
-    opened = open_run(run)
+    opened = open_run(run, trust=trust)
     source, folder = opened.manifest.source(data, data_dir)
     x = None
     if rows and source is not None:

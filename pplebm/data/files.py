@@ -33,15 +33,23 @@ def read_file(path: Path) -> Raw:
 
 
 def check_file(path: Path) -> None:
-    """Raise unless there is such a file."""
+    """Raise unless there is such a file, or a folder, of which the reader tells."""
     if not os.path.exists(path):  # unlike Path.exists, no OSError for a name that is too long
-        raise PplebmError(f"there is no file {path}{near_name(path)}; check the path")
+        raise PplebmError(f"there is no file {shown(path)}{near_name(path)}; check the path")
+    if not (os.path.isfile(path) or os.path.isdir(path)):  # a pipe would be waited for, a device never ends
+        raise PplebmError(f"{path} is a pipe or a device, not a file; write the data to a file first")
+
+
+def shown(path: Path) -> str:
+    """A path as messages show it, cut where it is longer than any that could be meant."""
+    text = str(path).encode(errors="replace").decode()
+    return text if len(text) <= 300 else f"{text[:300]}..."
 
 
 def near_name(path: Path, also: tuple[str, ...] = ()) -> str:
     """A "did you mean" for a file that is not there, or a remark that its folder is not there; "" without either."""
-    if not path.parent.is_dir():
-        return f" and no folder {path.parent}"
+    if not os.path.isdir(path.parent):
+        return f" and no folder {shown(path.parent)}"
     try:
         there = [name for name in os.listdir(path.parent) if name.lower().endswith(SUFFIXES)]
     except OSError:  # a folder that may not be listed has no hints to give

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from pplebm.data.files import SUFFIXES, near_name
+from pplebm.data.files import SUFFIXES, near_name, shown
 from pplebm.data.named import READERS
 from pplebm.errors import PplebmError
 
@@ -16,6 +16,7 @@ def check_exists(source: str | os.PathLike[str]) -> Path:
     if os.path.exists(path) or path.name.lower().endswith(SUFFIXES):
         return path
     raise PplebmError(
-        f"there is neither a data set named {str(source)!r} nor a file {path}{near_name(path, tuple(READERS))}; "
+        f"there is neither a data set named {shown(Path(source))!r} nor a file {shown(path)}"
+        f"{near_name(path, tuple(READERS))}; "
         f"pass one of {', '.join(READERS)}, or a file that ends in one of {', '.join(SUFFIXES)}"
     )

@@ -7,8 +7,10 @@ import contextlib
 import difflib
 import hashlib
 import importlib
+import importlib.machinery
 import importlib.util
 import inspect
+import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping
@@ -27,10 +29,14 @@ SHELVES = {
 }
 
 
+def page_files(*shelves: str) -> list[Path]:
+    """The files of all pages that ship along, templates as well."""
+    packages = [importlib.import_module(f"pplebm.{shelf}") for shelf in shelves or SHELVES]
+    return [file for package in packages for folder in package.__path__ for file in Path(folder).glob("*.py")]
+
+
 def _names(shelf: str) -> tuple[str, ...]:
-    package = importlib.import_module(f"pplebm.{shelf}")
-    files = [f for folder in package.__path__ for f in Path(folder).glob("*.py")]
-    return tuple(sorted(f.stem for f in files if not f.stem.startswith("_")))
+    return tuple(sorted(file.stem for file in page_files(shelf) if not file.stem.startswith("_")))
 
 
 def models_available() -> tuple[str, ...]:
@@ -64,42 +70,61 @@ def load(name_or_path: str | Path, seed: int = 0) -> ModuleType:
         if text in _names(shelf):
             return importlib.import_module(f"pplebm.{shelf}.{text}")
     path = Path(text).expanduser()
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike Path.is_file, no error for a name that no file can have
         names = (*models_available(), *inference_available())
+        text = text.encode(errors="replace").decode()[:200]
         close = difflib.get_close_matches(text, names, 1)
         hint = f"did you mean '{close[0]}'?" if close else f"pages are {', '.join(names)}."
         raise PplebmError(f"no page and no file '{text}'; {hint}")
     return load_copy(path.resolve(), path.resolve().parent, seed)
 
 
-def load_copy(path: Path, home: str | Path, seed: int) -> ModuleType:
+def load_copy(path: Path, home: str | Path | None, seed: int) -> ModuleType:
     """Load a page from a copy of it; `home` is the folder it came from, where its own imports are looked for."""
-    page = _load_file(path, str(home), seed)
+    page = _load_file(path, str(home or ""), seed)
     _check_page(page, path)
     return page
 
 
+class _FromSource(importlib.machinery.SourceFileLoader):
+    """A loader that runs the text of a file, never a compiled copy beside it that may be of another text."""
+
+    def get_code(self, fullname: str) -> Any:
+        path = self.get_filename(fullname)
+        return self.source_to_code(self.get_data(path), path)
+
+
 def _load_file(path: Path, home: str, seed: int) -> ModuleType:
     digest = hashlib.sha256(str(path).encode()).hexdigest()[:8]
-    spec = importlib.util.spec_from_file_location(f"pplebm_page_{digest}.{path.stem}", path)
-    if spec is None or spec.loader is None:
+    if path.suffix != ".py":
         raise PplebmError(f"'{path.name}' is not a Python file; a page ends in .py.")
+    name = f"pplebm_page_{digest}.{path.stem}"
+    loader = _FromSource(name, str(path))
+    spec = importlib.util.spec_from_file_location(name, path, loader=loader)
+    assert spec is not None
     page = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, home)
+    if home:
+        sys.path.insert(0, home)
     try:
-        with load_backend("pyro").seeded(seed) if _uses_torch(path, Path(home)) else contextlib.nullcontext():
-            spec.loader.exec_module(page)
+        with load_backend("pyro").seeded(seed) if _uses_torch(path, home) else contextlib.nullcontext():
+            loader.exec_module(page)
     except PplebmError:
         raise
+    except SystemExit as error:
+        raise PplebmError(
+            f"'{path.name}' ended the program when it was read (SystemExit: {error.code}); take that call out, or put "
+            f"it under `if __name__ == '__main__':`."
+        ) from error
     except Exception as error:
         what = f"{type(error).__name__}: {error}".replace("\n", " ")
         raise PplebmError(f"'{path.name}' could not be loaded: {what}") from error
     finally:
-        sys.path.remove(home)
+        if home in sys.path:
+            sys.path.remove(home)
     return page
 
 
-def _uses_torch(path: Path, home: Path) -> bool:
+def _uses_torch(path: Path, home: str) -> bool:
     """Whether torch is there already, or a page imports it or Pyro, itself or by a file beside it."""
     wanted, names, todo = {"torch", "pyro"}, set[str](), [path]
     while todo:
@@ -111,7 +136,7 @@ def _uses_torch(path: Path, home: Path) -> bool:
         found |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
         new = {name.split(".")[0] for name in found} - names
         names |= new
-        todo += [file for name in new if (file := home / f"{name}.py").is_file()]
+        todo += [file for name in new if home and (file := Path(home) / f"{name}.py").is_file()]
     return "torch" in sys.modules or bool(wanted & names)
 
 
@@ -233,9 +258,9 @@ def copy(name: str, target: str | Path) -> Path:
         PplebmError: if the target exists, so that nothing of the user's is lost.
     """
     page, target = load(name), Path(target)
-    if target.is_dir():
+    if os.path.isdir(target):
         target = target / f"{page_name(page)}.py"
-    if target.exists():
+    if os.path.lexists(target):
         raise PplebmError(f"'{target}' exists already; choose another file.")
     target.parent.mkdir(parents=True, exist_ok=True)
     assert page.__file__ is not None

@@ -6,9 +6,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
+from pplebm.data import SCALINGS
 from pplebm.data import names as data_names
 from pplebm.errors import PplebmError
+from pplebm.ppl.language import BACKENDS
 
+MAX_SEED, MAX_COUNT = 2**32 - 1, 2**31 - 1  # what random generators, and counters in compiled loops, take
+WORDS: dict[str, tuple[Any, ...]] = {
+    "backend": BACKENDS, "precision": ("full", "bf16"), "scaling": (None, *SCALINGS),
+}  # fmt: skip
 COMPILE_FROM = 200  # updates; a shorter run would not earn back the seconds of compiling
 
 
@@ -41,8 +49,22 @@ class RunConfig(NamedTuple):
         Raises:
             PplebmError: if one does not.
         """
-        if self.updates is not None and self.updates < 1:
-            raise PplebmError(f"updates must be positive, got {self.updates}.")
+        _check_count("seed", self.seed, 0, MAX_SEED)
+        updates = 1 if self.updates is None else self.updates
+        for name, count in (("devices", self.devices), ("nodes", self.nodes), ("updates", updates)):
+            _check_count(name, count, 1, MAX_COUNT)
+        for name, words in WORDS.items():
+            if (word := getattr(self, name)) not in words:
+                known = ", ".join(w for w in words if w)
+                raise PplebmError(f"{name} '{str(word)[:40]}' is not known; choose one of {known}.")
+        if not callable(self.model) and not isinstance(self.model, (str, Path)):
+            raise PplebmError(f"a model is a name, a path or a callable, not a {type(self.model).__name__}.")
+        if not isinstance(self.inference, (str, Path)):
+            raise PplebmError(f"inference is a name or a path, not a {type(self.inference).__name__}.")
+        numbers: list[tuple[str, Any]] = [("ema", self.ema), ("patience", self.patience)]
+        for name, number in numbers:
+            if isinstance(number, bool) or not isinstance(number, (int, float)):
+                raise PplebmError(f"{name} must be a number, got {number!r}.")
         if not 0 <= self.ema < 1 or self.patience < 0:
             given = f"{self.ema} and {self.patience}"
             raise PplebmError(f"ema must lie in [0, 1) and patience must not be negative, got {given}.")
@@ -86,3 +108,14 @@ def settings_of(config: RunConfig, updates: int) -> Settings:
 
 def _absolute(path: Any) -> str | None:
     return None if path is None else str(Path(path).expanduser().absolute())
+
+
+def _check_count(name: str, value: Any, low: int, high: int) -> None:
+    if not isinstance(value, bool) and isinstance(value, (int, np.integer)) and low <= value <= high:
+        return
+    try:
+        shown = repr(value)[:40]
+    except ValueError:  # more digits than Python writes
+        shown = "a longer one"
+    must = "be positive" if low else "not be negative"
+    raise PplebmError(f"{name} must {must}, a whole number of at most {high}, got {shown}.")

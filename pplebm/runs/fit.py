@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,10 +13,14 @@ from pplebm.ppl.language import load_backend
 from pplebm.ppl.parallel import Parallel, check_batch
 from pplebm.runs import files
 from pplebm.runs.config import RunConfig
+from pplebm.runs.folders import check_new, folder_for, moved_in
 from pplebm.runs.job import new_job, old_job
 from pplebm.runs.learn import learn
+from pplebm.runs.lock import locked
 from pplebm.runs.manifest import read_manifest, write_manifest
 from pplebm.runs.run import Run, open_run
+from pplebm.runs.signals import stopping
+from pplebm.runs.trust import remember
 
 
 def fit(
@@ -41,6 +46,7 @@ def fit(
     resume: bool = False,
     progress: bool | None = None,
     scaling: str | None = None,
+    trust: bool = False,
     steps: int | None = None,
 ) -> Run:
     """Learn a model from data and keep everything in a run folder.
@@ -49,7 +55,8 @@ def fit(
         model: name of a page, path of a file, or any Pyro or NumPyro callable of a batch.
         data: name of a data set, path of a .npy, .npz or .csv file, or an array (N, *event).
         inference: name or path of an algorithm page.
-        out: run folder; by default runs/<model>-<inference>-seed<seed>.
+        out: run folder; by default runs/<model>-<inference>-seed<seed>, or the first of ...-2, ...-3 that is new. A fit
+            that fails before its first checkpoint leaves it as it was.
         seed: of data split, initial weights, batches and noise.
         updates: of the parameters; by default the algorithm page's own number.
         hyper: changes to the hyperparameters of either page, such as {"prior.n_steps": 60, "sigma": 0.3}; "model.sigma"
@@ -73,19 +80,22 @@ def fit(
         start: run folder whose learned parameters this run begins with, by name, wherever both have them: that of the
             untilted twin, for instance, fitted with hyper={"tilted": False}.
         tensorboard: write the metrics for TensorBoard as well, `pip install "pplebm[tensorboard]"`.
-        resume: go on from the last checkpoint in `out`; equals an uninterrupted run bit for bit.
+        resume: go on from the last checkpoint in `out`, by default the latest folder of that name; equals an
+            uninterrupted run bit for bit.
         progress: show a progress bar; by default only in a terminal.
         scaling: "none", which is the default for a model of your own; "unit", to [-1, 1]; "standard", to mean 0 and
             standard deviation 1; "auto", "unit" for images and "standard" for tables. Pages of the gallery say what
             they expect. Only real numbers that an observed site takes whole are ever scaled.
+        trust: with `resume`, run the page copies in the folder, whoever wrote them; see `pplebm.open_run`.
         steps: an older word for `updates`.
 
     Returns:
         The run. A callable's own modules hold the learned weights afterwards.
 
     Raises:
-        PplebmError: for bad input of any kind, and for an existing run unless `resume`.
-        KeyboardInterrupt: on Ctrl-C, after saving.
+        PplebmError: for bad input of any kind, for an existing run unless `resume`, for a folder in which another
+            process learns, and for a disk that is full at the end.
+        KeyboardInterrupt: on Ctrl-C, SIGTERM and SIGUSR1, after saving; a second one ends at once.
 
     Example:
         >>> import tempfile, pplebm
@@ -94,36 +104,44 @@ def fit(
         ...     run.sample_data(3).shape
         (3, 8, 8)
     """
-    folder = Path(out) if out is not None else _default_folder(model, inference, seed)
     if updates is not None and steps is not None:
         raise PplebmError("steps is an older word for updates; give updates alone.")
     config = RunConfig(
         model, data, inference, seed, steps if updates is None else updates, dict(hyper or {}), data_dir, backend,
         compiled, precision, devices, nodes, strategy, ema, patience, guide, start, tensorboard, scaling,
     ).checked()  # fmt: skip
+    folder = folder_for(out, model, inference, seed, resume)
     if tensorboard:
         files.tensorboard()  # tells now if it is not there
     if resume:
         kept = read_manifest(folder).settings
         config = config._replace(backend=kept.backend, devices=kept.devices, nodes=kept.nodes, strategy=kept.strategy)
     group = load_backend(config.backend).parallel(config.devices, config.nodes, config.strategy)
-    group.launch(_in_process, folder, config, resume, progress)
+    group.launch(_in_process, folder, config, resume, progress, trust)
     if group.rank:
         raise SystemExit(0)
-    return open_run(folder, model if callable(model) else None, guide=guide)
+    return open_run(folder, model if callable(model) else None, guide=guide, trust=True)  # it was run just now
 
 
-def _in_process(group: Parallel, folder: Path, config: RunConfig, resume: bool, progress: bool | None) -> None:
+def _in_process(
+    group: Parallel, folder: Path, config: RunConfig, resume: bool, progress: bool | None, trust: bool
+) -> None:
     """The whole run, in each of the processes; the first one alone writes into the folder."""
-    with tempfile.TemporaryDirectory() as elsewhere:
-        own = folder if group.rank == 0 else Path(elsewhere) / "run"
-        job, begin = old_job(folder, config, group) if resume else new_job(own, config, group)
+    with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(stopping(group.rank))
+        stage = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "run"
+        if group.rank == 0:
+            if not resume:
+                check_new(folder)
+            stack.enter_context(locked(folder))
+            if not resume:
+                check_new(folder)  # another process may have been quicker
+        job, begin = old_job(folder, config, group, trust) if resume else new_job(stage, config, group)
         check_batch(job.algorithm.hyper.batch_size, group.size)
-        own.mkdir(parents=True, exist_ok=True)
-        write_manifest(own, job.manifest)
-        learn(job._replace(folder=own), begin, progress)
-
-
-def _default_folder(model: Any, inference: Any, seed: int) -> Path:
-    name = getattr(model, "__name__", None) or Path(str(model)).stem
-    return Path("runs") / f"{name}-{Path(str(inference)).stem}-seed{seed}"
+        if group.rank == 0:
+            remember([job.manifest.model, job.manifest.inference])
+            if resume:
+                write_manifest(folder, job.manifest)
+            else:
+                stack.enter_context(moved_in(stage, folder))
+        learn(job._replace(folder=stage if group.rank else folder), begin, progress, stop)

@@ -16,9 +16,9 @@ from pplebm.learning import loop
 from pplebm.learning.algorithm import Algorithm
 from pplebm.ppl.parallel import Parallel
 from pplebm.ppl.trees import take_rows
-from pplebm.runs import files
+from pplebm.runs import checkpoints, files
 from pplebm.runs.config import RunConfig, settings_of
-from pplebm.runs.manifest import Manifest, PageEntry, data_entry, page_entry, read_manifest
+from pplebm.runs.manifest import Manifest, PageEntry, data_entry, page_entry, read_manifest, write_manifest
 from pplebm.runs.modelling import data_sample, dataset_of, is_own, kind_of_scaling, program_on, shape_for
 from pplebm.runs.opening import data_of, rebuild, with_guide
 
@@ -34,16 +34,11 @@ class Job(NamedTuple):
 
 
 def new_job(folder: Path, config: RunConfig, group: Parallel) -> tuple[Job, loop.Progress]:
-    """A job that begins, its run folder with it, and its progress before the first update.
+    """A job that begins, the files of its folder with it, and its progress before the first update.
 
     Raises:
-        PplebmError: for bad input of any kind, or a folder that holds a run.
+        PplebmError: for bad input of any kind.
     """
-    if (folder / files.MANIFEST).exists():
-        raise PplebmError(
-            f"'{folder}' holds a run already; choose another folder (--out, out=...), or go on with it (--resume, "
-            f"resume=True)."
-        )
     model_page, page = pages_of(config)
     defaults = model_page.Hyper() if model_page and gallery.is_gallery_model(model_page.model) else None
     shares = split_between(config.hyper, {"model": defaults, "inference": page.Hyper()})
@@ -65,28 +60,29 @@ def new_job(folder: Path, config: RunConfig, group: Parallel) -> tuple[Job, loop
     settings = settings_of(config, hyper.updates)
     program = with_guide(program, guide).with_chains(settings.compiled, settings.precision)
     folder.mkdir(parents=True, exist_ok=True)
-    files.write_example(folder, data_sample(data.train))
+    example = files.write_example(folder, data_sample(data.train))
     model = PageEntry(getattr(config.model, "__name__", "model"), None, None, None, {}, "", [], is_own=True)
     if model_page is not None:
         scaling = getattr(model_page, "SCALING", None)
         model = page_entry(folder, "model", model_page, model_hyper, scaling=scaling, is_own=own)
     inference = page_entry(folder, "inference", page, flat(hyper))
-    manifest = Manifest(settings, model, inference, data_entry(data), files.versions())
+    manifest = Manifest(settings, model, inference, data_entry(data), files.versions(), example)
+    write_manifest(folder, manifest)
     job = Job(folder, manifest, Algorithm(page, program, hyper), data, group)
     begin = _begin(job)
     return job, begin if config.start is None else _warm(job, begin, Path(config.start))
 
 
-def old_job(folder: Path, config: RunConfig, group: Parallel) -> tuple[Job, loop.Progress]:
+def old_job(folder: Path, config: RunConfig, group: Parallel, trust: bool = False) -> tuple[Job, loop.Progress]:
     """A job that goes on, and its progress at the last checkpoint.
 
     Raises:
-        PplebmError: if the folder holds no run, or its data were others.
+        PplebmError: if the folder holds no run or one whose pages are not trusted, or its data were others.
     """
     manifest = read_manifest(folder)
     if config.updates is not None:
         manifest.inference.hyper["updates"] = config.updates
-    algorithm = rebuild(folder, manifest, config.model if callable(config.model) else None, config.guide)
+    algorithm = rebuild(folder, manifest, config.model if callable(config.model) else None, config.guide, trust)
     algorithm = algorithm.with_changes(algorithm.program.with_chains(manifest.settings.compiled))
     data = data_of(algorithm.program, manifest, config.data, config.data_dir)
     if data.fingerprint != manifest.data.fingerprint:
@@ -96,10 +92,14 @@ def old_job(folder: Path, config: RunConfig, group: Parallel) -> tuple[Job, loop
         )
     job = Job(folder, manifest, algorithm, data, group)
     begin = _begin(job)
-    if not (folder / files.CHECKPOINT).exists():
+    if checkpoints.has_checkpoint(folder):
+        progress = checkpoints.read_checkpoint(folder, algorithm.ppl, begin, mend=group.rank == 0)
+    else:
+        note = f"'{folder}' holds no checkpoint yet, so the run begins again."
+        if group.rank == 0:
+            warnings.warn(note, PplebmWarning, stacklevel=2)
         start = manifest.settings.start
-        return job, begin if start is None else _warm(job, begin, Path(start))
-    progress = files.read_checkpoint(folder, algorithm.ppl, begin)
+        progress = begin if start is None else _warm(job, begin, Path(start))
     if group.rank == 0:
         files.cut_metrics(folder, progress.update)
     kept = [r for r in manifest.rollbacks if r.update <= progress.update]
@@ -150,7 +150,7 @@ def _warm(job: Job, begin: loop.Progress, source: Path) -> loop.Progress:
     Raises:
         PplebmError: for a run that has nothing for this model.
     """
-    ppl, params, found = job.algorithm.ppl, dict(begin.state.params), files.read_params(source)
+    ppl, params, found = job.algorithm.ppl, dict(begin.state.params), checkpoints.read_params(source)
     shared = {n: a for n, a in found.items() if n in params and tuple(params[n].shape) == a.shape}
     if not shared:
         raise PplebmError(f"no parameter of the run in '{source}' has the name and shape of one of this model's.")

@@ -1,4 +1,4 @@
-"""A run as it happens: updates, progress bar, held-out figures, checkpoints, and what Ctrl-C does."""
+"""A run as it happens: updates, progress bar, held-out figures, checkpoints, and what signals do."""
 
 from __future__ import annotations
 
@@ -13,26 +13,28 @@ from tqdm import tqdm
 from pplebm.errors import PplebmError, PplebmWarning
 from pplebm.learning import loop
 from pplebm.ppl.trees import take_rows
-from pplebm.runs import files
+from pplebm.runs import checkpoints, files
 from pplebm.runs.job import Job
 from pplebm.runs.manifest import RollBack, write_manifest
+from pplebm.runs.signals import Stop
 
 LOG_EVERY, EVALUATE_EVERY, CHECKPOINT_EVERY = 10, 100, 100  # updates
 CHECKPOINT_SECONDS = 5.0  # at least, between two checkpoints of quick updates
 EVALUATE_ON = 256  # held-out data per evaluation
 
 
-def learn(job: Job, progress: loop.Progress, show: bool | None) -> None:
-    """Run the loop, log, evaluate and save; on Ctrl-C save and say how to go on."""
-    recorder = Recorder(job, job.group.same(progress), show)
+def learn(job: Job, progress: loop.Progress, show: bool | None, stop: Stop) -> None:
+    """Run the loop, log, evaluate and save; on Ctrl-C and the signals of `stop` save and say how to go on."""
+    recorder = Recorder(job, job.group.same(progress), show, stop)
     try:
         recorder.run()
     except KeyboardInterrupt:
-        recorder.save()
+        recorder.save(is_last=True)
         recorder.bar.close()
         print(
             f"\nstopped at update {recorder.progress.update} and saved; go on with: --resume --out {job.folder} "
-            f"(in Python: resume=True)."
+            f"(in Python: resume=True).",
+            flush=True,
         )
         raise
     finally:
@@ -42,10 +44,11 @@ def learn(job: Job, progress: loop.Progress, show: bool | None) -> None:
 class Recorder:
     """One run of the loop: what it has shown and not saved yet, and what is written when."""
 
-    def __init__(self, job: Job, progress: loop.Progress, show: bool | None) -> None:
-        self.job, self.manifest, self.progress = job, job.manifest, progress
+    def __init__(self, job: Job, progress: loop.Progress, show: bool | None, stop: Stop) -> None:
+        self.job, self.manifest, self.progress, self.stop = job, job.manifest, progress, stop
+        self.saved: int | None = None  # update of the last checkpoint that this process wrote
         self.total, self.rows = job.algorithm.hyper.updates, list[dict[str, Any]]()
-        self.saved = time.perf_counter()
+        self.saved_at = time.perf_counter()
         self.began, self.before = time.perf_counter(), _seconds_so_far(job.folder)
         program = job.algorithm.program.with_chains(compiled=False)  # seldom run, and of another shape
         self.evaluated = job.algorithm.with_changes(program)
@@ -75,20 +78,20 @@ class Recorder:
                 self.manifest, is_first = self.manifest._replace(first_update_seconds=seconds), False
             for event in events:
                 self._tell(event) if event.rolled_back_to is not None else self._log(event)
-            if events[-1].rolled_back_to is not None:
-                continue
             is_last = self.progress.update == self.total
-            if is_last or (self.progress.update % CHECKPOINT_EVERY == 0 and self._is_due()):
-                self.save()
-                if not is_last and self._has_stalled():
+            is_good = events[-1].rolled_back_to is None
+            if is_last or (is_good and self.progress.update % CHECKPOINT_EVERY == 0 and self._is_due()):
+                if has_stalled := not is_last and self._has_stalled():
                     self.manifest = self.manifest._replace(stopped_early=self.progress.update)
-                    write_manifest(job.folder, self.manifest)
+                self.save(is_last or has_stalled)
+                if has_stalled:
                     return
+            self.stop.check()
             yield self.progress.update
 
     def _is_due(self) -> bool:
         """Whether a checkpoint is worth its time; one is always where patience may end the run."""
-        is_old = time.perf_counter() - self.saved > CHECKPOINT_SECONDS
+        is_old = time.perf_counter() - self.saved_at > CHECKPOINT_SECONDS
         return is_old or self.manifest.settings.patience > 0 or self.progress.update == CHECKPOINT_EVERY
 
     def _tell(self, event: loop.Event) -> None:
@@ -106,26 +109,50 @@ class Recorder:
         if update % LOG_EVERY and not is_last:
             return
         seconds = round(self.before + time.perf_counter() - self.began, 2)
-        row = {"update": update, "seconds": seconds, **event.metrics}
+        row = {"update": update, "seconds": seconds, **dict(sorted(event.metrics.items()))}
         self.rows.append(row | (self._held_out_error() if update % EVALUATE_EVERY == 0 or is_last else {}))
         if "tilt_gap" in event.metrics:
             self.bar.set_postfix(gap=f"{event.metrics['tilt_gap']:.2f}", refresh=False)
 
-    def save(self) -> None:
-        """Checkpoint first, then metrics: after a kill in between, rows are missing, never ahead of the state."""
-        rows, self.rows, folder, self.saved = self.rows, [], self.job.folder, time.perf_counter()
+    def save(self, is_last: bool = False) -> None:
+        """Write all that there is; a disk that is full keeps what it has, and the next save tries again.
+
+        Raises:
+            PplebmError: if the last save fails.
+        """
+        self.saved_at = time.perf_counter()
         if self.job.group.rank:
-            return  # one process writes
-        files.write_checkpoint(folder, self.job.algorithm.ppl, self.progress)
-        files.append_metrics(folder, rows)
-        if self.manifest.settings.tensorboard:
-            files.write_tensorboard(folder, rows)
+            self.rows = []  # one process writes
+        elif self.saved != self.progress.update or self.rows:
+            self._save(is_last)
+
+    def _save(self, is_last: bool) -> None:
+        try:
+            with self.stop.held():
+                self._write()
+        except OSError as error:
+            folder, kept = self.job.folder, checkpoints.has_checkpoint(self.job.folder)
+            what = f"'{folder}' keeps the checkpoint before it" if kept else f"'{folder}' holds no checkpoint yet"
+            sentence = f"update {self.progress.update} could not be saved ({error.strerror or error}); {what}"
+            if is_last:
+                raise PplebmError(f"{sentence}; make room, and go on with --resume (resume=True).") from error
+            warnings.warn(f"{sentence}, and learning goes on.", PplebmWarning, stacklevel=3)
+
+    def _write(self) -> None:
+        """The checkpoint last: after a kill in between, metrics are ahead, and going on writes them anew."""
+        folder, ppl = self.job.folder, self.job.algorithm.ppl
+        files.append_metrics(folder, self.rows)
         files.write_csv(folder)
         write_manifest(folder, self.manifest)
+        checkpoints.write_checkpoint(folder, ppl, self.progress)
+        rows, self.rows, self.saved = self.rows, [], self.progress.update
+        if self.manifest.settings.tensorboard:
+            files.write_tensorboard(folder, rows)
 
     def _has_stalled(self) -> bool:
         """Whether the held-out error has not improved for `patience` evaluations."""
-        errors = [row["held_out_error"] for row in files.read_metrics(self.job.folder) if "held_out_error" in row]
+        rows = [*files.read_metrics(self.job.folder), *self.rows]
+        errors = [row["held_out_error"] for row in rows if "held_out_error" in row]
         patience = self.manifest.settings.patience
         return 0 < patience < len(errors) and min(errors[-patience:]) >= min(errors[:-patience])
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import typing
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +16,8 @@ from pplebm.errors import PplebmError
 from pplebm.gallery import pages as gallery
 from pplebm.runs import files
 from pplebm.runs.config import Settings
+
+FORMAT = 1  # of manifest.json
 
 
 class PageEntry(NamedTuple):
@@ -61,6 +66,7 @@ class Manifest(NamedTuple):
     inference: PageEntry
     data: DataEntry
     versions: dict[str, str]
+    example: tuple[str, str]  # file of a few rows of the data, and its SHA-256
     rollbacks: list[RollBack] = []
     first_update_seconds: float | None = None
     stopped_early: int | None = None  # update at which patience ended
@@ -96,24 +102,39 @@ def data_entry(data: Dataset) -> DataEntry:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write manifest.json."""
-    files.write_json(folder / files.MANIFEST, _plain(manifest))
+    """Write manifest.json, with its format and a checksum of its content."""
+    content = {"format": FORMAT, **_plain(manifest)}
+    files.write_json(folder / files.MANIFEST, content | {"sha256": _checksum(content)})
 
 
 def read_manifest(folder: Path) -> Manifest:
     """Read manifest.json.
 
     Raises:
-        PplebmError: if the folder holds no run, or a damaged one.
+        PplebmError: if the folder holds no run, a damaged or edited one, or one of another version.
     """
     path = folder / files.MANIFEST
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise PplebmError(f"'{folder}' holds no run: {path.name} is not there; give the folder that `fit --out` wrote.")
+    content = files.read_json(path)
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        found = content.get("format") if isinstance(content, dict) else None
+        raise PplebmError(
+            f"'{path}' is not the manifest of a run of this version (format {found}, this is {FORMAT}); open it with "
+            f"the version of pplebm that wrote it, or fit again."
+        )
+    if content.pop("sha256", None) != _checksum(content):
+        raise PplebmError(f"'{path}' was edited or is damaged: its checksum does not match; restore it, or fit again.")
+    del content["format"]
     try:
-        manifest: Manifest = _typed(Manifest, files.read_json(path))
+        manifest: Manifest = _typed(Manifest, content)
     except (TypeError, AttributeError) as error:
         raise PplebmError(f"'{path}' is not the manifest of a run of this version ({error}); fit again.") from error
-    return manifest
+    return manifest._replace(example=tuple(manifest.example))  # type: ignore[arg-type]
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _plain(value: Any) -> Any:

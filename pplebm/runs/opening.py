@@ -17,15 +17,17 @@ from pplebm.learning import loop
 from pplebm.learning.algorithm import Algorithm
 from pplebm.ppl.trees import n_rows, take_rows
 from pplebm.program import Program
-from pplebm.runs import files
+from pplebm.runs import checkpoints, files
 from pplebm.runs.manifest import Manifest, PageEntry, read_manifest
+from pplebm.runs.trust import check as check_trust
+from pplebm.runs.trust import checked_page, shipped
 
 
-def rebuild(folder: Path, manifest: Manifest, model: Any = None, guide: Any = None) -> Algorithm:
+def rebuild(folder: Path, manifest: Manifest, model: Any = None, guide: Any = None, trust: bool = False) -> Algorithm:
     """The algorithm of a run on its program, from the copies in its folder.
 
     Raises:
-        PplebmError: if the model or the guide was a callable and is not given.
+        PplebmError: if the model or the guide was a callable and is not given, or a page is not trusted.
     """
     settings, entry = manifest.settings, manifest.model
     if settings.has_own_guide != (guide is not None):
@@ -33,9 +35,10 @@ def rebuild(folder: Path, manifest: Manifest, model: Any = None, guide: Any = No
             f"'{folder}' was fitted with{'out' * (guide is not None)} a guide of its own; open it with "
             f"open_run(path{', ..., guide=...' * (guide is None)})."
         )
+    if model is None and entry.file is None:
+        raise PplebmError(f"'{folder}' was fitted on a callable; open it with open_run(path, model=...).")
+    check_trust(folder, [entry, manifest.inference] if model is None else [manifest.inference], trust)
     if model is None:
-        if entry.file is None:
-            raise PplebmError(f"'{folder}' was fitted on a callable; open it with open_run(path, model=...).")
         page = page_of(folder, entry, settings.seed)
         shape: Any = tuple(manifest.data.event_shape)
         if gallery.takes_columns(page):
@@ -44,15 +47,17 @@ def rebuild(folder: Path, manifest: Manifest, model: Any = None, guide: Any = No
         guide = guide or gallery.bind_guide(page, settings.backend, shape, settings.seed, entry.hyper)
     page = page_of(folder, manifest.inference, settings.seed)
     hyper = override(page.Hyper(), manifest.inference.hyper, "the algorithm page of this run")
-    program = Program(model, data=files.read_example(folder), seed=settings.seed, backend=settings.backend)
+    program = Program(
+        model, data=files.read_example(folder, *manifest.example), seed=settings.seed, backend=settings.backend
+    )
     program.levels = {name: tuple(levels) for name, levels in manifest.data.levels.items()}
     return Algorithm(page, with_guide(program, guide).with_chains(precision=settings.precision), hyper)
 
 
 def page_of(folder: Path, entry: PageEntry, seed: int) -> Any:
     """The page that a run keeps a copy of."""
-    assert entry.file is not None and entry.home is not None
-    return gallery.load_copy(folder / entry.file, entry.home, seed)
+    home = None if entry.sha256 in shipped() else entry.home
+    return gallery.load_copy(checked_page(folder, entry), home, seed)
 
 
 def with_guide(program: Program, guide: Callable[..., Any] | None) -> Program:
@@ -75,6 +80,7 @@ def opened(
     model: Callable[..., Any] | None = None,
     backend: str | None = None,
     guide: Callable[..., Any] | None = None,
+    trust: bool = False,
 ) -> tuple[Path, Manifest, Algorithm, dict[str, Any]]:
     """Folder, manifest, algorithm and learned parameters of a run; see `pplebm.open_run`."""
     folder = Path(path)
@@ -88,13 +94,13 @@ def opened(
             )
         settings = settings._replace(backend=backend, compiled=False, precision="full")
         manifest = manifest._replace(settings=settings)
-    algorithm = rebuild(folder, manifest, model, guide)
+    algorithm = rebuild(folder, manifest, model, guide, trust)
     program = algorithm.program
     example = program.example
     rows = program.ppl.asarray(np.arange(algorithm.hyper.batch_size) % n_rows(example))
     x = take_rows(example, rows)  # of whose values nothing is used
     template = loop.begin(algorithm, x, settings.seed, manifest.data.n_train, settings.ema > 0)
-    progress = files.read_checkpoint(folder, program.ppl, template)
+    progress = checkpoints.read_checkpoint(folder, program.ppl, template)
     params = progress.average or progress.state.params
     if model is not None:
         program.write_back(params)

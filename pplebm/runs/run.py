@@ -286,8 +286,12 @@ def open_run(
     model: Callable[..., Any] | None = None,
     backend: str | None = None,
     guide: Callable[..., Any] | None = None,
+    trust: bool = False,
 ) -> Run:
     """Open a run folder; pages are taken from the copies in it, nothing is unpickled.
+
+    A page is code. Those that ship with pplebm, and those that you fitted on this machine, are run; others only with
+    `trust=True`. All files have checksums; a damaged checkpoint gives way to the one before it, with a warning.
 
     Args:
         path: folder that `pplebm.fit` or `pplebm fit --out` wrote.
@@ -296,11 +300,13 @@ def open_run(
         backend: open a run of a gallery page on the other backend. Weights, hyperparameters and scaling carry over;
             the random numbers, and so single draws, do not.
         guide: the callable, for a run that was fitted with one of its own.
+        trust: run the page copies in the folder, whoever wrote them.
 
     Raises:
-        PplebmError: if there is no run, no checkpoint, or the pages and the checkpoint do not match.
+        PplebmError: if there is no run or no checkpoint, a file was changed, pages and checkpoint do not match, or a
+            page is a stranger's.
     """
-    return Run(*opened(path, model, backend, guide))
+    return Run(*opened(path, model, backend, guide, trust))
 
 
 def _count(n: Any) -> int:

@@ -19,7 +19,7 @@ from pplebm.learning.algorithm import Algorithm, algorithm_of
 from pplebm.learning.optimizer import Optimizer
 from pplebm.learning.sources import ShortRun
 from pplebm.objectives.contrast import contrast
-from pplebm.runs import files as folder
+from pplebm.runs import checkpoints as folder
 from pplebm.sampling import chains
 
 

@@ -23,7 +23,7 @@ from pplebm.learning.algorithm import Algorithm, algorithm_of
 from pplebm.learning.optimizer import Optimizer
 from pplebm.ppl.language import load_backend
 from pplebm.ppl.trees import tree_leaves
-from pplebm.runs import files as folder
+from pplebm.runs import checkpoints as folder
 
 FEW = {"batch_size": 8, "n_steps_posterior": 2, "n_steps_prior": 2}
 

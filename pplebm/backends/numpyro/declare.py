@@ -44,6 +44,10 @@ def tilt(name: str, log_factor: jax.Array, bound: float | None = None) -> None:
     """
     if not isinstance(log_factor, (jax.Array, np.ndarray)):
         raise PplebmError(f"tilt '{name}' got {type(log_factor).__name__}; give it an array of shape (B,).")
+    if log_factor.dtype == bool:
+        raise PplebmError(
+            f"tilt '{name}' got truth values; it adds nats, so give it numbers: jnp.where(condition, a, b)."
+        )
     if bound is not None and not bound > 0:
         raise PplebmError(f"tilt '{name}' got bound {bound}; a bound is a positive number of nats, or None.")
     f = log_factor if bound is None else bound * jnp.tanh(log_factor / bound)

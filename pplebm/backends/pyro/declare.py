@@ -53,6 +53,10 @@ def tilt(name: str, log_factor: torch.Tensor, bound: float | None = None) -> Non
     """
     if not isinstance(log_factor, torch.Tensor):
         raise PplebmError(f"tilt '{name}' got {type(log_factor).__name__}; give it a tensor of shape (B,).")
+    if log_factor.dtype == torch.bool:
+        raise PplebmError(
+            f"tilt '{name}' got truth values; it adds nats, so give it numbers: torch.where(condition, a, b)."
+        )
     if bound is not None and not bound > 0:
         raise PplebmError(f"tilt '{name}' got bound {bound}; a bound is a positive number of nats, or None.")
     f = log_factor if bound is None else bound * torch.tanh(log_factor / bound)
