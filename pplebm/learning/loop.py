@@ -130,7 +130,9 @@ class _Blocks:
         if not self._is_checked:
             group.check_same(state)
             self._is_checked = True
-        columns = {name: ppl.to_numpy(a)[:n_done].astype(float).tolist() for name, a in outs["metrics"].items()}
+        found = outs["metrics"]  # in any order; the algorithm's is kept
+        names = [*(name for name in self._now.reports if name in found), *sorted(set(found) - set(self._now.reports))]
+        columns = {name: ppl.to_numpy(found[name])[:n_done].astype(float).tolist() for name in names}
         rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
         events = [Event(progress.update + i, row) for i, row in enumerate(rows, 1)]
         is_finite, last = bool(outs["is_finite"][n_done - 1]), events[-1]

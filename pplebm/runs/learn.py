@@ -109,7 +109,7 @@ class Recorder:
         if update % LOG_EVERY and not is_last:
             return
         seconds = round(self.before + time.perf_counter() - self.began, 2)
-        row = {"update": update, "seconds": seconds, **dict(sorted(event.metrics.items()))}
+        row = {"update": update, "seconds": seconds, **event.metrics}
         self.rows.append(row | (self._held_out_error() if update % EVALUATE_EVERY == 0 or is_last else {}))
         if "tilt_gap" in event.metrics:
             self.bar.set_postfix(gap=f"{event.metrics['tilt_gap']:.2f}", refresh=False)

@@ -21,6 +21,7 @@ from pplebm.runs.manifest import _checksum, read_manifest
 def fitted(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pplebm.runs.learn.CHECKPOINT_EVERY", 10)
+        patch.setattr("pplebm.runs.learn.CHECKPOINT_SECONDS", 0.0)
         return tiny.fit(tmp_path_factory.mktemp("fitted") / "run", 25)
 
 

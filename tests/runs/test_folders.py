@@ -70,6 +70,7 @@ def test_a_fit_that_fails_in_its_updates_leaves_a_folder_as_it_was(tmp_path, mon
 def test_a_fit_that_fails_after_its_first_checkpoint_can_go_on(tmp_path, monkeypatch):
     calls, step = [], Algorithm.step
     monkeypatch.setattr("pplebm.runs.learn.CHECKPOINT_EVERY", 10)
+    monkeypatch.setattr("pplebm.runs.learn.CHECKPOINT_SECONDS", 0.0)
 
     def failing(*args):
         calls.append(1)
