@@ -15,10 +15,8 @@ FURTHER = {  # of the names of tests
         "the same law by Pyro, and by NumPyro in test_conditional and test_svi; densities in test_laws",
     r"test_parity.*two_learning_steps_agree.*\[(?!joint_ebm-|.*-short_run_mle\])":
         "every algorithm on joint_ebm, which has layers and several tilts; short_run_mle on every model",
-    r"test_pages.*every_algorithm_takes_a_step.*\[numpyro-(?!latent_ebm-|.*-short_run_mle\])":
-        "every algorithm on latent_ebm, short_run_mle on every model; parity of both backends on joint_ebm",
-    r"test_pages.*every_algorithm_takes_a_step.*\[pyro-(?!latent_ebm-|_template-|.*-short_run_mle\])":
-        "every algorithm on latent_ebm and on the template, short_run_mle on every model",
+    r"test_pages.*every_algorithm_takes_a_step.*\[\w+-(?!_template-|.*-short_run_mle\])":
+        "every algorithm on the template, short_run_mle on every model; on joint_ebm, both backends, in test_parity",
     r"test_checking.*goes_with_a_model_page\[\w+-joint_ebm\]":
         "every algorithm with latent_ebm; steps on joint_ebm in test_parity",
     r"test_conditional.*every_page_learns.*\[(?!short_run_mle|variational_joint|noise_contrastive)":
@@ -35,6 +33,8 @@ FURTHER = {  # of the names of tests
         "every family by NumPyro, the ladder by Pyro",
     r"test_svi_of_the_hosts_finds_the_maximum.*pyro_slope\](?<!numpyro_slope\])":
         "the same by NumPyro; one step of both against its closed form",
+    r"test_parallel.*spawned_processes_are_those_of_a_script":
+        "the processes of a script; how they are started is Lightning Fabric's",
     r"test_parallel.*numpyro_over_devices_and_over_processes":
         "devices in test_sharding, processes by Pyro",
     r"test_benchmarks.*all_candidates_end_at_the_same_latents":
