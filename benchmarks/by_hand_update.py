@@ -16,7 +16,7 @@ HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 DIMS, DEPTH, SIGMA, FLOOR, BOUND = (16, 8), 2, 0.3, 0.2, 8.0  # the page's defaults
 RATES = {"tilt": 1e-3, "other": 1e-3}
 CLIP, PENALTY = 100.0, 0.05
-CHAINS = {"posterior": (40, 0.2, 0.5), "prior": (30, 0.4, None)}  # steps, step size, longest drift
+Chains = dict[str, tuple[int, float, float | None]]  # by phase: steps, step size, longest drift
 
 
 class Densities:
@@ -99,7 +99,7 @@ class Densities:
         return prior.mean() - joint.mean() + PENALTY * ((f_positive**2).mean() + (f_negative**2).mean())
 
 
-def on_jax(params: dict[str, np.ndarray], x: np.ndarray, page: str) -> Any:
+def on_jax(params: dict[str, np.ndarray], x: np.ndarray, page: str, chains: Chains) -> Any:
     """A function (n) that makes n updates in one compiled scan."""
     from types import SimpleNamespace
 
@@ -115,7 +115,7 @@ def on_jax(params: dict[str, np.ndarray], x: np.ndarray, page: str) -> Any:
     draw = lambda key: [jax.random.normal(k, (n, d)) for k, d in zip(jax.random.split(key), DIMS, strict=True)]
 
     def chain(key: Any, params: Any, phase: str, x: Any) -> Any:
-        steps, s, longest = CHAINS[phase]
+        steps, s, longest = chains[phase]
         k_start, k_run = jax.random.split(key)
 
         def step(e: Any, noise: Any) -> Any:
@@ -155,7 +155,7 @@ def on_jax(params: dict[str, np.ndarray], x: np.ndarray, page: str) -> Any:
     return updates
 
 
-def on_torch(params: dict[str, np.ndarray], x: np.ndarray, page: str) -> Any:
+def on_torch(params: dict[str, np.ndarray], x: np.ndarray, page: str, chains: Chains) -> Any:
     """A function (n) that makes n updates in eager torch."""
     from types import SimpleNamespace
 
@@ -175,7 +175,7 @@ def on_torch(params: dict[str, np.ndarray], x: np.ndarray, page: str) -> Any:
         return {k: v.detach() for k, v in tree.items()} if isinstance(tree, dict) else [a.detach() for a in tree]
 
     def chain(phase: str, x: Any) -> Any:
-        (steps, s, longest), held, e = CHAINS[phase], stop(weights), draw()
+        (steps, s, longest), held, e = chains[phase], stop(weights), draw()
         for _ in range(steps):
             e = [a.detach().requires_grad_() for a in e]
             gradient = torch.autograd.grad(of.moving(held, e, x).sum(), e)

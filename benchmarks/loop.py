@@ -132,7 +132,9 @@ def by_hand_of(page: str, backend: str, job: Any) -> Callable[[int], None] | Non
     params = {name: algorithm.ppl.to_numpy(a) for name, a in (algorithm.program.params | guide).items()}
     x = np.asarray(job.data.train[: algorithm.hyper.batch_size])
     check_density(params, x, backend)
-    run = (on_jax if backend == "numpyro" else on_torch)(params, x, page)
+    chains = {phase: algorithm.source(phase) for phase in ("posterior", "prior")} if page in CHAIN_PAGES else {}
+    settings = {phase: (c.n_steps, c.step_size, c.max_drift) for phase, c in chains.items()}
+    run = (on_jax if backend == "numpyro" else on_torch)(params, x, page, settings)
     if backend == "numpyro":
         return run
 

@@ -117,14 +117,10 @@ class Algorithm:
         return self.hyper.optimizer
 
     @property
-    def learns_tilt(self) -> bool:
-        """Whether the program has a tilt whose parameters move."""
-        return bool(self.program.tilts) and getattr(self.hyper, "optimizer", Optimizer()).learning_rate_tilt > 0
-
-    @property
     def follows_chains(self) -> bool:
         """Whether a tilt learns from chains of the prior, which then have to keep up with it."""
-        return self.learns_tilt and not isinstance(self.source("prior"), BaseDraws)
+        moves = bool(self.program.tilts) and getattr(self.hyper, "optimizer", Optimizer()).learning_rate_tilt > 0
+        return moves and not isinstance(self.source("prior"), BaseDraws)
 
     @property
     def keeps_rows(self) -> bool:
@@ -252,16 +248,14 @@ class Algorithm:
             negative = self._advance("prior", k_negative, params, rows, state.negative, index)
 
         of_tilt = () if negative is None else negative.z
-        update = ppl.asarray(state.update)
-        gradient, seen = self._whole(self._gradient)(k_loss, params, update, x, positive.z, of_tilt)
+        gradient, seen = self._whole(self._gradient)(k_loss, params, x, positive.z, of_tilt)
         runs = (positive.info, None if negative is None else negative.info)
         gradient, seen, runs = ppl.average((gradient, seen, runs))
-        move = self._whole(self._moved) if self.optimizer.is_graph(ppl) else self._moved
-        new = move(k_loss, params, gradient, state.optimizer, update)
+        new = self._move(k_loss, params, gradient, state.optimizer, ppl.asarray(state.update))
         kept = (positive.kept, state.negative if negative is None else negative.kept)
         return State(new.params, new.state, state.update + 1, *kept), _info(seen, runs, new)
 
-    def _gradient(self, key: Any, params: Params, update: Array, x: Data, positive: Latents, negative: Any) -> Any:
+    def _gradient(self, key: Any, params: Params, x: Data, positive: Latents, negative: Any) -> Any:
         """Gradient of the loss at samples of both phases, and what is reported of it."""
 
         def loss(params: Params) -> tuple[Array, Any]:
@@ -269,6 +263,10 @@ class Algorithm:
 
         (_, seen), gradient = self.ppl.value_and_grad(loss, params, has_aux=True)
         return gradient, named(seen)
+
+    @functools.cached_property
+    def _move(self) -> Callable[..., Any]:
+        return self._whole(self._moved) if self.optimizer.is_graph(self.ppl) else self._moved
 
     def _moved(self, key: Any, params: Params, gradient: Params, state: Any, update: Array) -> Any:
         """Parameters after they have followed their gradients."""

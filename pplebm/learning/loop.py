@@ -88,7 +88,8 @@ def updates(
     group = group or Alone(lambda a: algorithm.ppl.asarray(a, keep=True))
     if algorithm.keeps_rows and group.size > 1:
         raise PplebmError(f"{algorithm.name} keeps something per datum, on one device; drop --devices.")
-    reader, pace, blocks = Reader(algorithm, train, seed, group, ema), _Pace(group), _Blocks(algorithm, 0, group)
+    reader, pace = Reader(algorithm, train, seed, group, ema), _Pace(group)
+    blocks = _Blocks(algorithm, progress.n_back_offs, group)
     try:
         while total is None or progress.update < total:
             if progress.n_back_offs != blocks.n_back_offs:
@@ -211,6 +212,6 @@ def _roll_back(progress: Progress, update: int, metrics: dict[str, float]) -> Pr
 
 def _is_finite(ppl: PPL, state: Any, info: Any) -> Any:
     """Whether parameters, whatever arrays are kept beside them, and metrics are finite."""
-    kept = [leaf for _, leaf in tree_leaves(state) if getattr(leaf, "ndim", 0)]
-    leaves = [*kept, *state.params.values(), *info.values()]
+    kept = [leaf for _, leaf in tree_leaves(state) if getattr(leaf, "ndim", 0)]  # counters may be on another device
+    leaves = [*kept, *(p for p in state.params.values() if p.ndim == 0), *info.values()]
     return ppl.isfinite(ppl.concat([ppl.asarray(1.0 * leaf).reshape(-1) for leaf in leaves], 0)).all()

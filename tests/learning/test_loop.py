@@ -76,11 +76,11 @@ def test_the_graph_of_an_update_is_the_update(page, float64, monkeypatch):
     x = owner.program.data(DATA[:8].astype(np.float64))
     state = owner.init(0, x, len(DATA))
     eager = [owner.step(key, state, x) for key in (1, 2)]
-    eager.append(owner.step(3, eager[0][0], x))
+    eager += [owner.step(3, at, x) for at in (eager[0][0], state._replace(update=37))]  # rates fall, stages change
     monkeypatch.setattr(Algorithm, "_whole", as_graph)
     owner = algorithm("pyro", page)
     graph = [owner.step(key, state, x) for key in (1, 2)]
-    graph.append(owner.step(3, graph[0][0], x))
+    graph += [owner.step(3, at, x) for at in (graph[0][0], state._replace(update=37))]
     for a, b in zip(graph, eager, strict=True):
         a, b = plain(owner, a), plain(owner, b)
         assert a.keys() == b.keys()

@@ -44,6 +44,15 @@ def test_normal_like_is_standard_normal_and_repeats(ppl):
     assert abs(a.mean()) < 5 / np.sqrt(a.size) and abs(a.var() - 1) < 5 * np.sqrt(2 / a.size)
 
 
+def test_keys_come_from_numbers_of_numpy_as_well_and_from_several_at_once(ppl):
+    like = {"e": ppl.asarray(np.zeros(2))}
+    draw = lambda key: ppl.to_numpy(ppl.normal_like(key, like)["e"])
+    assert (draw(ppl.key(np.int64(3))) == draw(ppl.key(3))).all()
+    several = ppl.key([3, 2**40 + 5])
+    for i, seed in enumerate((3, 2**40 + 5)):
+        assert (draw(several[i]) == draw(ppl.key(seed))).all()
+
+
 def test_repeat_runs_as_many_steps_as_are_asked_for_and_ends_after_one_that_is_not_good(ppl):
     def step(total, given):
         total = total + given["a"] * ppl.normal_like(given["key"], {"e": given["a"]})["e"]

@@ -77,9 +77,9 @@ def log_abs_det(a: jax.Array) -> jax.Array:
 # --- randomness by JAX's own keys
 
 
-def key(seed: int | Sequence[int]) -> jax.Array:
+def key(seed: int | list[int]) -> jax.Array:
     """Make a key from a seed, or keys from several."""
-    return jax.random.key(seed) if isinstance(seed, int) else jnp.stack([jax.random.key(s) for s in seed])
+    return jnp.stack([jax.random.key(s) for s in seed]) if isinstance(seed, list) else jax.random.key(seed)
 
 
 def split(key: jax.Array, n: int = 2) -> jax.Array:

@@ -59,7 +59,7 @@ class Noted(int):
         return made
 
 
-def key(seed: Any) -> Any:
+def key(seed: int | list[int]) -> Any:
     """Make a key from a seed, or keys from several."""
     return [int(s) for s in seed] if isinstance(seed, list) else int(seed)
 
