@@ -250,8 +250,10 @@ class _Model:
         return self._chain(found, "posterior", lambda p, z: p.log_joint(self.params, z, self.x))
 
     def half_precision(self) -> Verdict:
-        if self.program.ppl.name != "pyro":
-            return None, "bf16 is for the Pyro side"
+        try:
+            self.program.with_chains(precision="bf16")
+        except PplebmError as refusal:
+            return None, str(refusal)
         error = bf16_gradient_error(self.program, self.params, self.z, self.x)
         advice = "" if error < MUCH else "; too much for --precision bf16"
         return True, f"in bf16 the gradient along posterior chains is off by {100 * error:.2g} % of its norm{advice}"

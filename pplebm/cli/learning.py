@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +17,7 @@ from tqdm import tqdm
 
 from pplebm.cli.group import SEED, settings
 from pplebm.errors import PplebmError
+from pplebm.runs.signals import Stopped, stopping
 
 if TYPE_CHECKING:
     from pplebm.runs.run import Run
@@ -102,18 +105,28 @@ def _at_once(model: str, changes: dict[str, Any], wanted: list[dict[str, Any]], 
     before = {name: os.environ.get(name) for name in THREAD_COUNTS}
     os.environ |= dict.fromkeys(THREAD_COUNTS, threads)  # read when a process begins
     try:
-        with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+        context = get_context("spawn")
+        with stopping(), ProcessPoolExecutor(jobs, mp_context=context, max_tasks_per_child=1) as pool:
             waiting = [pool.submit(_folder_of_new, model, changes, one) for one in wanted]
             try:
                 for done in tqdm(as_completed(waiting), total=len(waiting), unit="seed", disable=None):
                     done.result()
-            except BaseException:
+            except BaseException as error:
+                _pass_on(error)
                 pool.shutdown(cancel_futures=True)  # those that have not begun
                 raise
     finally:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
     return [open_run(done.result(), trust=True) for done in waiting]  # run just now
+
+
+def _pass_on(error: BaseException) -> None:
+    """Send the processes of the runs the signal that ends this one; Ctrl-C in a terminal has reached them already."""
+    if isinstance(error, Stopped) and error.number != signal.SIGINT:
+        for process in active_children():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid or 0, error.number)
 
 
 def _folder_of_new(model: str, changes: dict[str, Any], one: dict[str, Any]) -> Path:

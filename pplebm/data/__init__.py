@@ -18,9 +18,10 @@ from pplebm.data.columns import is_frame
 from pplebm.data.dataset import Dataset
 from pplebm.data.files import read_file
 from pplebm.data.given import UNSCALED, load_as_given, read_rows, rescaled, scaling_for
+from pplebm.data.mapped import chunks, extremes, is_large, only
 from pplebm.data.named import READERS
 from pplebm.data.raw import Raw, check_finite, checked, column_name, split
-from pplebm.data.scaling import Scaling, Scalings, range_of, scaling_from_json, standard_of
+from pplebm.data.scaling import Scaling, Scalings, range_of, scaling_from_json, standard_of, standard_of_all
 from pplebm.data.sources import check_exists
 from pplebm.errors import PplebmError
 
@@ -56,7 +57,8 @@ def load(
     when they are uint8 and from their own range otherwise; statistics are those of the training rows. "unit" and
     "standard" do either to both, "none" neither. `data_dir` (default: the folder
     `data` where Python runs) is torchvision's `root` for named sets. `held_out_fraction` and `seed` split sources
-    without a held-out part, class by class where there are labels.
+    without a held-out part, class by class where there are labels. A .npy file of more than 1 GiB, or an array of that
+    size mapped with numpy.load(mmap_mode="r"), stays in its file: rows are read, and scaled, when they are wanted.
     Raises PplebmError, in one sentence, for a source that is missing, damaged, or cannot be modelled.
 
     >>> digits = load("digits", held_out_fraction=0.2, seed=0)
@@ -76,11 +78,13 @@ def load(
     if raw.held_out is None:
         keep, hold = split(len(raw.x), float(held_out_fraction), seed, raw.y)
         y, y_held_out = (None, None) if raw.y is None else (raw.y[keep], raw.y[hold])
-        raw = raw._replace(x=raw.x[keep], held_out=raw.x[hold], y=y, y_held_out=y_held_out)
+        raw = raw._replace(x=only(raw.x, keep), held_out=only(raw.x, hold), y=y, y_held_out=y_held_out)
     found, notes = (UNSCALED, ()) if scaling == "none" else _fit(raw, scaling)
     train, held_out = (_scaled(raw.name, found, part) for part in (raw.x, raw.held_out))
-    fingerprint = hashlib.sha256(train.data)
-    fingerprint.update(held_out.data)
+    fingerprint = hashlib.sha256()
+    for part in (train, held_out):
+        for rows in chunks(part, "fingerprint"):
+            fingerprint.update(rows.data)
     return Dataset(
         raw.name, train, held_out, raw.y, raw.y_held_out, found, raw.notes + notes, fingerprint.hexdigest(),
         columns=raw.columns,
@@ -144,15 +148,14 @@ def _read(source: Any, data_dir: str | os.PathLike[str] | None) -> Raw:
 
 def _fit(raw: Raw, kind: str = "auto") -> tuple[Scaling, tuple[str, ...]]:
     """The scaling of the training rows and what is to be said about it."""
-    low, high = raw.x.min(0), raw.x.max(0)
+    low, high = extremes(raw.x)
     constant = np.flatnonzero(low == high)
     if len(constant) == low.size:
         raise PplebmError(
             f"{raw.name}: all {len(raw.x)} training rows are equal, so there is nothing to learn; check how it was made"
         )
     if kind == "standard" and raw.x.ndim > 2:
-        x = raw.x.astype(np.float64)
-        return Scaling("standard", float(x.mean()), float(x.std())), ()
+        return standard_of_all(raw.x), ()
     if raw.x.ndim == 2 and kind != "unit":
         shown = ", ".join(column_name(int(i), raw.columns) for i in constant[:5])
         more = f" and {len(constant) - 5} more" if len(constant) > 5 else ""
@@ -169,8 +172,8 @@ def _fit(raw: Raw, kind: str = "auto") -> tuple[Scaling, tuple[str, ...]]:
     return range_of(*(limits or (float(low.min()), float(high.max())))), tuple(notes)
 
 
-def _scaled(name: str, scaling: Scaling, x: Any) -> np.ndarray:
-    model = np.ascontiguousarray(scaling.to_model(x))
+def _scaled(name: str, scaling: Scaling, x: Any) -> Any:
+    model = scaling.to_model(x) if is_large(x) else np.ascontiguousarray(scaling.to_model(x))
     check_finite(f"{name}, scaled to the model's float32 values,", model)
     return model
 

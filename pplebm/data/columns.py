@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pplebm.data.mapped import is_large
 from pplebm.errors import PplebmError
 from pplebm.ppl.trees import tree_leaves
 
@@ -185,7 +186,7 @@ def _numbers(name: str, values: Any, levels: tuple[str, ...] | None) -> tuple[An
     dtype = getattr(values, "dtype", None)
     if dtype is not None and not isinstance(dtype, np.dtype) and hasattr(values, "to_numpy"):
         values = _nullable(name, values)  # pandas' own dtypes
-    array = np.asarray(values)
+    array = values if is_large(values) else np.asarray(values)
     if np.ma.is_masked(values):
         raise PplebmError(f"'{name}' is a masked array; give its mask as a column of its own, and fill the values.")
     if _is_text(array):

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from pplebm.data import mapped
 from pplebm.data.columns import Table
 from pplebm.data.raw import Raw, first_line
 from pplebm.errors import PplebmError
@@ -60,8 +61,10 @@ def near_name(path: Path, also: tuple[str, ...] = ()) -> str:
 
 
 def read_numpy(path: Path) -> Raw:
-    """A .npy array, or the arrays of an .npz; object arrays are refused, since reading them means unpickling."""
+    """A .npy array, mapped if it is large, or the arrays of an .npz; object arrays, which are pickled, are refused."""
     try:
+        if path.name.lower().endswith(".npy") and os.path.getsize(path) > mapped.LARGEST:
+            return Raw(path.name, np.load(path, mmap_mode="r", allow_pickle=False))
         with open(path, "rb") as file:  # given a path, numpy leaves a damaged .npz open
             loaded = np.load(file, allow_pickle=False)
             return Raw(path.name, loaded) if isinstance(loaded, np.ndarray) else pick(path, loaded)

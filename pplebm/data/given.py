@@ -12,12 +12,13 @@ import numpy as np
 from pplebm.data.columns import Levels, Signature, is_frame, read
 from pplebm.data.dataset import Dataset
 from pplebm.data.files import read_file, read_table, table_of_npz
+from pplebm.data.mapped import chunks, extremes, is_large, only
 from pplebm.data.named import READERS
 from pplebm.data.raw import split
-from pplebm.data.scaling import Scaling, Scalings, range_of, standard_of
+from pplebm.data.scaling import Scaling, Scalings, range_of, standard_of, standard_of_all
 from pplebm.data.sources import check_exists
 from pplebm.errors import PplebmError
-from pplebm.ppl.trees import n_rows, take_rows, tree_leaves, tree_map
+from pplebm.ppl.trees import n_rows, tree_leaves, tree_map
 
 UNSCALED = Scaling("none", 0.0, 1.0)
 
@@ -59,7 +60,7 @@ def load_as_given(
         if n_rows(tree) < 2:
             raise PplebmError(f"{name}: there is one row; learning needs two or more, some of them held out.")
         keep, hold = split_rows(n_rows(tree), held_out_fraction, seed, labels)
-        tree, held_out = take_rows(tree, keep), take_rows(tree, hold)
+        tree, held_out = (tree_map(lambda a, rows=rows: only(a, rows), tree) for rows in (keep, hold))
         y, y_held_out = (None, None) if labels is None else (labels[keep], labels[hold])
     else:
         y, y_held_out = labels, None
@@ -105,8 +106,8 @@ def _read(source: Any, data_dir: Any, signature: Signature) -> tuple[str, Any, A
     return path.name, raw.x, raw.held_out, raw.columns, raw.y
 
 
-def _as_numpy(a: Any) -> np.ndarray:
-    return np.asarray(a.detach().cpu() if hasattr(a, "detach") else a)
+def _as_numpy(a: Any) -> Any:
+    return a if is_large(a) else np.asarray(a.detach().cpu() if hasattr(a, "detach") else a)
 
 
 def rescaled(data: Dataset, scaling: Scaling | Scalings) -> Dataset:
@@ -141,13 +142,12 @@ def scaling_for(kind: str, data: Dataset, observed: dict[str, str]) -> Scaling |
     return parts[""] if hasattr(data.train, "shape") else Scalings(parts)
 
 
-def _scaling_of(kind: str, a: np.ndarray) -> Scaling:
+def _scaling_of(kind: str, a: Any) -> Scaling:
     if kind == "standard":
         if a.ndim == 2:
             return standard_of(a)
-        sd = float(np.nanstd(a.astype(float)))
-        return Scaling("standard", float(np.nanmean(a.astype(float))), sd if sd > 0 else 1.0)
-    low, high = (0.0, 255.0) if a.dtype == np.uint8 else (float(np.nanmin(a)), float(np.nanmax(a)))
+        return standard_of_all(a)
+    low, high = (0.0, 255.0) if a.dtype == np.uint8 else map(float, extremes(a, None))
     return range_of(low, high) if high > low else UNSCALED
 
 
@@ -156,5 +156,7 @@ def _dataset(data: Dataset) -> Dataset:
     found = hashlib.sha256()
     for part in (data.train, data.held_out):
         for path, a in tree_leaves(part):
-            found.update(f"{path} {a.dtype} {a.shape}".encode() * bool(path) + np.ascontiguousarray(a).data)
+            found.update(f"{path} {a.dtype} {a.shape}".encode() * bool(path))
+            for rows in chunks(a):
+                found.update(np.ascontiguousarray(rows).data)
     return data._replace(fingerprint=found.hexdigest())

@@ -1,9 +1,11 @@
 """The form that every source is read into, with what is demanded of it and how it is split."""
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from pplebm.data.mapped import chunks
 from pplebm.errors import PplebmError
 
 MIN_ROWS = 4
@@ -71,17 +73,25 @@ def check_array(name: str, x: Any, least_rows: int, columns: tuple[str, ...] | N
     check_finite(name, x, columns)
 
 
-def check_finite(name: str, x: np.ndarray, columns: tuple[str, ...] | None = None) -> None:
+def check_finite(name: str, x: Any, columns: tuple[str, ...] | None = None) -> None:
     """Raise PplebmError with the count and the first place where `x` is NaN or infinite."""
-    if x.dtype.kind != "f" or (finite := np.isfinite(x)).all():
+    if x.dtype.kind != "f":
         return
-    place = np.unravel_index(int(np.argmin(finite)), x.shape)
-    index = tuple(int(i) for i in place)
-    where = f"row {index[0]}, column {column_name(index[1], columns)}" if x.ndim == 2 else f"index {index}"
-    raise PplebmError(
-        f"{name}: {int((~finite).sum())} of {x.size} values are NaN or infinite, the first ({x[index]}) at {where}, "
-        f"counted from 0; drop or fill these values"
-    )
+    n_bad, at, first = 0, 0, None
+    for part in chunks(x):
+        finite = np.isfinite(part)
+        if not finite.all():
+            n_bad += int((~finite).sum())
+            row, *place = (int(i) for i in np.unravel_index(int(np.argmin(finite)), part.shape))
+            first = first or ((at + row, *place), part[(row, *place)])
+        at += len(part)
+    if first is not None:
+        index, value = first
+        where = f"row {index[0]}, column {column_name(index[1], columns)}" if x.ndim == 2 else f"index {index}"
+        raise PplebmError(
+            f"{name}: {n_bad} of {math.prod(x.shape)} values are NaN or infinite, the first ({value}) at {where}, "
+            f"counted from 0; drop or fill these values"
+        )
 
 
 def column_name(i: int, columns: tuple[str, ...] | None) -> str:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pplebm.data.mapped import Mapped, extremes, mean_of
 from pplebm.errors import PplebmError
 from pplebm.ppl.trees import tree_fill, tree_leaves
 
@@ -28,12 +29,14 @@ class Scaling(NamedTuple):
     shift: float | tuple[float, ...]
     scale: float | tuple[float, ...]
 
-    def to_model(self, x: Any) -> np.ndarray:
+    def to_model(self, x: Any) -> Any:
         """User values (..., *event) to model values of the same shape, float32.
 
         Where there is nothing to scale values stay what they are, dtype included. Raises PplebmError when the last axis
         is not one entry per column.
         """
+        if isinstance(x, Mapped):
+            return x.scaled(self)
         x = np.asarray(x)
         if self.kind == "none":
             return x
@@ -157,20 +160,29 @@ def _unlisted(v: Any) -> float | tuple[float, ...]:
     return tuple(float(e) for e in v) if isinstance(v, (list, tuple)) else float(v)
 
 
+def standard_of_all(a: Any) -> Scaling:
+    """The Scaling that gives all numbers together mean 0 and standard deviation 1, NaN left out; equal ones stay."""
+    mean = float(mean_of(a, None))
+    sd = math.sqrt(float(mean_of(a, None, lambda x: (x - mean) ** 2)))
+    return Scaling("standard", mean, sd if sd > 0 else 1.0)
+
+
 def range_of(low: float, high: float) -> Scaling:
     """The Scaling that takes [low, high] to [-1, 1], with low < high."""
     shift = low / 2 + high / 2  # halved first: high - low may overflow
     return Scaling("range", shift, max(high - shift, shift - low))  # max: rounding never leaves [-1, 1]
 
 
-def standard_of(table: np.ndarray) -> Scaling:
-    """The Scaling that gives every column of `table` (N, C) mean 0 and standard deviation 1; constant columns: 1."""
-    x = table.astype(np.float64)
-    constant = x.max(0) == x.min(0)  # not std == 0: rounding in the mean leaves a tiny, meaningless spread
+def standard_of(table: Any) -> Scaling:
+    """The Scaling that gives every column of `table` (N, C) mean 0 and standard deviation 1; constant columns stay.
+
+    NaN are left out.
+    """
+    low, high = (np.asarray(a, np.float64) for a in extremes(table))
+    constant = ~(low < high)  # not std == 0: rounding in the mean leaves a tiny, meaningless spread
     with np.errstate(over="ignore", invalid="ignore"):
-        shift = np.where(constant, x[0], x.mean(0))
-        x -= shift
-        top = np.where(constant, 1.0, np.abs(x).max(0))
-        x /= top  # before squaring, which would over- or underflow for very large or small units
-        scale = np.where(constant, 1.0, top * np.sqrt((x * x).mean(0)))
+        shift = np.where(constant, np.nan_to_num(low), mean_of(table))
+        top = np.where(constant, 1.0, np.maximum(high - shift, shift - low))
+        # divided before squaring, which would over- or underflow for very large or small units
+        scale = np.where(constant, 1.0, top * np.sqrt(mean_of(table, function=lambda x: ((x - shift) / top) ** 2)))
     return Scaling("standard", tuple(shift.tolist()), tuple(scale.tolist()))

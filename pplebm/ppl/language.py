@@ -137,6 +137,9 @@ class Traced(Protocol):
     def faults(self, params: Params, z: Latents, data: Data) -> dict[str, Any]:
         """Faults by observed site: values that are NaN, and those outside their support, where they count."""
 
+    def check_bf16(self) -> None:
+        """Refuse steps in bfloat16 where they would be slower."""
+
     def params_of(self, values: Mapping[str, Any]) -> Params:
         """Parameters by name from those that the backend's own SVI holds."""
 

@@ -21,13 +21,17 @@ class Checks(Densities):
     def check_data(self, data: Data, params: Params | None = None) -> None:
         """Raise if an observed site gets NaN, or a value outside its support, where it is not masked.
 
+        Args:
+            data: as `data` takes them, in the structure of the model; they may be mapped from a file.
+            params: of the program; its own if left out.
+
         Raises:
             PplebmError: naming the site, how many rows, the first of them, and the remedies.
         """
         params = self._own(self.params if params is None else params)
         size = n_rows(data) if self.has_global_latents else CHECKED
         for at in range(0, n_rows(data), size):
-            part = take_rows(data, slice(at, at + size))
+            part = self.data(take_rows(data, slice(at, at + size)))
             z = self._traced.draw(self.ppl.key(self.seed), 1, params, part, "centered", True)  # one draw, or one a row
             one = {name: a[0] for name, a in z.items()} if self.has_global_latents else z
             for site, (is_nan, is_outside) in self._traced.faults(params, one, part).items():

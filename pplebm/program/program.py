@@ -109,16 +109,14 @@ class Program(Checks, Draws, Moves):
                 learning and reported densities in full precision. `pplebm check` tells the error of the gradient.
 
         Raises:
-            PplebmError: for a precision that is not known, or not for this backend.
+            PplebmError: for a precision that is not known, not for this backend, or slower on this device.
         """
         options = self.options
         if precision is not None:
             if precision not in PRECISIONS:
                 raise PplebmError(f"precision '{precision}' is not known; choose one of {', '.join(PRECISIONS)}.")
-            if precision != "full" and self.ppl.name != "pyro":
-                raise PplebmError(
-                    f"precision '{precision}' is for the backend 'pyro'; on '{self.ppl.name}' it was slower."
-                )
+            if precision != "full":
+                self._traced.check_bf16()
             options = options._replace(precision=precision)
         return self._changed(options=options if compiled is None else options._replace(compiled=compiled))
 

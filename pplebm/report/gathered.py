@@ -100,7 +100,7 @@ class Rows:
 
     def __init__(self, run: Run, dataset: Dataset | None) -> None:
         self._run = run
-        self._data = run.program.example if dataset is None else run.program.data(dataset.held_out)
+        self._rows = run.program.example if dataset is None else dataset.held_out
 
     def given(self, n: int) -> Any:
         """n rows, each as often as the others, about; None where the prior reads none."""
@@ -108,8 +108,7 @@ class Rows:
 
     def wanted(self, n: int) -> Any:
         """n rows."""
-        index = np.arange(n) % n_rows(self._data)
-        return take_rows(self._data, self._run.program.ppl.asarray(index))
+        return self._run.program.data(take_rows(self._rows, np.arange(n) % n_rows(self._rows)))
 
 
 def is_image(shape: tuple[int, ...]) -> bool:

@@ -62,7 +62,7 @@ def program_on(bound: Any, data: Dataset, kind: str, own: bool, seed: int, backe
         program = make(data)
     program.levels = dict(data.levels)
     for part in (data.train, data.held_out):
-        program.check_data(program.data(part))
+        program.check_data(part)
     return program, data
 
 

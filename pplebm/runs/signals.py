@@ -18,6 +18,9 @@ class Stopped(KeyboardInterrupt):
         super().__init__(signal.Signals(number).name)
         self.number = number
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Stopped, (self.number,)  # it may end a process of a pool
+
 
 class Stop:
     """A wish to stop: raised when its signal comes, or as soon as what must not be cut in two is done."""

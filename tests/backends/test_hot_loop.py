@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import pplebm
-from pplebm.backends.pyro import steps
+from pplebm.backends.pyro import precision, steps
 from pplebm.backends.visit import At
 from pplebm.errors import PplebmError, PplebmWarning
 from pplebm.kernels.langevin import langevin
@@ -134,7 +134,8 @@ def test_memory_is_flat_in_the_number_of_steps():
     assert alive[-1] - alive[4] == (len(alive) - 5) * len(infos)
 
 
-def test_bfloat16_steps_differ_a_little_and_stay_full_precision_outside():
+def test_bfloat16_steps_differ_a_little_and_stay_full_precision_outside(monkeypatch):
+    monkeypatch.setattr("pplebm.backends.pyro.precision.has_units", lambda: True)  # slow, and right all the same
     program, x = build(width=64)
     kernel, state, keys = setting(program, temperature=0.0)
     full, info = program.chain(kernel, state, keys, program.params, x)
@@ -144,6 +145,26 @@ def test_bfloat16_steps_differ_a_little_and_stay_full_precision_outside():
         moved = (full.z[site] - state.z[site]).norm()
         assert 0 < (half.z[site] - full.z[site]).norm() < 0.05 * moved
     assert not torch.equal(info.log_density, half_info.log_density)
+
+
+def test_bfloat16_is_refused_by_a_cpu_without_units_for_it(monkeypatch, tmp_path):
+    monkeypatch.setattr("pplebm.backends.pyro.precision.has_units", lambda: False)
+    program, x = build()
+    kernel, state, keys = setting(program)
+    with pytest.raises(PplebmError, match=r"this CPU .* has none: steps would be about ten times slower"):
+        program.with_chains(precision="bf16")
+    with pytest.raises(PplebmError, match="bfloat16 units"):  # chosen elsewhere, and run here
+        half = program.options._replace(precision="bf16")
+        program._changed(options=half).chain(kernel, state, keys, program.params, x)
+    with pytest.raises(PplebmError, match="bfloat16 units"):
+        pplebm.fit("latent_ebm", out=tmp_path / "run", updates=1, precision="bf16", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_units_a_cpu_has(monkeypatch):
+    for found, expected in (({"avx512_bf16": True}, True), ({"bf16": True}, True), ({"avx512_f": True}, False)):
+        monkeypatch.setattr("torch.cpu.get_capabilities", lambda found=found: found, raising=False)
+        assert precision.has_units() is expected
 
 
 def test_bad_choices_are_refused():

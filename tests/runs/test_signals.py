@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
 import signal
 import threading
 import time
@@ -44,6 +45,7 @@ def test_what_must_not_be_cut_in_two_is_not():
         with pytest.raises(Stopped):
             stop.check()
     assert done and isinstance(Stopped(15), KeyboardInterrupt)
+    assert pickle.loads(pickle.dumps(Stopped(15))).number == 15
     Stop().check()
 
 
@@ -90,14 +92,33 @@ def test_the_command_ends_with_the_status_of_its_signal(tmp_path, number, status
         "-c", MAIN, "fit", "latent_ebm", "--updates", 10**6, "--no-compile", "--no-report", "--out", folder,
         "--set", "n_steps_prior=1", "--set", "n_steps_posterior=1", "--set", "batch_size=8",
     )  # fmt: skip
-    deadline = time.monotonic() + 120
-    while not (folder / "checkpoint.safetensors").exists() and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.1)
+    wait_until((folder / "checkpoint.safetensors").exists, process)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == status, (out, err)
     assert f"--resume --out {folder}" in out and "Traceback" not in err
     assert not (folder / "run.lock").exists()
+
+
+def test_a_signal_to_the_command_reaches_the_runs_of_its_seeds(tmp_path):
+    process = tiny.python(
+        "-c", f"if __name__ == '__main__':\n    {MAIN}", "fit", "latent_ebm", "--updates", 10**6, "--no-compile",
+        "--seeds", "0..1", "--jobs", 2, "--out", tmp_path / "run",
+        "--set", "n_steps_prior=1", "--set", "n_steps_posterior=1", "--set", "batch_size=8",
+    )  # fmt: skip
+    checkpoints = [tmp_path / f"run-seed{seed}" / "checkpoint.safetensors" for seed in (0, 1)]
+    wait_until(lambda: all(path.exists() for path in checkpoints), process)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 143 and "Traceback" not in err, (out, err)
+    for path in checkpoints:
+        assert f"--resume --out {path.parent}" in out and not (path.parent / "run.lock").exists()
+
+
+def wait_until(is_done, process, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not is_done() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.1)
 
 
 def full(*args, **kwargs):

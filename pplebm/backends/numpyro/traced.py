@@ -187,6 +187,9 @@ class TracedProgram(Traced):
             found = function(*trees)
         return {name: tuple(a.shape) for name, a in found.items()}
 
+    def check_bf16(self) -> None:
+        raise PplebmError("precision 'bf16' is for the backend 'pyro'; on 'numpyro' it was slower.")
+
     # --- arrays
 
     def splits(self, key: jax.Array, n: int) -> Any:

@@ -12,6 +12,7 @@ import torch
 from pplebm.backends.pyro import transposed
 from pplebm.backends.pyro.graphs import Tensors, Terms, check_deterministic, elsewhere, operations, rolled
 from pplebm.backends.pyro.passes import hoist, simplify, writes
+from pplebm.backends.pyro.precision import check_bf16
 from pplebm.backends.structure import weighed
 from pplebm.errors import PplebmError, PplebmWarning
 from pplebm.ppl.language import PPL, ChainOptions, Data
@@ -52,6 +53,8 @@ class Step:
         key: int,
         options: ChainOptions,
     ) -> None:
+        if options.precision == "bf16":
+            check_bf16(next(iter(state.z.values())).device)
         self._ppl, self._terms, self._tilts, self._kernel, self._options = ppl, terms, tilts, kernel, options
         self._inputs = (params, data, state, kernel.noise(ppl, key, state.z))
         self._paths = [path for path, _ in tree_leaves(self._inputs)]

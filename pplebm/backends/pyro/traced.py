@@ -17,6 +17,7 @@ from pplebm.backends.pyro import sites, tracing
 from pplebm.backends.pyro.following import NotFollowed, made_of
 from pplebm.backends.pyro.graphs import compile_graph
 from pplebm.backends.pyro.keys import seeded, split
+from pplebm.backends.pyro.precision import check_bf16
 from pplebm.backends.pyro.steps import Step, leaves, run_steps
 from pplebm.backends.rows import first_or_whole
 from pplebm.backends.structure import all_there, structure_of
@@ -215,6 +216,10 @@ class TracedProgram(Traced):
     def shapes(self, function: Callable[..., Tensors], *trees: Any) -> dict[str, tuple[int, ...]]:
         """Shapes of the results of a function."""
         return {name: tuple(a.shape) for name, a in function(*trees).items()}
+
+    def check_bf16(self) -> None:
+        """Refuse bfloat16 on a CPU without units for it."""
+        check_bf16(next(leaf for _, leaf in tree_leaves(self.example)).device)
 
     # --- arrays
 
