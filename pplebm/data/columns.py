@@ -232,7 +232,7 @@ def _codes(name: str, array: np.ndarray, levels: tuple[str, ...] | None) -> tupl
 
 
 def _check_rows(tree: Any, signature: Signature) -> None:
-    leaves = list(tree_leaves(tree))
+    leaves = tree_leaves(tree)
     if not leaves:
         raise PplebmError("there are no data; give an array, a mapping of names to arrays, a data frame or a tuple.")
     names = names_of(tree, signature)

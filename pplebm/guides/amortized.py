@@ -14,7 +14,7 @@ from pplebm.networks.encoders import encoder as encoding
 from pplebm.networks.flows import Flow
 from pplebm.networks.layers import Net
 from pplebm.ppl.language import PPL, Data, Site
-from pplebm.ppl.trees import tree_leaves
+from pplebm.ppl.trees import tree_values
 from pplebm.program import Program
 
 FAMILIES = ("mean_field", "ladder", "top_down")
@@ -82,7 +82,7 @@ def amortized(
 
 def _shape_of(data: Data) -> tuple[int, ...]:
     """Shape of a datum as the encoder sees it: its own of one array, a vector of all numbers of several."""
-    leaves = [tuple(leaf.shape[1:]) for _, leaf in tree_leaves(data)]
+    leaves = [tuple(leaf.shape[1:]) for leaf in tree_values(data)]
     return leaves[0] if not isinstance(data, (Mapping, tuple)) else (sum(math.prod(shape) for shape in leaves),)
 
 
@@ -92,7 +92,7 @@ def _of_columns(ppl: PPL, bound: Any, data: Data) -> Any:
         return bound
 
     def joined(data: Data) -> Any:
-        return ppl.concat([1.0 * leaf.reshape(len(leaf), -1) for _, leaf in tree_leaves(data)], 1)
+        return ppl.concat([1.0 * leaf.reshape(len(leaf), -1) for leaf in tree_values(data)], 1)
 
     if isinstance(data, Mapping):
         return lambda **data: bound(joined(data))

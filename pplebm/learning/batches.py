@@ -12,7 +12,7 @@ import numpy as np
 from pplebm.data import batches
 from pplebm.learning.algorithm import Algorithm
 from pplebm.ppl.parallel import Parallel
-from pplebm.ppl.trees import n_rows, take_rows, tree_leaves, tree_map
+from pplebm.ppl.trees import n_rows, take_rows, tree_map, tree_values
 
 BLOCK = 10  # updates that are read, and at most run, at once: figures are logged as often
 MAX_BYTES = 1 << 26  # of the rows of a block
@@ -36,7 +36,7 @@ class Reader:
         self._stream = int(np.random.SeedSequence(seed).generate_state(1, np.uint64)[0] >> np.uint64(1))
         size = algorithm.hyper.batch_size
         self._rows = rows_of_updates(n_rows(train), size, seed)
-        of_batch = sum(leaf[:1].nbytes for _, leaf in tree_leaves(train)) * size
+        of_batch = sum(leaf[:1].nbytes for leaf in tree_values(train)) * size
         self.size = max(1, min(BLOCK, MAX_BYTES // max(of_batch, 1)))  # updates in a block
         self._pool = ThreadPoolExecutor(1, "read ahead") if group.size == 1 else None
         self._ahead: tuple[tuple[int, int], Future[Any]] | None = None

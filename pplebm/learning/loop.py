@@ -14,7 +14,7 @@ from pplebm.learning.algorithm import Algorithm
 from pplebm.learning.batches import BLOCK, Reader
 from pplebm.ppl.language import PPL
 from pplebm.ppl.parallel import Alone, Parallel
-from pplebm.ppl.trees import tree_leaves, tree_map
+from pplebm.ppl.trees import tree_map, tree_values
 
 GOOD_EVERY = 50  # updates between the states kept for roll-back
 WATCH_EVERY = 100  # updates between comparisons of prior chains with resampled base draws
@@ -136,7 +136,7 @@ class _Blocks:
         columns = {name: ppl.to_numpy(found[name])[:n_done].astype(float).tolist() for name in names}
         rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
         events = [Event(progress.update + i, row) for i, row in enumerate(rows, 1)]
-        is_finite, last = bool(outs["is_finite"][n_done - 1]), events[-1]
+        is_finite, last = bool(ppl.to_numpy(outs["is_finite"])[n_done - 1]), events[-1]
         if is_finite and self._now.follows_chains and last.update % WATCH_EVERY == 0:
             key, x = (_at(inputs[name], n_done - 1) for name in ("key", "x"))
             with group.alone():
@@ -212,6 +212,7 @@ def _roll_back(progress: Progress, update: int, metrics: dict[str, float]) -> Pr
 
 def _is_finite(ppl: PPL, state: Any, info: Any) -> Any:
     """Whether parameters, whatever arrays are kept beside them, and metrics are finite."""
-    kept = [leaf for _, leaf in tree_leaves(state) if getattr(leaf, "ndim", 0)]  # counters may be on another device
+    kept = [leaf for leaf in tree_values(state) if getattr(leaf, "ndim", 0)]  # counters may be on another device
     leaves = [*kept, *(p for p in state.params.values() if p.ndim == 0), *info.values()]
-    return ppl.isfinite(ppl.concat([ppl.asarray(1.0 * leaf).reshape(-1) for leaf in leaves], 0)).all()
+    numbers = ppl.concat([(a if hasattr(a, "dtype") else ppl.asarray(a)).reshape(-1) for a in leaves], 0)
+    return (0.0 * numbers).sum() == 0.0  # zero times what is not finite is not a number

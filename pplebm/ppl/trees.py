@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 
@@ -14,7 +15,7 @@ def tree_map(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
     """
     if tree is None:
         return None
-    if isinstance(tree, Mapping):
+    if _is_mapping(tree):
         return {k: tree_map(function, v, *(o[k] for o in others)) for k, v in tree.items()}
     if isinstance(tree, tuple):
         parts = [tree_map(function, v, *(o[i] for o in others)) for i, v in enumerate(tree)]
@@ -22,24 +23,35 @@ def tree_map(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
     return function(tree, *others)
 
 
-def tree_leaves(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield `(path, leaf)` pairs, paths joined by "/".
+def tree_leaves(tree: Any, path: str = "") -> list[tuple[str, Any]]:
+    """Pairs `(path, leaf)` in order, paths joined by "/".
 
-    >>> list(tree_leaves({"a": 1, "b": (2, 3)}))
+    >>> tree_leaves({"a": 1, "b": (2, 3)})
     [('a', 1), ('b/0', 2), ('b/1', 3)]
     """
     if tree is None:
-        return
-    if isinstance(tree, Mapping):
-        children = list(tree.items())
+        return []
+    if _is_mapping(tree):
+        children = tree.items()
     elif isinstance(tree, tuple):
-        names = getattr(tree, "_fields", range(len(tree)))
-        children = list(zip(names, tree, strict=True))
+        children = zip(getattr(tree, "_fields", range(len(tree))), tree, strict=True)
     else:
-        yield path, tree
-        return
-    for name, child in children:
-        yield from tree_leaves(child, f"{path}/{name}" if path else str(name))
+        return [(path, tree)]
+    before = f"{path}/" if path else ""
+    return [found for name, child in children for found in tree_leaves(child, f"{before}{name}")]
+
+
+def tree_values(tree: Any) -> list[Any]:
+    """The leaves of `tree_leaves`, without their paths, in half the time.
+
+    >>> tree_values({"a": 1, "b": (2, 3)})
+    [1, 2, 3]
+    """
+    if tree is None:
+        return []
+    if not (is_mapping := _is_mapping(tree)) and not isinstance(tree, tuple):
+        return [tree]
+    return [leaf for child in (tree.values() if is_mapping else tree) for leaf in tree_values(child)]
 
 
 def tree_fill(tree: Any, leaves: Mapping[str, Any], path: str = "") -> Any:
@@ -51,13 +63,22 @@ def tree_fill(tree: Any, leaves: Mapping[str, Any], path: str = "") -> Any:
     if tree is None:
         return None
     join = (lambda name: f"{path}/{name}") if path else str
-    if isinstance(tree, Mapping):
+    if _is_mapping(tree):
         return {k: tree_fill(v, leaves, join(k)) for k, v in tree.items()}
     if isinstance(tree, tuple):
         names = getattr(tree, "_fields", range(len(tree)))
         parts = [tree_fill(v, leaves, join(n)) for n, v in zip(names, tree, strict=True)]
         return type(tree)(*parts) if hasattr(tree, "_fields") else tuple(parts)
     return leaves[path]
+
+
+def _is_mapping(tree: Any) -> bool:
+    return _maps(type(tree))  # type: ignore[arg-type]  # types are hashable
+
+
+@functools.cache
+def _maps(kind: type) -> bool:
+    return issubclass(kind, Mapping)  # asked once: it takes as long as ten of the rest
 
 
 def n_rows(data: Any) -> int:
@@ -67,7 +88,7 @@ def n_rows(data: Any) -> int:
     >>> n_rows({"dose": np.zeros(3), "y": np.zeros((3, 2))})
     3
     """
-    return len(next(leaf for _, leaf in tree_leaves(data)))
+    return len(tree_values(data)[0])
 
 
 def take_rows(data: Any, index: Any) -> Any:

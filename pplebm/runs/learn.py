@@ -12,15 +12,14 @@ from tqdm import tqdm
 
 from pplebm.errors import PplebmError, PplebmWarning
 from pplebm.learning import loop
-from pplebm.ppl.trees import take_rows
 from pplebm.runs import checkpoints, files
+from pplebm.runs.held_out import HeldOut
 from pplebm.runs.job import Job
 from pplebm.runs.manifest import RollBack, write_manifest
 from pplebm.runs.signals import Stop
 
 LOG_EVERY, EVALUATE_EVERY, CHECKPOINT_EVERY = 10, 100, 100  # updates
 CHECKPOINT_SECONDS = 5.0  # at least, between two checkpoints of quick updates
-EVALUATE_ON = 256  # held-out data per evaluation
 
 
 def learn(job: Job, progress: loop.Progress, show: bool | None, stop: Stop) -> None:
@@ -50,8 +49,7 @@ class Recorder:
         self.total, self.rows = job.algorithm.hyper.updates, list[dict[str, Any]]()
         self.saved_at = time.perf_counter()
         self.began, self.before = time.perf_counter(), _seconds_so_far(job.folder)
-        program = job.algorithm.program.with_chains(compiled=False)  # seldom run, and of another shape
-        self.evaluated = job.algorithm.with_changes(program)
+        self.evaluated = HeldOut(job)
         hidden = True if job.group.rank else None if show is None else not show
         self.bar = tqdm(total=self.total, initial=progress.update, unit="update", disable=hidden)
 
@@ -110,7 +108,8 @@ class Recorder:
             return
         seconds = round(self.before + time.perf_counter() - self.began, 2)
         row = {"update": update, "seconds": seconds, **event.metrics}
-        self.rows.append(row | (self._held_out_error() if update % EVALUATE_EVERY == 0 or is_last else {}))
+        is_due = (update % EVALUATE_EVERY == 0 or is_last) and not self.job.group.rank
+        self.rows.append(row | (self._held_out_error() if is_due else {}))
         if "tilt_gap" in event.metrics:
             self.bar.set_postfix(gap=f"{event.metrics['tilt_gap']:.2f}", refresh=False)
 
@@ -157,21 +156,9 @@ class Recorder:
         return 0 < patience < len(errors) and min(errors[-patience:]) >= min(errors[:-patience])
 
     def _held_out_error(self) -> dict[str, float]:
-        """Mean squared error of posterior-draw reconstructions of held-out data, in model units, where there is one."""
-        job, program = self.job, self.job.algorithm.program
-        if job.group.rank or len(program.observed) != 1 or program.reads.fed:
-            return {}
-        params = job.group.local(self.progress.average or self.progress.state.params)
-        x = program.data(take_rows(job.data.held_out, slice(0, EVALUATE_ON)))
-        z = self.evaluated.posterior_latents(program.ppl.key(self.progress.update), params, x)
-        try:
-            (name, mean), *_ = program.predict(params, z, data=x).items()
-        except PplebmError:  # the observed distribution has no mean
-            return {}
-        value = program.observed_data(x)[name]
-        if tuple(value.shape) != tuple(mean.shape):
-            return {}
-        return {"held_out_error": float(((mean - value) ** 2).mean())}
+        params = self.job.group.local(self.progress.average or self.progress.state.params)
+        error = self.evaluated.error(self.progress.update, params)
+        return {} if error is None else {"held_out_error": error}
 
 
 def _seconds_so_far(folder: Path) -> float:

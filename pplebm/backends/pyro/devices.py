@@ -15,7 +15,7 @@ from pplebm.backends.pyro.arrays import asarray
 from pplebm.backends.pyro.keys import split
 from pplebm.errors import PplebmError
 from pplebm.ppl.parallel import Alone, Parallel, check_counts, leave_interrupts_to_the_first
-from pplebm.ppl.trees import tree_fill, tree_leaves, tree_map
+from pplebm.ppl.trees import tree_fill, tree_leaves, tree_map, tree_values
 
 STRATEGIES = ("auto", "ddp", "ddp_spawn")
 
@@ -89,7 +89,7 @@ class Ranks:
         return tree
 
     def check_same(self, tree: Any) -> None:
-        leaves = [leaf.double() for _, leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
+        leaves = [leaf.double() for leaf in tree_values(tree) if isinstance(leaf, torch.Tensor)]
         mine = torch.stack([leaf.sum() for leaf in leaves] + [leaf.abs().sum() for leaf in leaves])
         first = mine.clone()
         distributed.broadcast(first, 0)

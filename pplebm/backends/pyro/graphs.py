@@ -14,7 +14,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from pplebm.backends.pyro.passes import simplify, writes
 from pplebm.errors import PplebmError, PplebmWarning
 from pplebm.ppl.language import Data
-from pplebm.ppl.trees import tree_fill, tree_leaves, tree_map
+from pplebm.ppl.trees import tree_fill, tree_leaves, tree_map, tree_values
 
 Tensors = dict[str, torch.Tensor]
 Terms = Callable[[Tensors, Tensors, Any], Tensors]  # of weights, latents and data
@@ -52,7 +52,7 @@ def compile_graph(eager: Terms, params: Tensors, z: Tensors, data: Data) -> Term
         return tuple(terms.values())
 
     try:
-        graph = operations(flat, *params.values(), *z.values(), *(leaf for _, leaf in tree_leaves(data)))
+        graph = operations(flat, *params.values(), *z.values(), *tree_values(data))
     except PplebmError as error:
         warnings.warn(
             f"the density could not be traced and runs eagerly, several times slower: {error}",
@@ -65,7 +65,7 @@ def compile_graph(eager: Terms, params: Tensors, z: Tensors, data: Data) -> Term
     forward, param_names, z_names = graph.forward, names[:n_params], names[n_params:]
 
     def compiled(params: Tensors, z: Tensors, data: Data) -> Tensors:
-        given = [leaf for _, leaf in tree_leaves(data)]
+        given = tree_values(data)
         tensors = [*(params[n] for n in param_names), *(z[n] for n in z_names), *given]
         return dict(zip(outputs, forward(*tensors), strict=True))
 

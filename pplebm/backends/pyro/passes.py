@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
+from torch import Tag
+from torch._ops import OpOverload
 from torch.fx import Graph, GraphModule, Node
 
 _ATEN = torch.ops.aten
@@ -28,6 +33,31 @@ def simplify(graph: GraphModule, differentiable: bool = True) -> None:
                 node.replace_all_uses_with(node.args[0])
     graph.graph.eliminate_dead_code()
     graph.recompile()
+
+
+def share(graph: GraphModule) -> None:
+    """Do once what a graph of pure operations does twice to the same values."""
+    first: dict[Any, Node] = {}
+    for node in list(graph.graph.nodes):
+        if node.op not in ("call_function", "get_attr"):
+            continue
+        if isinstance(node.target, OpOverload) and Tag.nondeterministic_seeded in node.target.tags:
+            continue
+        key = (node.op, node.target, _typed(node.args), _typed(node.kwargs))
+        if first.setdefault(key, node) is not node:
+            node.replace_all_uses_with(first[key])
+            graph.graph.erase_node(node)
+    graph.recompile()
+
+
+def _typed(argument: Any) -> Any:
+    """An argument that can be looked up, in which 1, 1.0 and True are three."""
+    if isinstance(argument, Mapping):
+        return tuple((name, _typed(value)) for name, value in argument.items())
+    if isinstance(argument, (list, tuple, slice)):
+        parts = (argument.start, argument.stop, argument.step) if isinstance(argument, slice) else argument
+        return type(argument), *map(_typed, parts)
+    return argument if isinstance(argument, Node) else (type(argument), argument)
 
 
 def _fold(graph: GraphModule, node: Node, constants: dict[Node, torch.Tensor]) -> None:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+from torch._guards import TracingContext, tracing
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from pplebm.backends.pyro import transposed
 from pplebm.backends.pyro.graphs import Tensors, Terms, check_deterministic, elsewhere, operations, rolled
+from pplebm.backends.pyro.interpreted import interpreted
 from pplebm.backends.pyro.passes import hoist, simplify, writes
 from pplebm.backends.pyro.precision import check_bf16
 from pplebm.backends.structure import weighed
 from pplebm.errors import PplebmError, PplebmWarning
 from pplebm.ppl.language import PPL, ChainOptions, Data
-from pplebm.ppl.trees import tree_fill, tree_leaves
+from pplebm.ppl.trees import tree_fill, tree_leaves, tree_map, tree_values
 
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-8}  # relative, of a state after one step
 TOLERANCE_BF16 = 0.1  # the compiled step rounds at other places than the plain one
@@ -63,7 +67,7 @@ class Step:
             check_deterministic(terms, params, state.z, data)
         self.before: Graph = _unchanged
         self.graph: Graph = self._traced()
-        self.n_state = len(leaves(state))
+        self.n_state = len(tree_values(state))
         self.state, self.info = self._outputs  # their structure; the values are of no use
 
     def _precision(self) -> Any:
@@ -98,22 +102,24 @@ class Step:
             return graph.forward
         simplify(graph, differentiable=False)
         transposed.speed_up(graph)
-        n_fixed = len(leaves(self._inputs[:2]))
+        n_fixed = len(tree_values(self._inputs[:2]))
         self.before, graph = hoist(graph, n_fixed)
         self._check(graph.forward)
+        with torch.no_grad():
+            inputs = [*self.before(*examples[:n_fixed]), *examples[n_fixed:]]
         if not self._options.compiled:
-            return graph.forward
+            return interpreted(graph, inputs)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)  # torch's compiler imports deprecated torch
-                compiled = compile_graph(graph, [*self.before(*examples[:n_fixed]), *examples[n_fixed:]])
+                compiled = compile_graph(graph, inputs)
                 self._check(compiled)
         except PplebmError:
             raise
         except Exception as error:  # no C++ compiler, or a defect of the torch compiler: many types
             what = " ".join(str(error).split("\n\n")[0].split())
             _warn(f"a step could not be compiled and runs by its uncompiled graph, about half as fast: {what}")
-            return graph.forward
+            return interpreted(graph, inputs)
         return compiled
 
     def _check(self, graph: Graph) -> None:
@@ -123,7 +129,7 @@ class Step:
         moved = tree_fill(state, dict(tree_leaves(state)) | elsewhere(places, 1.0))
         inputs = (elsewhere(params, 0.01), rolled(data), moved, noise)
         with torch.no_grad():
-            expected = self._plain(*leaves(inputs))
+            expected = self._plain(*tree_values(inputs))
             got = graph(*self.before(*contiguous(inputs[:2])), *contiguous(inputs[2:]))
         n = len(next(iter(state.z.values())))
         off = torch.zeros(n, dtype=torch.bool, device=expected[0].device)
@@ -143,14 +149,9 @@ def _unchanged(*fixed: torch.Tensor) -> tuple[torch.Tensor, ...]:
     return fixed
 
 
-def leaves(tree: Any) -> list[Any]:
-    """Leaves of a tree, in order."""
-    return [leaf for _, leaf in tree_leaves(tree)]
-
-
 def contiguous(tree: Any) -> list[torch.Tensor]:
     """Leaves of a tree in the one memory layout that steps are made for."""
-    return [leaf.contiguous() for leaf in leaves(tree)]
+    return [leaf.contiguous() for leaf in tree_values(tree)]
 
 
 def compile_graph(graph: torch.fx.GraphModule, inputs: list[Any]) -> Graph:
@@ -160,7 +161,8 @@ def compile_graph(graph: torch.fx.GraphModule, inputs: list[Any]) -> Graph:
     """
     import torch._inductor
 
-    return torch._inductor.compile(graph, inputs, options={"size_asserts": False})
+    with tracing(TracingContext(FakeTensorMode(shape_env=ShapeEnv(assume_static_by_default=True)))):
+        return torch._inductor.compile(graph, inputs, options={"size_asserts": False})
 
 
 def run_steps(ppl: PPL, step: Step, kernel: Any, state: Any, keys: Any, params: Tensors, data: Data) -> Any:
@@ -173,11 +175,13 @@ def run_steps(ppl: PPL, step: Step, kernel: Any, state: Any, keys: Any, params: 
             at = list(out[: step.n_state])
             rows.append(out[step.n_state :])
         columns = [torch.stack(column) for column in zip(*rows, strict=True)]
-    return _filled(step.state, at), _filled(step.info, columns) if rows else None
+    return filled(step.state, at), filled(step.info, columns) if rows else None
 
 
-def _filled(tree: Any, values: list[torch.Tensor]) -> Any:
-    return tree_fill(tree, dict(zip([path for path, _ in tree_leaves(tree)], values, strict=True)))
+def filled(tree: Any, values: Iterable[torch.Tensor]) -> Any:
+    """The tree with other leaves, in order."""
+    rest = iter(values)
+    return tree_map(lambda _: next(rest), tree)
 
 
 def _warn(sentence: str) -> None:

@@ -18,14 +18,14 @@ from pplebm.backends.pyro.following import NotFollowed, made_of
 from pplebm.backends.pyro.graphs import compile_graph
 from pplebm.backends.pyro.keys import seeded, split
 from pplebm.backends.pyro.precision import check_bf16
-from pplebm.backends.pyro.steps import Step, leaves, run_steps
+from pplebm.backends.pyro.steps import Step, run_steps
 from pplebm.backends.rows import first_or_whole
 from pplebm.backends.structure import all_there, structure_of
 from pplebm.backends.traced import Traced
 from pplebm.backends.visit import At, Visit
 from pplebm.errors import PplebmError, PplebmWarning
 from pplebm.ppl.language import PPL, ChainOptions, Data
-from pplebm.ppl.trees import n_rows, take_rows, tree_fill, tree_leaves
+from pplebm.ppl.trees import n_rows, take_rows, tree_fill, tree_leaves, tree_values
 
 Tensors = dict[str, torch.Tensor]
 
@@ -176,7 +176,7 @@ class TracedProgram(Traced):
 
     def graph(self, kind: Any, eager: Callable[..., Tensors], params: Tensors, z: Tensors, data: Data) -> Tensors:
         """Evaluate by a graph traced once per shape."""
-        tensors = [*z.values(), *(leaf for _, leaf in tree_leaves(data))]
+        tensors = [*z.values(), *tree_values(data)]
         key = (kind, tuple((t.shape, t.dtype, t.device) for t in tensors))
         if key not in self._compiled:
             self._compiled[key] = compile_graph(eager, params, z, data)
@@ -194,7 +194,7 @@ class TracedProgram(Traced):
         observed: bool,
     ) -> tuple[Any, Any]:
         """Steps of a kernel by a graph of one step, made once per kernel and shape."""
-        tensors = leaves((params, state, data))
+        tensors = tree_values((params, state, data))
         key = (kernel.settings, options, observed, tuple((t.shape, t.dtype, t.device) for t in tensors))
         if key not in self._steps:
             terms = self.eager(options.coordinates, observed)
@@ -219,7 +219,7 @@ class TracedProgram(Traced):
 
     def check_bf16(self) -> None:
         """Refuse bfloat16 on a CPU without units for it."""
-        check_bf16(next(leaf for _, leaf in tree_leaves(self.example)).device)
+        check_bf16(tree_values(self.example)[0].device)
 
     # --- arrays
 

@@ -7,15 +7,15 @@ from typing import Any
 
 import torch
 import torch.distributed as distributed
-from torch._functorch.compile_utils import fx_graph_cse
 
 from pplebm.backends.pyro.graphs import elsewhere, operations
+from pplebm.backends.pyro.interpreted import interpreted
 from pplebm.backends.pyro.keys import Notes
-from pplebm.backends.pyro.passes import simplify, writes
-from pplebm.backends.pyro.steps import KINKS, TOLERANCE, contiguous, leaves
+from pplebm.backends.pyro.passes import share, simplify, writes
+from pplebm.backends.pyro.steps import KINKS, TOLERANCE, contiguous, filled
 from pplebm.errors import PplebmError
 from pplebm.ppl.language import ChainOptions
-from pplebm.ppl.trees import tree_fill, tree_leaves
+from pplebm.ppl.trees import tree_fill, tree_leaves, tree_values
 
 Function = Callable[..., Any]  # of a key and trees of tensors, the first of them parameters
 
@@ -24,8 +24,8 @@ def compiled(function: Function, whole: ChainOptions | None = None) -> Function:
     """The function itself, whose densities are compiled one by one here; or one graph of it.
 
     With `whole`, and where chains are compiled, a graph is made once for every shape of its arguments, a key and trees
-    of tensors, and checked against a plain run: that takes seconds, which a short run would not earn back. It runs as
-    it is: torch's compiler would take half a minute to save two milliseconds an update.
+    of tensors, and checked against a plain run: that takes seconds, which a short run would not earn back. It is
+    interpreted: torch's compiler would take half a minute to save one millisecond an update.
     Processes that learn together, which exchange numbers inside, run the function itself.
     """
     if whole is None or not whole.compiled:
@@ -35,7 +35,7 @@ def compiled(function: Function, whole: ChainOptions | None = None) -> Function:
     def run(key: int, *trees: Any) -> Any:
         if distributed.is_available() and distributed.is_initialized():
             return function(key, *trees)
-        given = leaves(trees)
+        given = tree_values(trees)
         shapes = tuple((a.shape, a.dtype, a.device) for a in given)
         if shapes not in graphs:
             graphs[shapes] = _graph(function, key, trees)
@@ -52,30 +52,29 @@ def _graph(function: Function, key: int, trees: Any) -> Callable[[int, list[Any]
     if not notes.is_complete:  # it draws from Pyro's own statements
         return None
     inputs = (trees, notes.draws(key))
-    paths, names = ([path for path, _ in tree_leaves(tree)] for tree in (inputs, out))
+    paths = [path for path, _ in tree_leaves(inputs)]
 
     def flat(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
         trees, noise = tree_fill(inputs, dict(zip(paths, tensors, strict=True)))
         found = function(notes.key(key, noise), *trees)
-        return tuple(torch.as_tensor(leaf).contiguous() for leaf in leaves(found))
+        return tuple(torch.as_tensor(leaf).contiguous() for leaf in tree_values(found))
 
     with torch.no_grad():
         graph = operations(flat, *contiguous(inputs))
-        forward = graph.forward if writes(graph) else _simplified(graph).forward
+        forward = graph.forward if writes(graph) else interpreted(_simplified(graph), contiguous(inputs))
         _check(flat, forward, inputs)
 
     def run(key: int, given: list[Any]) -> Any:
         with torch.no_grad():
             found = forward(*(a.contiguous() for a in given), *contiguous(notes.draws(key)))
-        return tree_fill(out, dict(zip(names, found, strict=True)))
+        return filled(out, found)
 
     return run
 
 
 def _simplified(graph: torch.fx.GraphModule) -> torch.fx.GraphModule:
     simplify(graph, differentiable=False)
-    graph.graph = fx_graph_cse(graph.graph)  # parts of a loss run the same networks at the same latents
-    graph.recompile()
+    share(graph)  # parts of a loss run the same networks at the same latents
     return graph
 
 

@@ -1,0 +1,55 @@
+"""How well a run that learns describes data it does not learn from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pplebm.errors import PplebmError
+from pplebm.ppl.language import Array, Latents, Params
+from pplebm.ppl.trees import take_rows
+from pplebm.runs.job import Job
+
+EVALUATE_ON = 256  # held-out data per evaluation
+
+
+class HeldOut:
+    """Reconstruction error of held-out data: what does not depend on the parameters is done once.
+
+    Args:
+        job: of the run.
+    """
+
+    def __init__(self, job: Job) -> None:
+        algorithm = job.algorithm
+        self._program = program = algorithm.program
+        self._drawn_by = algorithm.with_changes(program.with_chains(compiled=False))  # seldom run, of another shape
+        self._is_possible = len(program.observed) == 1 and not program.reads.fed
+        self._data = program.data(take_rows(job.data.held_out, slice(0, EVALUATE_ON)))
+        self._error = program.ppl.compiled(self._of_draws, whole=program.options)
+        self._value: Array | None = None
+
+    def error(self, update: int, params: Params) -> float | None:
+        """Mean squared error of reconstructions from one posterior draw each, in model units; None where there is none.
+
+        Args:
+            update: number of updates done; the draws depend on it.
+            params: of the program.
+        """
+        if not self._is_possible:
+            return None
+        key = self._program.ppl.key(update)
+        if self._value is None:
+            (self._value,) = self._program.observed_data(self._data).values()
+        z = self._drawn_by.posterior_latents(key, params, self._data)
+        try:
+            return float(self._error(key, params, z))
+        except PplebmError:  # the observed distribution has no mean, or one of another shape
+            self._is_possible = False
+            return None
+
+    def _of_draws(self, key: Any, params: Params, z: Latents) -> Array:
+        (mean,) = self._program.predict(params, z, data=self._data).values()
+        assert self._value is not None
+        if tuple(mean.shape) != tuple(self._value.shape):
+            raise PplebmError("means and values differ in shape.")
+        return ((mean - self._value) ** 2).mean()
