@@ -15,10 +15,12 @@ from typing import Any
 import click
 
 from pplebm.errors import PplebmError
+from pplebm.ppl.kept import keep_compilations
 
 SIGNALLED = 128  # what a shell adds to the number of the signal that ended a command
 LONGEST_WORD = 200  # of a message; what is longer was no name, and is cut
 SEED = click.IntRange(0, 2**32 - 1)  # what random generators take
+LIGHT = ("list", "show", "copy")  # commands that run no program
 OLDER_NAMES = {"score": "anomaly"}  # of commands; still understood, and not listed
 
 
@@ -61,6 +63,8 @@ class Group(click.Group):
             close = difflib.get_close_matches(args[0], self.list_commands(ctx), 1)
             hint = f"did you mean '{close[0]}'?" if close else f"there are {', '.join(self.list_commands(ctx))}."
             raise PplebmError(f"no command '{args[0]}'; {hint}")
+        if args and args[0] not in LIGHT:
+            keep_compilations()  # before a backend is imported
         return super().resolve_command(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -4,6 +4,7 @@ import gzip
 import importlib
 import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -134,8 +135,18 @@ def test_cifar10_from_an_npz_needs_no_torchvision(place, tmp_path, monkeypatch):
 
 
 def test_digits_without_scikit_learn_is_one_sentence(monkeypatch):
-    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    monkeypatch.setitem(sys.modules, "sklearn", None)
     fault(["digits", "pip install scikit-learn"], data.load, "digits")
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_digits_are_those_of_scikit_learn(monkeypatch, is_there):
+    from sklearn.datasets import load_digits
+
+    monkeypatch.setattr(Path, "is_file", lambda path: is_there)
+    found, expected = data.named.read_digits(Path()), load_digits()
+    np.testing.assert_array_equal(found.x, expected.images)
+    np.testing.assert_array_equal(found.y, expected.target)
 
 
 # --- the real files and the real torchvision, where there are any -----------------------------------------------------

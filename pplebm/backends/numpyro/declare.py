@@ -121,5 +121,5 @@ def bind(page: Any, hyper: Any, shape: Any, seed: int) -> Callable[..., Any]:
     model.__signature__ = arguments_of(page.model)  # type: ignore[attr-defined]
     model.__name__ = f"{page.__name__.rsplit('.', 1)[-1]}_model"
     if not isinstance(shape, Mapping):
-        model.example = jnp.zeros((2, *shape))  # type: ignore[attr-defined]
+        model.example = asarray(np.zeros((2, *shape)))  # type: ignore[attr-defined]
     return model

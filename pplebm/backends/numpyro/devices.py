@@ -13,6 +13,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from pplebm.backends.numpyro.arrays import asarray
 from pplebm.errors import PplebmError
+from pplebm.ppl.kept import keep_compilations
 from pplebm.ppl.parallel import Alone, Parallel, check_counts, leave_interrupts_to_the_first
 from pplebm.ppl.trees import tree_map
 
@@ -21,7 +22,7 @@ SMALL_WORK = 2 * 10**7  # multiplications: below, summing gradients over devices
 
 
 def parallel(devices: int, nodes: int, strategy: str) -> Parallel:
-    """Devices, `devices` of one process on each of `nodes` machines.
+    """Devices, `devices` of one process on each of `nodes` machines, which keep what they compile.
 
     Raises:
         PplebmError: if JAX does not see as many, or for a strategy of another library.
@@ -29,6 +30,7 @@ def parallel(devices: int, nodes: int, strategy: str) -> Parallel:
     check_counts(devices, nodes)
     if strategy != "auto":
         raise PplebmError(f"strategy '{strategy}' is one of Lightning Fabric, for Pyro; NumPyro shards by itself.")
+    keep_compilations()
     return Alone(lambda a: asarray(a, keep=True)) if devices * nodes == 1 else Sharded(devices, nodes)
 
 

@@ -36,7 +36,7 @@ def apply(net: nets.Net, weights: Mapping[str, Array], a: Array) -> Array:
 
 
 def _dense(layer: nets.Dense, before: nets.Shape, a: Array, weight: Array, bias: Array) -> Array:
-    return a @ weight.T + bias
+    return jnp.tensordot(a, weight, ((-1,), (1,))) + bias  # without a transposed copy, which would be compiled first
 
 
 def _reshape(layer: nets.Reshape, before: nets.Shape, a: Array) -> Array:

@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
+from pplebm.backends.numpyro.arrays import asarray
 from pplebm.errors import PplebmError
 from pplebm.ppl.language import Rule
 
@@ -74,7 +76,7 @@ def _adam(betas: tuple[float, float] = (0.9, 0.999)) -> Rule:
     rule = optax.scale_by_adam(*betas)
 
     def init(params: Arrays) -> AdamState:
-        zeros = {n: jnp.zeros_like(p) for n, p in params.items()}
+        zeros = {n: asarray(np.zeros(p.shape, p.dtype), keep=True) for n, p in params.items()}  # compiles nothing
         return AdamState(zeros, dict(zeros), jnp.asarray(0.0))
 
     def update(params: Arrays, gradients: Arrays, state: Any, rates: Mapping[str, Any]) -> tuple[Any, AdamState]:
