@@ -18,6 +18,8 @@ from pplebm.checking.findings import Checklist, Finding, Report, sentence_of
 from pplebm.errors import PplebmError
 from pplebm.gallery import pages as gallery
 from pplebm.gallery.hyper import override, split_between
+from pplebm.ppl.compilations import quickly
+from pplebm.ppl.language import BACKENDS, load_backend
 from pplebm.runs.config import RunConfig
 from pplebm.runs.modelling import dataset_of, is_own, kind_of_scaling, shape_for
 
@@ -62,22 +64,32 @@ def check(
         >>> report.ok, report.findings[2].name
         (True, 'runs')
     """
-    items, page = Checklist(), None
+    config = RunConfig(model, data, inference, seed, hyper=dict(hyper or {}), data_dir=data_dir, scaling=scaling)
+    config = config._replace(backend=backend)
+    if backend in BACKENDS:
+        load_backend(backend)
+    with quickly():
+        return _report(config)
+
+
+def _report(config: RunConfig) -> Report:
+    """The findings of a check."""
+    model, inference, backend, seed = config.model, config.inference, config.backend, config.seed
+    hyper, items, page = dict(config.hyper), Checklist(), None
     if not callable(model):
         page = _load(items, model, seed)
     subject = f"check of {getattr(model, '__name__', None) or model}"
     if page is not None and gallery.is_algorithm(page):
-        algorithms.check(items, page, dict(hyper or {}), seed)
+        algorithms.check(items, page, hyper, seed)
         return Report(subject, tuple(items.findings))
     algorithm = gallery.load(inference, seed)
     if not gallery.is_algorithm(algorithm):
         raise PplebmError(f"'{inference}' is a model page, not an algorithm; see `pplebm list`.")
-    shares = _shares(page, algorithm, dict(hyper or {}) if page or callable(model) else {})
+    shares = _shares(page, algorithm, hyper if page or callable(model) else {})
     settings = override(algorithm.Hyper(), shares["inference"], f"algorithm '{gallery.page_name(algorithm)}'")
     if page is None and not callable(model):
         return Report(subject, tuple(items.findings))
-    config = RunConfig(model, data, inference, seed, data_dir=data_dir, backend=backend, scaling=scaling)
-    dataset, kind = dataset_of(config, page), kind_of_scaling(scaling, page)
+    dataset, kind = dataset_of(config, page), kind_of_scaling(config.scaling, page)
     bound = model if callable(model) else None
     if page is not None:
         bound = _bind(items, page, backend, shape_for(page, dataset), seed, shares["model"])

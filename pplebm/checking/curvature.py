@@ -13,9 +13,9 @@ REACH = 1e-2  # of the finite difference, in coordinates of unit scale
 
 
 def largest_curvature(
-    ppl: PPL, key: Key, log_density: Callable[[Latents], Array], z: Latents, n_iterations: int = 12
+    ppl: PPL, key: Key, log_density: Callable[[Latents], Array], *places: Latents, n_iterations: int = 12
 ) -> float:
-    r"""Largest eigenvalue :math:`\lambda` of :math:`-\nabla^2 \log p` found at latents z, over all data.
+    r"""Largest eigenvalue :math:`\lambda` of :math:`-\nabla^2 \log p` found at latents in some places, over all data.
 
     Power iteration on central differences of the gradient, every datum its own direction. Langevin of step size s is
     unstable where :math:`s > 2 / \sqrt\lambda`. Data at which the gradient is not finite are left out.
@@ -27,17 +27,23 @@ def largest_curvature(
         >>> round(largest_curvature(ppl, 0, lambda z: -0.5 * (precision * z["z"] ** 2).sum(1), z), 2)
         25.0
     """
-    direction, found = _unit(ppl.normal_like(key, z)), np.zeros(1)
-    for _ in range(n_iterations):
+
+    def iterated(direction: Latents, z: Latents) -> tuple[Latents, Array]:
         ahead, behind = (
             ppl.value_and_grad(log_density, {k: v + sign * REACH * direction[k] for k, v in z.items()})[1]
             for sign in (1.0, -1.0)
         )
         image = {k: (behind[k] - ahead[k]) / (2.0 * REACH) for k in z}
-        found = ppl.to_numpy(dot(direction, image))
-        direction = _unit(image)
-    finite = found[np.isfinite(found)]
-    return float(finite.max()) if len(finite) else float("nan")
+        return _unit(image), dot(direction, image)
+
+    iterated, found = ppl.compiled(iterated), []
+    for z in places:
+        direction, last = _unit(ppl.normal_like(key, z)), np.zeros(1)
+        for _ in range(n_iterations):
+            direction, last = iterated(direction, z)
+        found.append(ppl.to_numpy(last))
+    finite = [a[np.isfinite(a)].max() for a in found if np.isfinite(a).any()]
+    return float(max(finite, default=np.nan))
 
 
 def _unit(z: Latents) -> Latents:

@@ -121,8 +121,9 @@ class _Model:
         return True, f"none: every latent stands in the plate '{self.program.plate}'"
 
     def batch_sizes(self) -> Verdict:
-        few = take_rows(self.data.train, slice(0, 3))
-        Program(self.start.model, data=few, seed=self.seed, backend=self.start.backend)
+        few = self.program.data(take_rows(self.data.train, slice(0, 3)))
+        drawn = self.program.draw_start(self._keys(1)[0], self.program.prior_rows(few))
+        self.program.log_terms(self.params, drawn, few, True)
         self.z = self.program.draw_start(self._keys(1)[0], self.program.prior_rows(self.x))
         return True, f"runs on 3, 5 and {self.n} data alike"
 
@@ -280,8 +281,7 @@ class _Model:
         moving = self.program.with_coordinates(coordinates_of(chain))
         begin = chains.start(moving, self._keys(1)[0], self.params, self.x)
         end = self.program.move(self.params, z, moving.coordinates, self.x)
-        both = [largest_curvature(ppl, self._keys(2)[1], lambda u: log_density(moving, u), at) for at in (begin, end)]
-        largest = max(map(float, both))
+        largest = largest_curvature(ppl, self._keys(2)[1], lambda u: log_density(moving, u), begin, end)
         if not np.isfinite(largest) or largest <= 0.0:
             return is_right, f"{sentence}; the curvature along them could not be found"
         limit, size = 2.0 / largest**0.5, chain.step_size

@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from pplebm.errors import PplebmError
-from pplebm.ppl.kept import keep_compilations
+from pplebm.ppl.compilations import keep_compilations
 
 SIGNALLED = 128  # what a shell adds to the number of the signal that ended a command
 LONGEST_WORD = 200  # of a message; what is longer was no name, and is cut

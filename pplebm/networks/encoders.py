@@ -9,7 +9,8 @@ from pplebm.networks.decoders import MOST_CHANNELS, pyramid
 from pplebm.networks.layers import ChannelsLast, Conv, Dense, Layer, Net, Recurrent, Reshape, Shape, mlp, shapes
 
 KINDS = ("dense", "conv", "series", "recurrent")
-SMALLEST_IMAGE = 16  # pixels a side, from which convolutions are the default
+SMALLEST_IMAGE = 32  # pixels a side, from which convolutions are the default: they cost XLA's CPU ten perceptrons
+LONGEST = 16  # steps of a series, from which convolutions in time are
 KERNEL, SHORTEST = 4, 8  # steps: of a convolution in time, and of a series that is short enough for a matrix
 
 
@@ -21,14 +22,14 @@ def encoder(
     Args:
         kind: "dense", a perceptron of `depth` layers of `width` units; "conv", convolutions of images; "series",
             convolutions in time of windows, (T,) or (T, C); "recurrent", a gated recurrent unit for sequences, (T,)
-            or (T, C). None: convolutions for images from 16 pixels a side on; convolutions in time for 16 steps and
+            or (T, C). None: convolutions for images from 32 pixels a side on; convolutions in time for 16 steps and
             more of fewer channels; perceptrons for all else.
         channels: of the first convolution.
 
     Raises:
         PplebmError: for a kind that is not known, or does not fit the shape.
 
-    >>> [encoder(None, shape, 8, 8, 1, 4, "silu").layers[1] for shape in ((8, 8), (28, 28), (64, 3))]
+    >>> [encoder(None, shape, 8, 8, 1, 4, "silu").layers[1] for shape in ((28, 28), (32, 32), (64, 3))]
     [Dense(units=8, activation='silu'), Conv(channels=4, kernel=(4, 4), ...), Conv(channels=4, kernel=(4, 1), ...)]
     """
     if kind is None:
@@ -48,7 +49,7 @@ def encoder(
 def _default(shape: Shape) -> str:
     if len(shape) in (2, 3) and min(shape[-2:]) >= SMALLEST_IMAGE:
         return "conv"
-    return "series" if len(shape) == 2 and shape[0] >= SMALLEST_IMAGE > shape[1] else "dense"
+    return "series" if len(shape) == 2 and shape[0] >= LONGEST > shape[1] else "dense"
 
 
 def conv_encoder(

@@ -13,7 +13,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from pplebm.backends.numpyro.arrays import asarray
 from pplebm.errors import PplebmError
-from pplebm.ppl.kept import keep_compilations
+from pplebm.ppl.compilations import keep_compilations
 from pplebm.ppl.parallel import Alone, Parallel, check_counts, leave_interrupts_to_the_first
 from pplebm.ppl.trees import tree_map
 

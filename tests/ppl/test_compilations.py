@@ -8,12 +8,12 @@ import sys
 
 import pytest
 
-from pplebm.ppl import kept
+from pplebm.ppl import compilations
 
 COMPILE = """
 import sys
 if sys.argv[1] == "before": import jax
-from pplebm.ppl.kept import keep_compilations
+from pplebm.ppl.compilations import keep_compilations
 keep_compilations()
 import jax
 jax.monitoring.register_event_listener(lambda name, **more: print(name) if "cache_hits" in name else None)
@@ -45,7 +45,7 @@ def test_the_oldest_go_first(tmp_path):
     for i in range(5):
         (tmp_path / str(i)).write_bytes(bytes(100))
         os.utime(tmp_path / str(i), (i, i))
-    kept.prune(tmp_path, 250)
+    compilations.prune(tmp_path, 250)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["3", "4"]
 
 
@@ -58,4 +58,4 @@ def test_where_they_lie(monkeypatch, variables, expected):
         monkeypatch.delenv(name, raising=False)
     for name, value in ({"HOME": "/home/c"} | variables).items():
         monkeypatch.setenv(name, value)
-    assert str(kept.home()) == expected
+    assert str(compilations.home()) == expected
