@@ -10,8 +10,9 @@ import pplebm
 from pplebm.backends.pyro import whole
 from pplebm.backends.pyro.keys import Notes, normal_like, split
 from pplebm.learning import loop
-from pplebm.learning.algorithm import Algorithm, algorithm_of
+from pplebm.learning.algorithm import Algorithm, State, algorithm_of
 from pplebm.learning.batches import BLOCK, Reader
+from pplebm.ppl.language import load_backend
 from pplebm.ppl.parallel import Alone
 from pplebm.ppl.trees import tree_leaves
 
@@ -53,6 +54,20 @@ def test_updates_in_one_call_are_those_of_single_calls(backend, page):
     assert together.update == 23
     assert_equal(owner, together, after(owner, 23, at_most=1))
     assert_equal(owner, together, after(owner, 23, 3, after(owner, 14, 4)))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("place", ["weight", "number", "moment", "chain", "metric", None])
+@pytest.mark.parametrize("backend", ["pyro", "numpyro"])
+def test_whatever_is_not_finite_is_seen_wherever_it_is(backend, place, bad):
+    ppl = load_backend(backend)
+    values = dict.fromkeys(("weight", "number", "moment", "chain", "metric"), 1e30) | {place: bad}
+    array = lambda name: ppl.asarray(np.array([[0.0, values[name]], [-1e30, 1.0]], np.float32))
+    params = {"weight": array("weight"), "number": ppl.asarray(values["number"])}
+    state = State(params, {"moment": array("moment")}, 3, array("chain"), ())
+    info = {"metric": ppl.asarray(values["metric"]), "count": ppl.asarray(2), "share": 0.5}
+    seen = ppl.compiled(lambda key: loop._is_finite(ppl, state, info))(ppl.key(0))
+    assert bool(seen) is (place is None)
 
 
 def test_a_block_ends_with_the_tenth_update_at_the_latest():

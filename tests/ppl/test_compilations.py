@@ -51,11 +51,11 @@ def test_the_oldest_go_first(tmp_path):
 
 @pytest.mark.parametrize(
     ("variables", "expected"),
-    [({"PPLEBM_CACHE_HOME": "/a"}, "/a"), ({"XDG_CACHE_HOME": "/b"}, "/b/pplebm"), ({}, "/home/c/.cache/pplebm")],
+    [({"PPLEBM_CACHE_HOME": "a"}, "a"), ({"XDG_CACHE_HOME": "b"}, "b/pplebm"), ({}, "c/.cache/pplebm")],
 )
 def test_where_they_lie(monkeypatch, variables, expected):
     for name in ("PPLEBM_CACHE_HOME", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
-    for name, value in ({"HOME": "/home/c"} | variables).items():
+    for name, value in ({"HOME": "c"} | variables).items():
         monkeypatch.setenv(name, value)
     assert str(compilations.home()) == expected
