@@ -74,7 +74,7 @@ def fit(
         ema: decay per update of a running average of the parameters, which the run then uses: 0.999 averages over
             about a thousand updates. 0: the last parameters.
         patience: stop when the held-out reconstruction error has not improved for so many of its evaluations, one per
-            hundred updates. 0: never.
+            hundred updates, or per several hundred where draws of new data take long. 0: never.
         guide: a Pyro or NumPyro function of a batch, for algorithms that learn a guide; by default the `guide` of the
             model's page or file, or one that they derive. Its own modules hold the learned weights afterwards.
         start: run folder whose learned parameters this run begins with, by name, wherever both have them: that of the

@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from pplebm.errors import PplebmError
+from pplebm.learning.algorithm import Algorithm
 from pplebm.ppl.language import Array, Latents, Params
 from pplebm.ppl.trees import take_rows
 from pplebm.runs.job import Job
 
 EVALUATE_ON = 256  # held-out data per evaluation
+EVALUATE_EVERY, SHARE = 100, 0.03  # updates between evaluations at least, and the most that they may cost of all
+
+
+def updates_between(algorithm: Algorithm) -> int:
+    """Updates between evaluations: a hundred, or more where a fresh draw takes so long that it would cost over 3 %.
+
+    >>> import pplebm
+    >>> program = pplebm.Program(pplebm.bind("conjugate_tilt", shape=(3,)))
+    >>> [updates_between(Algorithm(pplebm.load(page), program)) for page in ("short_run_mle", "alternating_backprop")]
+    [100, 700]
+    """
+    hyper, own = algorithm.hyper, 0
+    steps = [getattr(algorithm.source(phase), "n_steps", 0) for phase in ("posterior", "prior")]
+    if hasattr(algorithm.page, "positive"):
+        own = getattr(hyper, "n_updates_fresh", 0)
+    fresh = own or getattr(algorithm.source("posterior"), "n_steps_fresh", steps[0])
+    of_update = 1 if own else max(1, sum(steps))
+    cost = fresh * EVALUATE_ON / (hyper.batch_size * of_update)  # in updates
+    return EVALUATE_EVERY * max(1, math.ceil(cost / SHARE / EVALUATE_EVERY))
 
 
 class HeldOut:

@@ -13,12 +13,12 @@ from tqdm import tqdm
 from pplebm.errors import PplebmError, PplebmWarning
 from pplebm.learning import loop
 from pplebm.runs import checkpoints, files
-from pplebm.runs.held_out import HeldOut
+from pplebm.runs.held_out import HeldOut, updates_between
 from pplebm.runs.job import Job
 from pplebm.runs.manifest import RollBack, write_manifest
 from pplebm.runs.signals import Stop
 
-LOG_EVERY, EVALUATE_EVERY, CHECKPOINT_EVERY = 10, 100, 100  # updates
+LOG_EVERY, CHECKPOINT_EVERY = 10, 100  # updates
 CHECKPOINT_SECONDS = 5.0  # at least, between two checkpoints of quick updates
 
 
@@ -49,7 +49,7 @@ class Recorder:
         self.total, self.rows = job.algorithm.hyper.updates, list[dict[str, Any]]()
         self.saved_at = time.perf_counter()
         self.began, self.before = time.perf_counter(), _seconds_so_far(job.folder)
-        self.evaluated = HeldOut(job)
+        self.evaluated, self.evaluate_every = HeldOut(job), updates_between(job.algorithm)
         hidden = True if job.group.rank else None if show is None else not show
         self.bar = tqdm(total=self.total, initial=progress.update, unit="update", disable=hidden)
 
@@ -102,13 +102,13 @@ class Recorder:
         warnings.warn(sentence, PplebmWarning, stacklevel=5)
 
     def _log(self, event: loop.Event) -> None:
-        """Keep the figures of every tenth update, held-out ones every hundredth."""
+        """Keep the figures of every tenth update, held-out ones about every hundredth."""
         update, is_last = event.update, event.update == self.total
         if update % LOG_EVERY and not is_last:
             return
         seconds = round(self.before + time.perf_counter() - self.began, 2)
         row = {"update": update, "seconds": seconds, **event.metrics}
-        is_due = (update % EVALUATE_EVERY == 0 or is_last) and not self.job.group.rank
+        is_due = (update % self.evaluate_every == 0 or is_last) and not self.job.group.rank
         self.rows.append(row | (self._held_out_error() if is_due else {}))
         if "tilt_gap" in event.metrics:
             self.bar.set_postfix(gap=f"{event.metrics['tilt_gap']:.2f}", refresh=False)
