@@ -32,8 +32,8 @@ test-quick: lint ## lint, and the tests that take a moment each
 test-full: lint ## everything: further variants of statistical laws as well
 	$(BIN)/pytest -n $(WORKERS) -m "not kill" --doctest-modules tests pplebm models inference
 
-test-kill: $(VENV)/.dev ## runs killed at random instants, which must end as if they were not; takes ten minutes
-	$(BIN)/pytest -m kill tests/runs/test_kill.py
+test-kill: $(VENV)/.dev ## runs killed at random instants, which must end as if they were not; takes half an hour
+	$(BIN)/pytest -n $(WORKERS) -m kill tests/runs/test_kill.py
 
 lint: $(VENV)/.dev ## ruff and mypy; changes no file
 	$(BIN)/ruff check .

@@ -24,14 +24,15 @@ HYPER = {
 }  # fmt: skip
 
 
-def fit(folder, algorithm, backend, updates):
+def fit(folder, algorithm, backend, updates, is_small):
     """Begin a run, or go on with it; a lock that was left behind must not be in the way."""
     learn.CHECKPOINT_EVERY, learn.CHECKPOINT_SECONDS = EVERY, 0.0
     go_on = (Path(folder) / MANIFEST).exists()
     hyper = {k: v for k, v in HYPER.items() if "posterior" not in k or algorithm != "variational_joint"}
-    settings = {"inference": algorithm, "updates": updates, "backend": backend, "hyper": hyper, "compiled": False}
-    settings = {"resume": True} if go_on else settings
-    return pplebm.fit("latent_ebm", tiny.data(), out=folder, progress=False, **settings)
+    settings = {"inference": algorithm, "updates": updates, "backend": backend, "compiled": False}
+    settings |= {"hyper": hyper} if is_small else {}
+    model, data = ("latent_ebm", tiny.data()) if is_small else ("joint_ebm", "digits")
+    return pplebm.fit(model, data, out=folder, progress=False, **({"resume": True} if go_on else settings))
 
 
 def result(folder):
@@ -40,14 +41,14 @@ def result(folder):
     return load_file(folder / CHECKPOINT), [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
 
 
-def check(tmp_path, algorithm, backend, n_kills, updates, rng):
+def check(tmp_path, algorithm, backend, n_kills, updates, rng, is_small=True):
     """Kill n times, begin a new folder whenever a run came to its end, and compare every one with `whole`."""
-    learned, rows = result(fit(tmp_path / "whole", algorithm, backend, updates).path)
+    learned, rows = result(fit(tmp_path / "whole", algorithm, backend, updates, is_small).path)
     seconds = json.loads((tmp_path / "whole" / "metrics.jsonl").read_text().splitlines()[-1])["seconds"]
     number, kills = 0, 0
     while True:
         folder = tmp_path / f"run{number}"
-        process = tiny.python("-W", "ignore", __file__, folder, algorithm, backend, updates)
+        process = tiny.python("-W", "ignore", __file__, folder, algorithm, backend, updates, int(is_small))
         if kills < n_kills:
             assert process.stdout.readline() == "ready\n", process.communicate()[1]
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -68,7 +69,7 @@ def check(tmp_path, algorithm, backend, n_kills, updates, rng):
 
 
 if __name__ == "__main__":
-    out, algorithm_name, backend_name, n = sys.argv[1:]
+    out, algorithm_name, backend_name, n, small = sys.argv[1:]
     pplebm.ppl.language.load_backend(backend_name)
     print("ready", flush=True)
-    fit(out, algorithm_name, backend_name, int(n))
+    fit(out, algorithm_name, backend_name, int(n), small == "1")

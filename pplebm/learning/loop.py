@@ -14,7 +14,7 @@ from pplebm.learning.algorithm import Algorithm
 from pplebm.learning.batches import BLOCK, Reader
 from pplebm.ppl.language import PPL
 from pplebm.ppl.parallel import Alone, Parallel
-from pplebm.ppl.trees import tree_map, tree_values
+from pplebm.ppl.trees import n_rows, tree_map, tree_values
 
 GOOD_EVERY = 50  # updates between the states kept for roll-back
 WATCH_EVERY = 100  # updates between comparisons of prior chains with resampled base draws
@@ -89,11 +89,11 @@ def updates(
     if algorithm.keeps_rows and group.size > 1:
         raise PplebmError(f"{algorithm.name} keeps something per datum, on one device; drop --devices.")
     reader, pace = Reader(algorithm, train, seed, group, ema), _Pace(group)
-    blocks = _Blocks(algorithm, progress.n_back_offs, group)
+    blocks = _Blocks(algorithm, progress.n_back_offs, group, n_rows(train))
     try:
         while total is None or progress.update < total:
             if progress.n_back_offs != blocks.n_back_offs:
-                blocks = _Blocks(algorithm, progress.n_back_offs, group)
+                blocks = _Blocks(algorithm, progress.n_back_offs, group, n_rows(train))
             left = math.inf if total is None else total - progress.update
             n = int(min(BLOCK - progress.update % BLOCK, left, pace.updates, reader.size, at_most))
             inputs = reader.read(progress.update, progress.n_rollbacks)
@@ -118,10 +118,10 @@ class _Found(NamedTuple):
 class _Blocks:
     """Blocks of updates of an algorithm after so many interventions, and what is made of their ends."""
 
-    def __init__(self, algorithm: Algorithm, n_back_offs: int, group: Parallel) -> None:
+    def __init__(self, algorithm: Algorithm, n_back_offs: int, group: Parallel, n_data: int) -> None:
         self.n_back_offs, self._algorithm, self._group = n_back_offs, algorithm, group
         self._now = algorithm.back_off(n_back_offs)
-        self._repeated, self._watch = algorithm.ppl.repeat(_one(self._now)), safeguards.watch(self._now)
+        self._repeated, self._watch = algorithm.ppl.repeat(_one(self._now, n_data)), safeguards.watch(self._now)
         self._is_checked = False
 
     def run(self, progress: Progress, inputs: Any, n: int) -> _Found:
@@ -178,7 +178,7 @@ class _Pace:
             self.updates = max(1, int(AT_ONCE * n / max(time.perf_counter() - began, 1e-9)))
 
 
-def _one(algorithm: Algorithm) -> Callable[[Any, Any], Any]:
+def _one(algorithm: Algorithm, n_data: int) -> Callable[[Any, Any], Any]:
     """An update of state and running average, and whether all is finite after it."""
     ppl = algorithm.ppl
 
@@ -187,10 +187,19 @@ def _one(algorithm: Algorithm) -> Callable[[Any, Any], Any]:
         state, info = algorithm.step(given["key"], state, given["x"], given["index"])
         blend = lambda a, b: given["decay"] * a + (1.0 - given["decay"]) * b
         average = tree_map(blend, average, state.params) if average else average
-        is_finite = _is_finite(ppl, state, info)
+        is_finite = _is_finite(ppl, _moved(algorithm, state, given["index"], n_data), info)
         return (state, average), {"metrics": info, "is_finite": is_finite}, is_finite
 
     return one
+
+
+def _moved(algorithm: Algorithm, state: Any, index: Any, n_data: int) -> Any:
+    """What an update may have changed of a state: of arrays with a row for every datum, those of its data."""
+    if not algorithm.keeps_rows:
+        return state
+    rows = lambda tree: tree_map(lambda a: a[index] if getattr(a, "ndim", 0) and len(a) == n_data else a, tree)
+    moved = state._replace(optimizer=rows(state.optimizer), positive=rows(state.positive))
+    return moved._replace(negative=rows(state.negative)) if algorithm.program.prior_reads else moved
 
 
 def _kept(progress: Progress, update: int, state: Any, average: Any) -> Progress:

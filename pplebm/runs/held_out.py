@@ -15,7 +15,7 @@ EVALUATE_ON = 256  # held-out data per evaluation
 EVALUATE_EVERY, SHARE = 100, 0.03  # updates between evaluations at least, and the most that they may cost of all
 
 
-def updates_between(algorithm: Algorithm) -> int:
+def updates_between(algorithm: Algorithm, n_held_out: int = EVALUATE_ON) -> int:
     """Updates between evaluations: a hundred, or more where a fresh draw takes so long that it would cost over 3 %.
 
     >>> import pplebm
@@ -29,7 +29,7 @@ def updates_between(algorithm: Algorithm) -> int:
         own = getattr(hyper, "n_updates_fresh", 0)
     fresh = own or getattr(algorithm.source("posterior"), "n_steps_fresh", steps[0])
     of_update = 1 if own else max(1, sum(steps))
-    cost = fresh * EVALUATE_ON / (hyper.batch_size * of_update)  # in updates
+    cost = fresh * min(n_held_out, EVALUATE_ON) / (hyper.batch_size * of_update)  # in updates
     return EVALUATE_EVERY * max(1, math.ceil(cost / SHARE / EVALUATE_EVERY))
 
 

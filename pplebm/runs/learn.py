@@ -49,7 +49,7 @@ class Recorder:
         self.total, self.rows = job.algorithm.hyper.updates, list[dict[str, Any]]()
         self.saved_at = time.perf_counter()
         self.began, self.before = time.perf_counter(), _seconds_so_far(job.folder)
-        self.evaluated, self.evaluate_every = HeldOut(job), updates_between(job.algorithm)
+        self.evaluated, self.evaluate_every = HeldOut(job), updates_between(job.algorithm, job.data.n_held_out)
         hidden = True if job.group.rank else None if show is None else not show
         self.bar = tqdm(total=self.total, initial=progress.update, unit="update", disable=hidden)
 

@@ -14,7 +14,7 @@ from pplebm.learning.algorithm import Algorithm, State, algorithm_of
 from pplebm.learning.batches import BLOCK, Reader
 from pplebm.ppl.language import load_backend
 from pplebm.ppl.parallel import Alone
-from pplebm.ppl.trees import tree_leaves
+from pplebm.ppl.trees import tree_leaves, tree_map
 
 FEW = {
     "batch_size": 8, "updates": 40, "n_steps": 2, "n_steps_posterior": 2, "n_steps_prior": 2, "n_steps_fresh": 2,
@@ -68,6 +68,22 @@ def test_whatever_is_not_finite_is_seen_wherever_it_is(backend, place, bad):
     info = {"metric": ppl.asarray(values["metric"]), "count": ppl.asarray(2), "share": 0.5}
     seen = ppl.compiled(lambda key: loop._is_finite(ppl, state, info))(ppl.key(0))
     assert bool(seen) is (place is None)
+
+
+@pytest.mark.parametrize("page", ["persistent_mle", "flow_posterior"])
+@pytest.mark.parametrize("backend", ["pyro", "numpyro"])
+def test_of_what_is_kept_by_datum_the_rows_of_the_batch_are_looked_at(backend, page):
+    owner = algorithm(backend, page)
+    ppl, state = owner.ppl, loop.begin(owner, owner.program.data(DATA[:8]), 3, len(DATA)).state
+    index = ppl.asarray(np.array([1, 3, 30]))
+    for row, is_finite in ((None, True), (2, True), (3, False), (30, False)):
+        chosen = ppl.asarray(np.arange(len(DATA)) == row)
+        spoilt = lambda a, chosen=chosen: ppl.where(chosen.reshape(-1, *[1] * (a.ndim - 1)), a * np.nan, a)
+        by_row = lambda a, spoilt=spoilt: spoilt(a) if a.ndim and len(a) == len(DATA) else a
+        bad = state._replace(positive=tree_map(by_row, state.positive))
+        assert bool(loop._is_finite(ppl, loop._moved(owner, bad, index, len(DATA)), {})) is is_finite
+    broken = state._replace(params={name: a * np.nan for name, a in state.params.items()})
+    assert not loop._is_finite(ppl, loop._moved(owner, broken, index, len(DATA)), {})
 
 
 def test_a_block_ends_with_the_tenth_update_at_the_latest():

@@ -17,4 +17,4 @@ def test_a_run_that_is_killed_twice_ends_the_same(tmp_path, backend):
 @pytest.mark.parametrize("backend", ["pyro", "numpyro"])
 @pytest.mark.parametrize("algorithm", ["short_run_mle", "variational_joint", "persistent_mle"])
 def test_a_run_that_is_killed_twenty_times_ends_the_same(tmp_path, algorithm, backend):
-    killed.check(tmp_path, algorithm, backend, 20, 300, np.random.default_rng())
+    killed.check(tmp_path, algorithm, backend, 20, 300, np.random.default_rng(), is_small=False)
