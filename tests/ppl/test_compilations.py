@@ -59,3 +59,12 @@ def test_where_they_lie(monkeypatch, variables, expected):
     for name, value in ({"HOME": "c"} | variables).items():
         monkeypatch.setenv(name, value)
     assert str(compilations.home()) == expected
+
+
+def test_quick_compilations_end_with_their_block():
+    jax = pytest.importorskip("jax")
+    before = jax.config.values[compilations.QUICK]
+    with pytest.raises(KeyError), compilations.quickly():
+        assert jax.config.values[compilations.QUICK] is True
+        raise KeyError
+    assert jax.config.values[compilations.QUICK] is before
