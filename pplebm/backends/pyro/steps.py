@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -159,6 +160,7 @@ def compile_graph(graph: torch.fx.GraphModule, inputs: list[Any]) -> Graph:
 
     `torch.compile` would look at all inputs again at every call, which costs as much as a small step itself.
     """
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns wherever there is no GPU
     import torch._inductor
 
     with tracing(TracingContext(FakeTensorMode(shape_env=ShapeEnv(assume_static_by_default=True)))):
