@@ -12,11 +12,11 @@ from pplebm.ppl.trees import take_rows
 from pplebm.runs.job import Job
 
 EVALUATE_ON = 256  # held-out data per evaluation
-EVALUATE_EVERY, SHARE = 100, 0.03  # updates between evaluations at least, and the most that they may cost of all
+EVALUATE_EVERY, SHARE = 100, 0.03  # updates between evaluations at least; their share of all steps of chains at most
 
 
 def updates_between(algorithm: Algorithm, n_held_out: int = EVALUATE_ON) -> int:
-    """Updates between evaluations: a hundred, or more where a fresh draw takes so long that it would cost over 3 %.
+    """Updates between evaluations: a hundred, or more where these would take over 3 % of all steps of chains.
 
     >>> import pplebm
     >>> program = pplebm.Program(pplebm.bind("conjugate_tilt", shape=(3,)))
