@@ -82,7 +82,7 @@ class OneChain:
         return found
 
     def _settle(self, state: AdaptingState) -> AdaptingState:
-        return state._replace(inner=adapted(self._ppl, state))
+        return state._replace(inner=adapted(self._ppl, state, ONE_CHAIN))
 
     def _next_window(self, metric: bool) -> Change:
         return lambda state: next_window(self._ppl, state, ONE_CHAIN, metric)

@@ -7,23 +7,13 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from pplebm.kernels.batch import zeros
+from pplebm.kernels.dual_averaging import Averages, Shape, followed, middle, restarted
 from pplebm.kernels.kernel import Info, Kernel, State, Target
 from pplebm.kernels.metropolis import MetropolisState
 from pplebm.ppl.language import PPL, Array, Latents, Tree
 
-SHRINKAGE, DECAY, DELAY = 0.05, 0.75, 10.0  # γ, κ, t0 of dual averaging, as Hoffman and Gelman chose them
 BASE_WINDOW = 25  # steps; windows are multiples of it, the names are Stan's
 INIT_BUFFER, TERM_BUFFER = 75, 50  # steps of warm-up before and after the metric is learned, of a thousand or more
-
-
-class Averages(NamedTuple):
-    """Dual averaging of the log step size, per row."""
-
-    log_step: Array
-    log_step_mean: Array
-    error: Array  # running mean of target minus acceptance
-    center: Array  # what the log step size is pulled to
-    t: Array
 
 
 class Moments(NamedTuple):
@@ -40,6 +30,7 @@ class AdaptingState(NamedTuple):
     inner: State  # of the kernel that is adapted
     averages: Averages
     moments: Moments
+    is_pooled: Array  # 1 once the chains of a datum share a step size; every chain finds its own before, 0
 
     @property
     def z(self) -> Latents:
@@ -60,18 +51,11 @@ def with_tuning(state: State, step_size: Array, scale: Latents | None = None) ->
     return state._replace(step_size=step_size, scale=state.scale if scale is None else scale)
 
 
-Shape = tuple[int, int, int]  # replicas, chains, data; rows in this order
-
-
 def adapting(kernel: Kernel, shape: Shape) -> Kernel:
-    r"""The same kernel while it learns its step size, one for all chains of a datum.
+    r"""The same kernel while it learns its step size, in the first window one for each chain, then one for a datum.
 
-    .. math::
-        \bar h_t = \Big(1 - \tfrac{1}{t + t_0}\Big) \bar h_{t-1} + \tfrac{1}{t + t_0} (\delta - \alpha_t), \quad
-        \log s_{t+1} = \mu - \tfrac{\sqrt t}{\gamma} \bar h_t
-
-    with :math:`\alpha_t` the mean acceptance over the chains, and :math:`\log \bar s` the average of log s with weights
-    :math:`t^{-\kappa}`. The moments of the latents are gathered beside it; `next_window` turns them into a metric.
+    The acceptance of dual averaging is its mean over the chains of a datum. The moments of the latents are gathered
+    beside it; `next_window` turns them into a metric.
 
     Source: Hoffman, Gelman (JMLR 2014), section 3.2; the windows are those of Stan's reference manual.
     """
@@ -79,21 +63,18 @@ def adapting(kernel: Kernel, shape: Shape) -> Kernel:
     start, target = math.log(kernel.tuning.step_size), kernel.tuning.target_accept
 
     def init(ppl: PPL, z: Latents, log_density: Target) -> AdaptingState:
-        return _new_window(ppl, kernel.init(ppl, z, log_density), zeros(z) + start)
+        return _new_window(ppl, kernel.init(ppl, z, log_density), zeros(z) + start, 0.0)
 
     def move(ppl: PPL, noise: Tree, state: AdaptingState, log_density: Target) -> tuple[AdaptingState, Info]:
         a, m = state.averages, state.moments
         inner, info = kernel.move(ppl, noise, with_tuning(state.inner, ppl.exp(a.log_step)), log_density)
-        t = a.t + 1.0
-        error = (1.0 - 1.0 / (t + DELAY)) * a.error + (target - _over_chains(info.accept_prob, shape)) / (t + DELAY)
-        log_step = a.center - t**0.5 / SHRINKAGE * error
-        weight = t**-DECAY
-        averages = Averages(log_step, weight * log_step + (1.0 - weight) * a.log_step_mean, error, a.center, t)
+        of_datum = _over_chains(info.accept_prob, shape)
+        averages = followed(a, ppl.where(state.is_pooled > 0.5, of_datum, info.accept_prob), target)
         count = m.count + 1.0
         off = {k: z - m.mean[k] for k, z in inner.z.items()}
         mean = {k: m.mean[k] + o / count for k, o in off.items()}
         squares = {k: m.squares[k] + o * (inner.z[k] - mean[k]) for k, o in off.items()}
-        return AdaptingState(inner, averages, Moments(count, mean, squares)), info
+        return AdaptingState(inner, averages, Moments(count, mean, squares), state.is_pooled), info
 
     return replace(kernel, settings=("adapting", kernel.settings, shape), init=init, move=move)
 
@@ -107,15 +88,15 @@ def next_window(ppl: PPL, state: AdaptingState, shape: Shape, metric: bool) -> A
         metric: set the scale to the standard deviations of the window, over draws and by the median over chains,
             shrunk towards 0.001 in variance as Stan does.
     """
-    log_step, inner = state.averages.log_step_mean, state.inner
+    log_step, inner = middle(ppl, state.averages.log_step_mean, shape), state.inner
     if metric:
         inner = with_tuning(inner, tuned(inner).step_size, _scale(ppl, state.moments, shape))
-    return _new_window(ppl, inner, log_step)
+    return _new_window(ppl, inner, log_step, 1.0)
 
 
-def adapted(ppl: PPL, state: AdaptingState) -> State:
+def adapted(ppl: PPL, state: AdaptingState, shape: Shape) -> State:
     """State of the kernel itself, with the step size found."""
-    return with_tuning(state.inner, ppl.exp(state.averages.log_step_mean))
+    return with_tuning(state.inner, ppl.exp(middle(ppl, state.averages.log_step_mean, shape)))
 
 
 def windows(n_warmup: int) -> list[tuple[int, bool]]:
@@ -145,11 +126,10 @@ def windows(n_warmup: int) -> list[tuple[int, bool]]:
     return [*found, (left, True), (last, False)]
 
 
-def _new_window(ppl: PPL, inner: State, log_step: Array) -> AdaptingState:
-    zero = 0.0 * log_step
-    averages = Averages(log_step, log_step, zero, log_step + math.log(10.0), zero)
+def _new_window(ppl: PPL, inner: State, log_step: Array, pooled: float) -> AdaptingState:
     empty = {k: 0.0 * z for k, z in inner.z.items()}
-    return AdaptingState(inner, averages, Moments(ppl.asarray(0.0), empty, dict(empty)))
+    moments = Moments(ppl.asarray(0.0), empty, dict(empty))
+    return AdaptingState(inner, restarted(log_step), moments, ppl.asarray(pooled))
 
 
 def _over_chains(per_row: Array, shape: Shape) -> Array:

@@ -84,7 +84,8 @@ def hmc(
         momentum = {k: t**0.5 * p for k, p in noise["momentum"].items()}
         end, last = _trajectory(ppl, log_density, state, momentum, size, n_leapfrog)
         before, after = 0.5 * squares(momentum) - state.log_density, 0.5 * squares(last) - end.log_density
-        return accept(ppl, noise["accept"], state, end, (before - after) / t, (before, after), MAX_ENERGY_ERROR)
+        return accept(ppl, noise["accept"], state, end, (before - after) / t, (before, after), MAX_ENERGY_ERROR,
+                      n_leapfrog)  # fmt: skip
 
     settings = ("hmc", n_leapfrog, s, scales, float(jitter), temperatures)
     return Kernel(settings, init, noise, move, Tuning(s, TARGET_ACCEPT))

@@ -60,6 +60,7 @@ class Kernel:
     move: Callable[[PPL, Tree, State, Target], tuple[State, Info]] = field(compare=False)
     tuning: Tuning | None = field(default=None, compare=False)  # of kernels whose step size and metric can be adapted
     replicas: int = field(default=1, compare=False)  # rows of a state for one chain, the last of them its draw
+    trajectory: Any = field(default=None, compare=False)  # the parts of a move whose length varies
 
     def __call__(self, ppl: PPL, key: Key, state: State, log_density: Target) -> tuple[State, Info]:
         """One step."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from pplebm.kernels.kernel import Target, density_of
 from pplebm.ppl.language import PPL, Array, Latents
 
 Scale = Array | Mapping[str, Array]  # a number, an array or one of these by site
+S = TypeVar("S", bound=Any)  # a state with the fields of MetropolisState that accepting changes
 Frozen = tuple[tuple[str, tuple[int, ...], tuple[float, ...]], ...]  # site, shape, numbers
 
 
@@ -36,6 +37,8 @@ class MetropolisInfo(NamedTuple):
     is_accepted: Array
     is_divergent: Array
     energy: Array  # -log density plus the kinetic energy, at the state after the step
+    num_steps: Array  # gradients it took
+    step_size: Array
 
 
 class Proposal(NamedTuple):
@@ -95,12 +98,13 @@ def decide(ppl: PPL, noise: dict[str, Array], log_ratio: Array) -> tuple[Array, 
 def accept(
     ppl: PPL,
     noise: dict[str, Array],
-    state: MetropolisState,
+    state: S,
     proposal: Proposal,
     log_ratio: Array,
     energies: tuple[Array, Array],
     max_loss: float = math.inf,
-) -> tuple[MetropolisState, MetropolisInfo]:
+    n_steps: int = 1,
+) -> tuple[S, MetropolisInfo]:
     """The state after every row has accepted its proposal or stayed, and what there is to see of that.
 
     Args:
@@ -108,6 +112,7 @@ def accept(
         log_ratio: (B,) logarithm of what the acceptance probability is the minimum of, and 1.
         energies: (B,) before the proposal and after it.
         max_loss: nats; a proposal with a lower log ratio than minus that has diverged.
+        n_steps: gradients that the proposal took.
     """
     is_accepted, probability, is_divergent = decide(ppl, noise, log_ratio)
     if max_loss < math.inf:
@@ -120,4 +125,7 @@ def accept(
         n_divergent=state.n_divergent + is_divergent,
     )
     energy = ppl.where(is_accepted, energies[1], energies[0])
-    return new, MetropolisInfo(new.log_density, probability, is_accepted, is_divergent, energy)
+    taken = zeros(new.z) + n_steps
+    return new, MetropolisInfo(
+        new.log_density, probability, is_accepted, is_divergent, energy, taken, state.step_size
+    )  # fmt: skip

@@ -36,6 +36,8 @@ class TemperingInfo(NamedTuple):
     is_accepted: Array
     is_divergent: Array
     energy: Array
+    num_steps: Array
+    step_size: Array
     swap_prob: Array  # of the pair the row was in; 0 for a row without partner
     is_swapped: Array
 
@@ -76,7 +78,7 @@ def parallel_tempering(inner: Kernel, strengths: Sequence[float] = STRENGTHS) ->
     ladder = [float(b) for b in strengths]
     if len(ladder) < 2 or ladder[-1] != 1.0 or any(a >= b for a, b in pairwise(ladder)) or ladder[0] < 0:
         raise PplebmError(f"strengths must increase from at least 0 to 1, got {list(strengths)}.")
-    if inner.tuning is None:
+    if inner.tuning is None or inner.trajectory is not None:
         raise PplebmError(f"the inner kernel must be mala or hmc, got {inner.settings}.")
     n = len(ladder)
 

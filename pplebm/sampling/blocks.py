@@ -10,10 +10,12 @@ import numpy as np
 
 from pplebm.errors import PplebmError
 from pplebm.kernels.adaptation import BASE_WINDOW, windows
-from pplebm.kernels.kernel import Kernel, State, Target
+from pplebm.kernels.kernel import Info, Kernel, State, Target
+from pplebm.kernels.trajectory import Leap, assembled
 from pplebm.ppl.language import PPL, Array, Latents, Tree
 from pplebm.ppl.trees import tree_leaves
 from pplebm.sampling.draws import STANDARD_STATS, Plan
+from pplebm.sampling.warmup import warmup_windows
 
 
 class Block(NamedTuple):
@@ -35,8 +37,7 @@ class Recorded(NamedTuple):
 def recording(kernel: Kernel, extra_fields: Sequence[str]) -> Kernel:
     """The same kernel, its Info the latents after the step and the wanted fields."""
 
-    def move(ppl: PPL, noise: Tree, state: State, log_density: Target) -> tuple[State, Recorded]:
-        new, info = kernel.move(ppl, noise, state, log_density)
+    def recorded(new: State, info: Info) -> tuple[State, Recorded]:
         stats = {name: getattr(info, name) for name in STANDARD_STATS if hasattr(info, name)}
         for name in extra_fields:
             if name not in (*info._fields, *new._fields):
@@ -46,20 +47,31 @@ def recording(kernel: Kernel, extra_fields: Sequence[str]) -> Kernel:
             stats |= {path: a for path, a in tree_leaves(leaf, name) if getattr(a, "ndim", 0)}
         return new, Recorded(new.z, stats)
 
-    return replace(kernel, settings=("recording", kernel.settings, tuple(extra_fields)), move=move)
+    def move(ppl: PPL, noise: Tree, state: State, log_density: Target) -> tuple[State, Recorded]:
+        return recorded(*kernel.move(ppl, noise, state, log_density))
+
+    def end(ppl: PPL, noise: Tree, state: State, at: Leap) -> tuple[State, Recorded]:
+        return recorded(*kernel.trajectory.end(ppl, noise, state, at))
+
+    settings = ("recording", kernel.settings, tuple(extra_fields))
+    if kernel.trajectory is None:
+        return replace(kernel, settings=settings, move=move)
+    return assembled(settings, kernel.init, kernel.noise, kernel.trajectory._replace(end=end), kernel.tuning)
 
 
-def blocks(plan: Plan, most: int, adapts: bool) -> list[Block]:
+def blocks(plan: Plan, most: int, adapts: bool, along_trajectories: bool = False) -> list[Block]:
     """The steps of a call in pieces, most of equal length so that they compile once.
 
     Args:
         most: draws of one block.
         adapts: whether windows of warm-up end in between.
+        along_trajectories: whether these are windows of kernels whose trajectories learn their length.
     """
     found = []
-    phases = windows(plan.n_warmup) if adapts else [(plan.n_warmup, False)]
+    phases = (warmup_windows if along_trajectories else windows)(plan.n_warmup) if adapts else [(plan.n_warmup, False)]
     for i, (length, metric) in enumerate(phases):
-        pieces = [min(BASE_WINDOW, length - at) for at in range(0, length, BASE_WINDOW)]
+        size = min(BASE_WINDOW, phases[0][0]) if along_trajectories and adapts else BASE_WINDOW
+        pieces = [min(size, length - at) for at in range(0, length, size)]
         found += [Block(n, "", False, 0) for n in pieces]
         if adapts:
             found[-1] = found[-1]._replace(ends="warm-up" if i + 1 == len(phases) else "window", metric=metric)

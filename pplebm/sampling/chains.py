@@ -13,7 +13,7 @@ from pplebm.ppl.language import PPL, Array, Data, Key, Latents, Params
 from pplebm.ppl.trees import n_rows
 from pplebm.program import Program
 
-Init = Literal["normal", "base"]
+Init = Literal["normal", "base", "uniform"]
 SHORT_RUN_COORDINATES = "noncentered"  # unless an algorithm says otherwise
 MAX_STARTS = 20  # starts drawn for a chain before giving up
 
@@ -26,7 +26,7 @@ def start(
     init: str | Latents = "base",
     given: Data | None = None,
 ) -> Latents:
-    """Where chains start: "normal" for N(0, I), "base" for ancestral draws, or given latents.
+    """Where chains start: "normal" for N(0, I), "uniform" in [-2, 2], "base" for ancestral draws, or given latents.
 
     In noncentered coordinates the two agree, since the base is N(0, I) there.
 
@@ -46,6 +46,9 @@ def start(
         if init == "base" and not all(program.has_noncentered.values()):
             return program.draw_start(key, rows, params, given)
         z = program.ppl.normal_like(key, program.zeros(n))
+        if init == "uniform":
+            other = program.ppl.normal_like(program.ppl.split(key)[0], z)
+            return {site: 4.0 * program.ppl.exp(-0.5 * (a**2 + other[site] ** 2)) - 2.0 for site, a in z.items()}
         data = given if isinstance(rows, int) else rows
         return (
             z

@@ -19,7 +19,7 @@ from pplebm.ppl.language import Array, Data, Key, Latents, Params
 from pplebm.ppl.trees import n_rows, take_rows, tree_fill, tree_leaves
 from pplebm.program import Program
 
-STANDARD_STATS = ("log_density", "accept_prob", "is_divergent", "energy")  # kept of every kernel that has them
+STANDARD_STATS = ("log_density", "accept_prob", "is_divergent", "energy", "num_steps", "step_size")  # kept of every kernel that has them
 ROWS_AT_ONCE = 20_000  # draws of data that are transformed at once
 
 
@@ -60,6 +60,7 @@ class Draws:
         self.is_prior = is_prior or data is None
         self.block = 0  # blocks of steps done
         self.facts: dict[str, float] = {"seconds": 0.0}
+        self.window: list[dict[str, np.ndarray]] = []  # what the window of warm-up under way has kept
         self._latents: list[dict[str, np.ndarray]] = []
         self._values: tuple[int, dict[str, np.ndarray]] = (0, {})
         self._stats: list[dict[str, np.ndarray]] = []
@@ -166,6 +167,7 @@ class Draws:
                 numbers[name] = leaf
         arrays |= {f"latents/{k}": np.ascontiguousarray(a) for k, a in self.latents.items()}
         arrays |= {f"stats/{k}": np.ascontiguousarray(a) for k, a in self.stats.items()}
+        arrays |= {f"window/{i}/{k}": np.ascontiguousarray(a) for i, w in enumerate(self.window) for k, a in w.items()}
         meta = {"plan": self.plan._asdict(), "block": self.block, "facts": self.facts, "numbers": numbers}
         partial = Path(f"{path}.partial")
         save_file(arrays, partial, metadata={"draws": json.dumps(meta)})
@@ -199,6 +201,10 @@ class Draws:
                           for kind in ("latents/", "stats/"))  # fmt: skip
         if latents:
             self.add(latents, stats)
+        kept = sorted((int(name.split("/")[1]), name) for name in arrays if name.startswith("window/"))
+        self.window = [dict[str, np.ndarray]() for _ in range(kept[-1][0] + 1 if kept else 0)]
+        for i, name in kept:
+            self.window[i][name.split("/")[2]] = arrays[name]
 
 
 def check_plan(had: Plan, wanted: Plan) -> None:

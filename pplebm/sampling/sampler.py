@@ -16,14 +16,17 @@ from tqdm import tqdm
 
 from pplebm.errors import PplebmError, PplebmWarning
 from pplebm.kernels.adaptation import adapted, adapting, next_window
-from pplebm.kernels.hmc import hmc
+from pplebm.kernels.adaptive_hmc import adaptive_hmc
 from pplebm.kernels.kernel import Kernel, State
+from pplebm.kernels.warming import Seen, warmed, warming
 from pplebm.ppl.language import Array, Data, Latents, Params
 from pplebm.ppl.trees import n_rows, take_rows, tree_leaves
 from pplebm.program import Program
 from pplebm.sampling import chains
 from pplebm.sampling.blocks import Block, block_seed, blocks, recording
 from pplebm.sampling.draws import Draws, Plan, check_plan
+from pplebm.sampling.starts import climbed
+from pplebm.sampling.warmup import MOST_NUMBERS, end_of_window, first_scale, joined, kept_of
 
 NUMBERS_PER_BLOCK = 4_000_000  # latents of the steps that are held at once
 DRAWS_PER_BLOCK = 200
@@ -40,7 +43,7 @@ def sample(
     thin: int = 1,
     seed: int = 0,
     params: Params | None = None,
-    init: str | Latents = "base",
+    init: str | Latents | None = None,
     extra_fields: Sequence[str] = (),
     resume: Draws | str | Path | None = None,
     progress: bool | None = None,
@@ -94,7 +97,7 @@ def sample(
         >>> posterior["z"].shape, np.abs(posterior["z"].mean((0, 1)) - [1.5, 3.5]).max() < 0.2
         ((50, 100, 2), np.True_)
     """
-    kernel = hmc() if kernel is None else kernel
+    kernel = adaptive_hmc() if kernel is None else kernel
     counts = {"n_chains": n_chains, "n_draws": n_draws, "thin": thin}
     for name, count in (*counts.items(), ("n_warmup", n_warmup)):
         if not isinstance(count, int) or count < (name != "n_warmup"):
@@ -153,32 +156,38 @@ class _Job:
         index = np.tile(np.arange(plan.n_data), self.shape[0] * self.shape[1])
         self.x = x if x is None or program.has_global_latents else take_rows(x, self.ppl.asarray(index))
         self.adapts = kernel.tuning is not None and plan.n_warmup > 0
-        self.warming = adapting(kernel, self.shape) if self.adapts else kernel
+        self.along = self.adapts and kernel.trajectory is not None
+        adapts = warming if self.along else adapting
+        self.warming = adapts(kernel, self.shape) if self.adapts else kernel
         self.recording = recording(kernel, plan.extra_fields)
         most = max(1, NUMBERS_PER_BLOCK // (self.rows * program.width * plan.thin))
-        self.blocks = blocks(plan, min(most, DRAWS_PER_BLOCK), self.adapts)
+        self.blocks = blocks(plan, min(most, DRAWS_PER_BLOCK), self.adapts, self.along)
 
-    def begin(self, init: str | Latents) -> Draws:
+    def begin(self, init: str | Latents | None) -> Draws:
         """No draws yet, chains at their start."""
         key = self.ppl.key(block_seed(self.plan.seed, 0))
-        if not isinstance(init, str):
+        if init is None:
+            init = climbed(self.program, key, self.params, self.x, self.rows) if self.observed else "base"
+        elif not isinstance(init, str):
             init = {site: a[self.ppl.asarray(np.tile(np.arange(len(a)), self.shape[0]))] for site, a in init.items()}
 
         state = chains.begin(self.program, key, self.params, self.x, self.warming, self.rows, init, self.observed)
+        if self.along:
+            state = first_scale(self.ppl, state, self.shape)
         log_density = self.program.log_density(self.params, self.x, self.observed)
         if self.plan.extra_fields:
             inner = self.kernel.init(self.ppl, state.z, log_density)
             self.recording(self.ppl, key, inner, log_density)  # raises for unknown fields
         return Draws(self.program, self.params, self.given, self.plan, state, not self.observed)
 
-    def resumed(self, given: Draws | str | Path, init: str | Latents) -> Draws:
+    def resumed(self, given: Draws | str | Path, init: str | Latents | None) -> Draws:
         """Draws that this job can go on from."""
         if isinstance(given, Draws):
             check_plan(given.plan, self.plan)
             return given
         draws = self.begin(init)
         n_warmup, state = sum(not block.n_draws for block in self.blocks), draws.state
-        settled = adapted(self.ppl, state) if self.adapts else state
+        settled = self._settled()(self.ppl, state, self.shape) if self.adapts else state
         draws.load(given, lambda done: settled if done >= n_warmup else state)
         return draws
 
@@ -211,9 +220,11 @@ class _Job:
         ppl, program = self.ppl, self.program
         keys = ppl.split(ppl.key(block_seed(self.plan.seed, draws.block + 1)), block.n_steps)
         if not block.n_draws:
-            state = program.chain(self.warming, draws.state, keys, self.params, self.x, self.observed)[0]
+            state, seen = program.chain(self.warming, draws.state, keys, self.params, self.x, self.observed)
+            if self.along:
+                self._gather(draws, seen)
             if block.ends:
-                state = self._end(block)(state)
+                state = self._end(draws, block, state)
         else:
             state, seen = program.chain(self.recording, draws.state, keys, self.params, self.x, self.observed)
             z = {site: self._kept(a[self.plan.thin - 1 :: self.plan.thin]) for site, a in seen.z.items()}
@@ -221,12 +232,29 @@ class _Job:
             draws.add(latents, {name: self._stat(name, a, block) for name, a in seen.stats.items()})
         draws.state, draws.block = state, draws.block + 1
 
-    def _end(self, block: Block) -> Callable[[State], State]:
+    def _gather(self, draws: Draws, seen: Seen) -> None:
+        """Keep what the end of the window needs."""
+        every = max(1, self.rows * self.program.width * self.plan.n_warmup // MOST_NUMBERS)
+        draws.window.append(kept_of(self.ppl, seen, min(every, seen.num_steps.shape[0])))
+        draws.facts["n_gradients_warmup"] = draws.facts.get("n_gradients_warmup", 0.0) + float(seen.num_steps.sum())
+
+    def _settled(self) -> Callable[..., State]:
+        return warmed if self.along else adapted
+
+    def _end(self, draws: Draws, block: Block, state: State) -> State:
         ppl, shape = self.ppl, self.shape
+        window, draws.window = draws.window, []
         if block.ends == "warm-up":
-            return self.program.compiled("adapted", partial(adapted, ppl))
-        end = partial(next_window, ppl, shape=shape, metric=block.metric)
-        return self.program.compiled(("window", block.metric, shape), end)
+            return self.program.compiled("settled", partial(self._settled(), ppl, shape=shape))(state)
+        if not self.along:
+            end = partial(next_window, ppl, shape=shape, metric=block.metric)
+            return self.program.compiled(("window", block.metric, shape), end)(state)
+        assert self.kernel.tuning is not None
+        seed = block_seed(self.plan.seed, -draws.block - 1 + 2**31)
+        start = self.kernel.tuning.step_size
+        state, n = end_of_window(ppl, state, joined(window), shape, start, True, seed)
+        draws.facts["n_redrawn"] = draws.facts.get("n_redrawn", 0.0) + n
+        return state
 
     def _kept(self, rows: Array) -> Array:
         """Rows of the last replica."""

@@ -142,10 +142,13 @@ def iterate(
     """Run `state, out = step(state, draw(key))` over keys by a scan; outs are stacked along a new first axis.
 
     What is random is drawn ahead of the scan, where it costs half as much, in blocks, so that memory stays flat.
-    Keys may be a number of steps, where nothing is drawn.
+    Keys may be a number of steps, where nothing is drawn; if it is an array, nothing is stacked either, so that it need
+    not be known when the loop is compiled.
     """
     if isinstance(keys, int):
         return jax.lax.scan(step, state, None, length=keys)
+    if jnp.ndim(keys) == 0:
+        return jax.lax.fori_loop(0, keys.astype(int), lambda _, state: step(state, None)[0], state), None
     n_blocks, rest = divmod(len(keys), BLOCK)
 
     def block(state: Any, keys: jax.Array) -> tuple[Any, Any]:

@@ -112,13 +112,17 @@ def stop_gradient(tree: Any) -> Any:
 def iterate(
     step: Callable[[Any, Any], tuple[Any, Any]],
     state: Any,
-    keys: Sequence[int] | int,
+    keys: Sequence[int] | int | torch.Tensor,
     draw: Callable[[int], Any] = lambda key: None,
 ) -> tuple[Any, Any]:
     """Run `state, out = step(state, draw(key))` over keys; outs are stacked along a new first axis.
 
-    Keys may be a number of steps, where nothing is drawn.
+    Keys may be a number of steps, where nothing is drawn; if it is an array, nothing is stacked either.
     """
+    if isinstance(keys, torch.Tensor):
+        for _ in range(int(keys)):
+            state = step(state, None)[0]
+        return state, None
     outs = []
     for k in range(keys) if isinstance(keys, int) else keys:
         state, out = step(state, draw(k))

@@ -19,6 +19,7 @@ from pplebm.backends.pyro.graphs import compile_graph
 from pplebm.backends.pyro.keys import seeded, split
 from pplebm.backends.pyro.precision import check_bf16
 from pplebm.backends.pyro.steps import Step, run_steps
+from pplebm.backends.pyro.trajectories import run_trajectories
 from pplebm.backends.rows import first_or_whole
 from pplebm.backends.structure import all_there, structure_of
 from pplebm.backends.traced import Traced
@@ -193,14 +194,20 @@ class TracedProgram(Traced):
         options: ChainOptions,
         observed: bool,
     ) -> tuple[Any, Any]:
-        """Steps of a kernel by a graph of one step, made once per kernel and shape."""
-        tensors = tree_values((params, state, data))
-        key = (kernel.settings, options, observed, tuple((t.shape, t.dtype, t.device) for t in tensors))
-        if key not in self._steps:
-            terms = self.eager(options.coordinates, observed)
-            tilts = frozenset(site.name for site in self.structure.tilts)
-            self._steps[key] = Step(ppl, terms, tilts, kernel, params, data, state, keys[0], options)
-        return run_steps(ppl, self._steps[key], kernel, state, keys, params, data)
+        """Steps of a kernel by a graph of one step, or of one leapfrog step, made once per kernel and shape."""
+
+        def made(kernel: Any, state: Any) -> Step:
+            tensors = tree_values((params, state, data))
+            key = (kernel.settings, options, observed, tuple((t.shape, t.dtype, t.device) for t in tensors))
+            if key not in self._steps:
+                terms = self.eager(options.coordinates, observed)
+                tilts = frozenset(site.name for site in self.structure.tilts)
+                self._steps[key] = Step(ppl, terms, tilts, kernel, params, data, state, keys[0], options)
+            return self._steps[key]
+
+        if kernel.trajectory is not None:
+            return run_trajectories(ppl, made, kernel, state, keys, params, data)
+        return run_steps(ppl, made(kernel, state), kernel, state, keys, params, data)
 
     def dependencies(self, function: Callable[[Any], Tensors], data: Data) -> dict[str, set[str]] | None:
         """By result, paths of the data that it was made of; None where the model cannot be traced."""

@@ -1,0 +1,149 @@
+"""What happens between the windows of a warm-up along trajectories: a new metric, and chains that never moved."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from pplebm.kernels.dual_averaging import Shape
+from pplebm.kernels.fisher import fisher_metric, widest
+from pplebm.kernels.metric import Metric
+from pplebm.kernels.trajectory import TrajectoryState
+from pplebm.kernels.warming import Seen, WarmingState, next_metric
+from pplebm.ppl.language import PPL
+from pplebm.ppl.trees import tree_map
+
+MOST_NUMBERS = 20_000_000  # in the draws and gradients that a window keeps
+WIDEST = 10.0  # standard deviations in units of the metric that the length's floor takes seriously
+LAG = 10.0  # standard deviations of a log density by which a chain lags that does not count
+
+Gathered = dict[str, np.ndarray]  # by field of Seen, (steps, rows, ...)
+
+CUTS = (0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.45, 0.65, 0.9)  # ends of windows, as parts of a warm-up
+LEAST_WARMUP = 20  # steps; shorter ones learn step sizes alone
+
+
+def warmup_windows(n_warmup: int) -> list[tuple[int, bool]]:
+    """Lengths of the windows of a warm-up along trajectories, and whether a metric is set at the end of each.
+
+    Early windows are short: gradients tell the shape of a target long before the draws do.
+
+    >>> warmup_windows(1000)[:4], warmup_windows(1000)[-2:], sum(n for n, _ in warmup_windows(1000))
+    ([(25, True), (25, True), (25, True), (25, True)], [(250, True), (100, False)], 1000)
+    >>> warmup_windows(10)
+    [(10, False)]
+    """
+    if n_warmup < LEAST_WARMUP:
+        return [(n_warmup, False)] if n_warmup else []
+    unit = max(5, n_warmup // 40)
+    ends = sorted({max(1, round(cut * n_warmup / unit)) * unit for cut in CUTS} - {n_warmup})
+    lengths = np.diff([0, *[end for end in ends if end < n_warmup], n_warmup])
+    return [(int(n), i + 1 < len(lengths)) for i, n in enumerate(lengths)]
+
+
+def first_scale(ppl: PPL, state: WarmingState, shape: Shape) -> WarmingState:
+    """The state with a first diagonal from the places where chains start, and the gradients there."""
+    inner = state.inner
+    z, gradient = (_by_datum(_flat(ppl, tree), shape) for tree in (inner.z, inner.gradient))
+    old = _of_data(ppl, inner.metric, shape)
+    if len(z) < 2:
+        return state
+    found = fisher_metric(z, gradient, np.ones(z.shape[:2]), old._replace(directions=old.directions[:, :, :0],
+                                                                         factors=old.factors[:, :0]))  # fmt: skip
+    scale = np.clip(found.scale, 1e-4, 1e4)
+    return state._replace(inner=inner._replace(metric=_of_rows(ppl, old._replace(scale=scale), inner, shape)))
+
+
+def kept_of(ppl: PPL, seen: Seen, every: int) -> Gathered:
+    """What a window keeps of its steps, every so many of them."""
+    found = {name: ppl.to_numpy(getattr(seen, name)) for name in ("z", "gradient", "log_density", "is_accepted")}
+    moved = found["is_accepted"].any(0, keepdims=True)
+    kept = {name: a[every - 1 :: every] for name, a in found.items()}
+    return kept | {"is_accepted": kept["is_accepted"] | moved}
+
+
+def joined(parts: list[Gathered]) -> Gathered:
+    """Parts of a window, one after the other."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def end_of_window(
+    ppl: PPL, state: WarmingState, seen: Gathered, shape: Shape, start: float, redraws: bool, seed: int
+) -> tuple[WarmingState, int]:
+    """The state with the metric that a window asks for, and how many chains were moved because they never did.
+
+    A chain that accepted nothing in the window, or whose log density lags far behind, does not count for the metric.
+    One that accepted nothing is put where another chain of its datum is, if `redraws`.
+
+    Args:
+        state: at the end of the window.
+        seen: what the window kept.
+        shape: replicas, chains and data.
+        start: step size to begin with where this is the first metric.
+        redraws: whether there is warm-up left for chains to part again.
+        seed: of the choice of the other chain.
+    """
+    z, gradient = (_by_datum(seen[name], shape) for name in ("z", "gradient"))
+    moved = seen["is_accepted"].any(0).reshape(shape[1:])
+    counts = moved & ~_lagging(seen["log_density"].reshape(-1, *shape[1:]), moved)
+    weight = np.tile(counts, (len(seen["z"]), 1))
+    weight = weight * np.isfinite(gradient).all(2) * np.isfinite(z).all(2)
+    z, gradient = np.nan_to_num(z), np.nan_to_num(gradient)
+    metric = fisher_metric(z, gradient, weight, _of_data(ppl, state.inner.metric, shape))
+    center = (weight[:, :, None] * z).sum(0) / np.maximum(weight.sum(0), 1)[:, None]
+    floor = 0.5 * math.pi * float(np.clip(np.median(widest(z, weight, metric)), 1.0, WIDEST))
+    inner = state.inner
+    rows = np.tile(center, (shape[1], 1))
+    state = next_metric(
+        ppl, state, _of_rows(ppl, metric, inner, shape), _like(ppl, rows, inner), floor, shape, start
+    )  # fmt: skip
+    return _redrawn(ppl, state, moved, counts, seed) if redraws else (state, 0)
+
+
+def _redrawn(
+    ppl: PPL, state: WarmingState, moved: np.ndarray, counts: np.ndarray, seed: int
+) -> tuple[WarmingState, int]:
+    rng, index = np.random.default_rng(seed), np.arange(moved.size).reshape(moved.shape)
+    for chain, datum in np.argwhere(~moved):
+        others = np.flatnonzero(counts[:, datum])
+        if len(others):
+            index[chain, datum] = rng.choice(others) * moved.shape[1] + datum
+    n = int((index.reshape(-1) != np.arange(moved.size)).sum())
+    if not n:
+        return state, 0
+    at, inner = ppl.asarray(index.reshape(-1)), state.inner
+    z, gradient = (tree_map(lambda a: a[at], tree) for tree in (inner.z, inner.gradient))
+    return state._replace(inner=inner._replace(z=z, gradient=gradient, log_density=inner.log_density[at])), n
+
+
+def _lagging(log_density: np.ndarray, moved: np.ndarray) -> np.ndarray:
+    """Chains, (chains, data), whose log density is far below what the middle one of those that move has."""
+    typical = np.median(log_density, 0)
+    spread = np.median(log_density.std(0), 0) + math.sqrt(0.5)
+    best = np.nanmedian(np.where(moved, typical, np.nan if moved.any(0).all() else -np.inf), 0)
+    return np.asarray(typical < best - LAG * spread)
+
+
+def _by_datum(rows: np.ndarray, shape: Shape) -> np.ndarray:
+    """(..., rows, d) to (steps and chains, data, d)."""
+    return rows.reshape(-1, shape[2], rows.shape[-1])
+
+
+def _of_data(ppl: PPL, metric: Metric, shape: Shape) -> Metric:
+    """A row for every datum in the place of one for every row; those of its chains are the same."""
+    return Metric(*(ppl.to_numpy(a[: shape[2]]).astype(float) for a in metric))
+
+
+def _of_rows(ppl: PPL, metric: Metric, inner: TrajectoryState, shape: Shape) -> Metric:
+    return Metric(*(_like(ppl, np.tile(a, (shape[1], *[1] * (a.ndim - 1))), inner) for a in metric))
+
+
+def _like(ppl: PPL, a: np.ndarray, inner: TrajectoryState) -> np.ndarray:
+    dtype = ppl.to_numpy(inner.metric.scale[:1]).dtype
+    return ppl.asarray(np.ascontiguousarray(a.astype(dtype)), keep=True)
+
+
+def _flat(ppl: PPL, tree: dict) -> np.ndarray:
+    rows = [ppl.to_numpy(tree[site]) for site in sorted(tree)]
+    return np.concatenate([a.reshape(len(a), -1) for a in rows], 1)
