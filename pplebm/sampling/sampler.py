@@ -245,7 +245,8 @@ class _Job:
         ppl, shape = self.ppl, self.shape
         window, draws.window = draws.window, []
         if block.ends == "warm-up":
-            return self.program.compiled("settled", partial(self._settled(), ppl, shape=shape))(state)
+            end = partial(self._settled(), ppl, shape=shape)
+            return self.program.compiled(("settled", self.along, shape), end)(state)
         if not self.along:
             end = partial(next_window, ppl, shape=shape, metric=block.metric)
             return self.program.compiled(("window", block.metric, shape), end)(state)
