@@ -48,14 +48,28 @@ def followed(a: Averages, accept_prob: Array, target: float) -> Averages:
     return Averages(log_step, weight * log_step + (1.0 - weight) * a.log_step_mean, error, a.center, t)
 
 
-def over_chains(ppl: PPL, accept_prob: Array, shape: Shape) -> Array:
+def over_chains(ppl: PPL, accept_prob: Array, weight: Array, shape: Shape) -> Array:
     """Harmonic mean of the acceptance over the chains of a datum, for every row: it sees the chain that never moves.
+
+    Args:
+        accept_prob: (B,).
+        weight: (B,) 0 for chains that are not to count.
+        shape: replicas, chains and data.
 
     Source: Hoffman, Radul, Sountsov (AISTATS 2021), section 4.
     """
-    grid = accept_prob.reshape(shape)
-    grid = ppl.where(grid > LEAST_ACCEPT, grid, 0.0 * grid + LEAST_ACCEPT)
-    return (1.0 / (1.0 / grid).mean(1)[:, None] + 0.0 * grid).reshape(-1)
+    least = 0.0 * accept_prob + LEAST_ACCEPT
+    inverse = (weight / ppl.where(accept_prob > LEAST_ACCEPT, accept_prob, least)).reshape(shape)
+    count = weight.reshape(shape).sum(1)[:, None]
+    return (count / (inverse.sum(1)[:, None] + 1e-9) + 0.0 * inverse).reshape(-1)
+
+
+def shared(ppl: PPL, per_row: Array, weight: Array, shape: Shape) -> Array:
+    """The mean over the chains of a datum that count, for every row; their median where none does."""
+    grid, w = per_row.reshape(shape), weight.reshape(shape)
+    count = w.sum(1)[:, None]
+    mean = (w * grid).sum(1)[:, None] / ppl.where(count > 0.5, count, 1.0 + 0.0 * count)
+    return (ppl.where(count > 0.5, mean, ppl.median(grid, 1)[:, None]) + 0.0 * grid).reshape(-1)
 
 
 def middle(ppl: PPL, per_row: Array, shape: Shape) -> Array:

@@ -14,7 +14,7 @@ from pplebm.kernels.metric import Metric, flat, pull, stretch, unflat
 from pplebm.kernels.metropolis import MetropolisInfo, Proposal, accept, init_state, uniform_noise
 from pplebm.ppl.language import PPL, Array, Key, Latents, Tree
 
-MAX_STEPS = 1024  # of a trajectory; NumPyro's NUTS goes as far
+MAX_STEPS = 512  # of a trajectory
 FIRST_STEPS = 16  # of the longest trajectory before a length is learned
 MAX_ENERGY_ERROR = 1000.0  # nats; a trajectory that loses more has diverged
 DENSE_WIDTH, LOW_RANK = 64, 16  # latents up to which the metric is dense; directions of a wider one
@@ -30,7 +30,7 @@ class TrajectoryState(NamedTuple):
     gradient: Latents  # at z
     step_size: Array  # (B,) in units of the metric
     metric: Metric
-    length: Array  # of the longest trajectory, in units of the metric, the same for all rows; 0 before one is known
+    length: Array  # (B,) of the longest trajectory, in units of the metric; 0 before one is known
     step: Array
     n_divergent: Array  # (B,)
 
@@ -77,7 +77,7 @@ def trajectories(
         at = init_state(ppl, z, log_density, step_size, (("", (), (1.0,)),), name)
         return TrajectoryState(
             at.z, at.log_density, at.gradient, at.step_size, _flat_metric(ppl, z, rank_of(metric, width, len(at.log_density))),
-            ppl.asarray(0.0), at.step, at.n_divergent,
+            0.0 * at.step_size, at.step, at.n_divergent,
         )  # fmt: skip
 
     def noise(ppl: PPL, key: Key, z: Latents) -> Tree:

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 from typing import NamedTuple
 
-from pplebm.kernels.dual_averaging import Averages, Shape, followed, middle, over_chains, restarted
+from pplebm.kernels.dual_averaging import Averages, Shape, followed, over_chains, restarted, shared
 from pplebm.kernels.kernel import Kernel, Target
 from pplebm.kernels.metric import Metric, flat, relax
 from pplebm.kernels.trajectory import (
@@ -22,6 +22,7 @@ from pplebm.ppl.language import PPL, Array, Latents, Tree
 
 RATE, RATE_DECAY = 0.1, 0.5  # of the log length; the rate of step t of a window is RATE * t ** -RATE_DECAY
 LONGEST = math.log(4.0)  # of a length, as a multiple of its floor: the criterion of longer ones is all noise
+LATER_FACTOR = 2.0  # times the step size of the last window is what that of the next is pulled to
 MEMORY = 0.95  # of the running means of the criterion and of its derivative
 COST = 0.25  # power of the length that the criterion is divided by
 
@@ -42,7 +43,7 @@ class WarmingState(NamedTuple):
 
     inner: TrajectoryState
     averages: Averages
-    is_pooled: Array  # 1 once the chains of a datum share a step size and a length is learned, 0 before
+    is_pooled: Array  # (B,) 1 of chains that share the step size of their datum, 0 of those that find their own
     center: Array  # (B, d) mean of the latents of the last window
     lengths: Lengths
 
@@ -85,7 +86,7 @@ def warming(kernel: Kernel, shape: Shape) -> Kernel:
     def init(ppl: PPL, z: Latents, log_density: Target) -> WarmingState:
         inner, number = kernel.init(ppl, z, log_density), ppl.asarray(0.0)
         lengths = Lengths(number, number, number, number, number, number)
-        return WarmingState(inner, restarted(zeros(z) + start), number, 0.0 * flat(ppl, z), lengths)
+        return WarmingState(inner, restarted(zeros(z) + start), zeros(z), 0.0 * flat(ppl, z), lengths)
 
     def tuned(ppl: PPL, state: WarmingState) -> TrajectoryState:
         length = ppl.where(state.is_pooled > 0.5, ppl.exp(state.lengths.log_length), 0.0 * state.is_pooled)
@@ -98,12 +99,12 @@ def warming(kernel: Kernel, shape: Shape) -> Kernel:
         before = tuned(ppl, state)
         inner, info = parts.end(ppl, noise, before, at)
         pooled = state.is_pooled > 0.5
-        accept = ppl.where(pooled, over_chains(ppl, info.accept_prob, shape), info.accept_prob)
-        lengths = _followed(ppl, state.lengths, _criterion(ppl, state, before, info), before)
+        together = over_chains(ppl, info.accept_prob, state.is_pooled, shape)
+        averages = followed(state.averages, ppl.where(pooled, together, info.accept_prob), target)
         new = state._replace(
-            inner=inner,
-            averages=followed(state.averages, accept, target),
-            lengths=Lengths(*(ppl.where(pooled, a, b) for a, b in zip(lengths, state.lengths, strict=True))),
+            inner=inner._replace(length=state.inner.length),
+            averages=averages,
+            lengths=_followed(ppl, state.lengths, _criterion(ppl, state, before, info)),
         )
         place, slope = flat(ppl, inner.z), flat(ppl, inner.gradient)
         return new, Seen(place, slope, info.log_density, info.is_accepted, info.is_divergent, info.num_steps)
@@ -112,9 +113,10 @@ def warming(kernel: Kernel, shape: Shape) -> Kernel:
     return replace(made, tuning=kernel.tuning)
 
 
-def next_metric(
-    ppl: PPL, state: WarmingState, metric: Metric, center: Array, floor: float, shape: Shape, start: float
-) -> WarmingState:
+def next_window(
+    ppl: PPL, state: WarmingState, metric: Metric, center: Array, floor: float, is_pooled: Array, shape: Shape,
+    start: float | None,
+) -> WarmingState:  # fmt: skip
     """The state at the start of a window with a new metric.
 
     Args:
@@ -122,26 +124,26 @@ def next_metric(
         metric: new, with a row for every row.
         center: (B, d) mean of the latents.
         floor: least length of the longest trajectory.
+        is_pooled: (B,) 1 of the chains that are to share a step size, 0 of those that find their own.
         shape: replicas, chains and data.
         start: step size, if this is the first metric.
     """
-    is_first, log_floor = float(state.is_pooled) < 0.5, ppl.asarray(math.log(floor))
-    old, zero = state.lengths, ppl.asarray(0.0)
-    log_step = middle(ppl, state.averages.log_step_mean, shape)
-    log_step = 0.0 * log_step + math.log(start) if is_first else log_step
-    log_length = log_floor if is_first else ppl.where(old.log_length > log_floor, old.log_length, log_floor)
+    old, zero, log_floor = state.lengths, ppl.asarray(0.0), ppl.asarray(math.log(floor))
+    log_step = shared(ppl, state.averages.log_step_mean, state.is_pooled, shape)
+    log_step = log_step if start is None else 0.0 * log_step + math.log(start)
+    log_length = log_floor if start is not None else ppl.where(old.log_length > log_floor, old.log_length, log_floor)
     log_length = ppl.where(log_length < log_floor + LONGEST, log_length, log_floor + LONGEST)
     lengths = Lengths(log_length, log_length, zero, zero, log_floor, zero)
-    return WarmingState(
-        state.inner._replace(metric=metric), restarted(log_step, 2.0), ppl.asarray(1.0), center, lengths
-    )  # fmt: skip
+    inner = state.inner._replace(metric=metric)
+    return WarmingState(inner, restarted(log_step, LATER_FACTOR), is_pooled, center, lengths)
 
 
 def warmed(ppl: PPL, state: WarmingState, shape: Shape) -> TrajectoryState:
     """State of the kernel itself, with step size and length found."""
-    step = ppl.exp(middle(ppl, state.averages.log_step_mean, shape))
-    length = ppl.where(state.is_pooled > 0.5, ppl.exp(state.lengths.log_length_mean), 0.0 * state.is_pooled)
-    return state.inner._replace(step_size=step, length=length)
+    step = ppl.exp(shared(ppl, state.averages.log_step_mean, state.is_pooled, shape))
+    found = ppl.exp(state.lengths.log_length_mean)
+    length = ppl.where(state.is_pooled.max() > 0.5, found, 0.0 * found)
+    return state.inner._replace(step_size=step, length=length + 0.0 * step)
 
 
 def _criterion(ppl: PPL, state: WarmingState, before: TrajectoryState, info: TrajectoryInfo) -> tuple[Array, Array]:
@@ -151,12 +153,12 @@ def _criterion(ppl: PPL, state: WarmingState, before: TrajectoryState, info: Tra
     change = (v**2).sum(1) - (u**2).sum(1)
     slope = halton(ppl, before.step) * before.length * change * (v * info.velocity).sum(1)
     is_good = ppl.isfinite(slope) & ~info.is_divergent
-    weight = ppl.where(is_good, info.accept_prob, 0.0 * info.accept_prob)
+    weight = state.is_pooled * ppl.where(is_good, info.accept_prob, 0.0 * info.accept_prob)
     mean = lambda a: (weight * ppl.where(is_good, a, 0.0 * weight)).sum() / (weight.sum() + 1e-6)
     return mean(0.25 * change**2), mean(slope)
 
 
-def _followed(ppl: PPL, a: Lengths, now: tuple[Array, Array], before: TrajectoryState) -> Lengths:
+def _followed(ppl: PPL, a: Lengths, now: tuple[Array, Array]) -> Lengths:
     """A step uphill, between the floor and a multiple of it."""
     t = a.t + 1.0
     criterion = MEMORY * a.criterion + (1.0 - MEMORY) * now[0]

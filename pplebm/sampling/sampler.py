@@ -19,7 +19,7 @@ from pplebm.kernels.adaptation import adapted, adapting, next_window
 from pplebm.kernels.adaptive_hmc import adaptive_hmc
 from pplebm.kernels.kernel import Kernel, State
 from pplebm.kernels.warming import Seen, warmed, warming
-from pplebm.ppl.language import Array, Data, Latents, Params
+from pplebm.ppl.language import Array, Data, Key, Latents, Params
 from pplebm.ppl.trees import n_rows, take_rows, tree_leaves
 from pplebm.program import Program
 from pplebm.sampling import chains
@@ -30,6 +30,7 @@ from pplebm.sampling.warmup import MOST_NUMBERS, end_of_window, first_scale, joi
 
 NUMBERS_PER_BLOCK = 4_000_000  # latents of the steps that are held at once
 DRAWS_PER_BLOCK = 200
+REDRAWN_FROM = 0.08  # part of warm-up that a chain is given to find its way
 
 
 def sample(
@@ -167,7 +168,7 @@ class _Job:
         """No draws yet, chains at their start."""
         key = self.ppl.key(block_seed(self.plan.seed, 0))
         if init is None:
-            init = climbed(self.program, key, self.params, self.x, self.rows) if self.observed else "base"
+            init = self._climbed(key) if self.observed else "base"
         elif not isinstance(init, str):
             init = {site: a[self.ppl.asarray(np.tile(np.arange(len(a)), self.shape[0]))] for site, a in init.items()}
 
@@ -179,6 +180,10 @@ class _Job:
             inner = self.kernel.init(self.ppl, state.z, log_density)
             self.recording(self.ppl, key, inner, log_density)  # raises for unknown fields
         return Draws(self.program, self.params, self.given, self.plan, state, not self.observed)
+
+    def _climbed(self, key: Key) -> Latents:
+        replicas, n_chains, n_data = self.shape
+        return climbed(self.program, key, self.params, self.x, replicas * n_chains, n_data)
 
     def resumed(self, given: Draws | str | Path, init: str | Latents | None) -> Draws:
         """Draws that this job can go on from."""
@@ -253,7 +258,8 @@ class _Job:
         assert self.kernel.tuning is not None
         seed = block_seed(self.plan.seed, -draws.block - 1 + 2**31)
         start = self.kernel.tuning.step_size
-        state, n = end_of_window(ppl, state, joined(window), shape, start, True, seed)
+        redraws = draws.block >= sum(not b.n_draws for b in self.blocks) * REDRAWN_FROM
+        state, n = end_of_window(ppl, state, joined(window), shape, start, redraws, seed)
         draws.facts["n_redrawn"] = draws.facts.get("n_redrawn", 0.0) + n
         return state
 

@@ -10,13 +10,15 @@ from pplebm.kernels.dual_averaging import Shape
 from pplebm.kernels.fisher import fisher_metric, widest
 from pplebm.kernels.metric import Metric
 from pplebm.kernels.trajectory import TrajectoryState
-from pplebm.kernels.warming import Seen, WarmingState, next_metric
+from pplebm.kernels.warming import Seen, WarmingState, next_window
 from pplebm.ppl.language import PPL
 from pplebm.ppl.trees import tree_map
 
 MOST_NUMBERS = 20_000_000  # in the draws and gradients that a window keeps
 WIDEST = 10.0  # standard deviations in units of the metric that the length's floor takes seriously
-LAG = 10.0  # standard deviations of a log density by which a chain lags that does not count
+LAG = 5.0  # standard deviations of a log density, and two nats, by which a chain lags that does not count
+LOST, LOST_PER_LATENT = 10.0, 2.0  # nats beyond these by which a chain lags that is moved: no mode there has any mass
+MOVES = 0.2  # part of the steps that a chain accepts which others are measured by
 
 Gathered = dict[str, np.ndarray]  # by field of Seen, (steps, rows, ...)
 
@@ -71,10 +73,11 @@ def joined(parts: list[Gathered]) -> Gathered:
 def end_of_window(
     ppl: PPL, state: WarmingState, seen: Gathered, shape: Shape, start: float, redraws: bool, seed: int
 ) -> tuple[WarmingState, int]:
-    """The state with the metric that a window asks for, and how many chains were moved because they never did.
+    """The state with the metric that a window asks for, and how many chains were moved to where another one is.
 
-    A chain that accepted nothing in the window, or whose log density lags far behind, does not count for the metric.
-    One that accepted nothing is put where another chain of its datum is, if `redraws`.
+    A chain that accepted nothing in the window, or whose log density lags behind that of the best chain of its datum,
+    does not count for the metric. With `redraws`, one that accepted nothing, or that lags by so many nats that its mode
+    can have no mass beside the other, is put where another chain of its datum is.
 
     Args:
         state: at the end of the window.
@@ -86,7 +89,11 @@ def end_of_window(
     """
     z, gradient = (_by_datum(seen[name], shape) for name in ("z", "gradient"))
     moved = seen["is_accepted"].any(0).reshape(shape[1:])
-    counts = moved & ~_lagging(seen["log_density"].reshape(-1, *shape[1:]), moved)
+    moves = seen["is_accepted"].mean(0).reshape(shape[1:]) >= MOVES
+    behind, spread = _behind(seen["log_density"].reshape(-1, *shape[1:]), moves)
+    counts = moved & (behind <= LAG * spread)
+    is_first = not bool(ppl.to_numpy(state.is_pooled).any())
+    is_lost = ~moved | (behind > LAG * spread + LOST + LOST_PER_LATENT * z.shape[2])
     weight = np.tile(counts, (len(seen["z"]), 1))
     weight = weight * np.isfinite(gradient).all(2) * np.isfinite(z).all(2)
     z, gradient = np.nan_to_num(z), np.nan_to_num(gradient)
@@ -95,21 +102,23 @@ def end_of_window(
     floor = 0.5 * math.pi * float(np.clip(np.median(widest(z, weight, metric)), 1.0, WIDEST))
     inner = state.inner
     rows = np.tile(center, (shape[1], 1))
-    state = next_metric(
-        ppl, state, _of_rows(ppl, metric, inner, shape), _like(ppl, rows, inner), floor, shape, start
+    is_pooled = _like(ppl, (counts | (~counts.any(0)) | (is_lost if redraws else False)).reshape(-1), inner)
+    state = next_window(
+        ppl, state, _of_rows(ppl, metric, inner, shape), _like(ppl, rows, inner), floor, is_pooled, shape,
+        start if is_first else None,
     )  # fmt: skip
-    return _redrawn(ppl, state, moved, counts, seed) if redraws else (state, 0)
+    return _redrawn(ppl, state, is_lost, counts, seed) if redraws else (state, 0)
 
 
 def _redrawn(
-    ppl: PPL, state: WarmingState, moved: np.ndarray, counts: np.ndarray, seed: int
+    ppl: PPL, state: WarmingState, is_lost: np.ndarray, counts: np.ndarray, seed: int
 ) -> tuple[WarmingState, int]:
-    rng, index = np.random.default_rng(seed), np.arange(moved.size).reshape(moved.shape)
-    for chain, datum in np.argwhere(~moved):
+    rng, index = np.random.default_rng(seed), np.arange(is_lost.size).reshape(is_lost.shape)
+    for chain, datum in np.argwhere(is_lost):
         others = np.flatnonzero(counts[:, datum])
         if len(others):
-            index[chain, datum] = rng.choice(others) * moved.shape[1] + datum
-    n = int((index.reshape(-1) != np.arange(moved.size)).sum())
+            index[chain, datum] = rng.choice(others) * is_lost.shape[1] + datum
+    n = int((index.reshape(-1) != np.arange(is_lost.size)).sum())
     if not n:
         return state, 0
     at, inner = ppl.asarray(index.reshape(-1)), state.inner
@@ -117,12 +126,12 @@ def _redrawn(
     return state._replace(inner=inner._replace(z=z, gradient=gradient, log_density=inner.log_density[at])), n
 
 
-def _lagging(log_density: np.ndarray, moved: np.ndarray) -> np.ndarray:
-    """Chains, (chains, data), whose log density is far below what the middle one of those that move has."""
-    typical = np.median(log_density, 0)
-    spread = np.median(log_density.std(0), 0) + math.sqrt(0.5)
-    best = np.nanmedian(np.where(moved, typical, np.nan if moved.any(0).all() else -np.inf), 0)
-    return np.asarray(typical < best - LAG * spread)
+def _behind(log_density: np.ndarray, moves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How far the log density of every chain, (chains, data), is below the best chain's, and how much it varies."""
+    typical = np.median(np.nan_to_num(log_density, nan=-np.inf), 0)
+    spread = np.median(np.nan_to_num(log_density).std(0), 0) + math.sqrt(0.5)
+    best = np.where(moves.any(0), np.where(moves, typical, -np.inf).max(0), np.median(typical, 0))
+    return np.asarray(np.nan_to_num(best - typical, nan=0.0)), np.asarray(spread)
 
 
 def _by_datum(rows: np.ndarray, shape: Shape) -> np.ndarray:
