@@ -76,10 +76,10 @@ def adapting(kernel: Kernel, shape: Shape) -> Kernel:
     Source: Hoffman, Gelman (JMLR 2014), section 3.2; the windows are those of Stan's reference manual.
     """
     assert kernel.tuning is not None, kernel.settings
-    start, target = math.log(kernel.tuning.step_size), kernel.tuning.target_accept
+    start, target = kernel.tuning
 
     def init(ppl: PPL, z: Latents, log_density: Target) -> AdaptingState:
-        return _new_window(ppl, kernel.init(ppl, z, log_density), zeros(z) + start)
+        return _new_window(ppl, kernel.init(ppl, z, log_density), zeros(z) + _log(ppl, start))
 
     def move(ppl: PPL, noise: Tree, state: AdaptingState, log_density: Target) -> tuple[AdaptingState, Info]:
         a, m = state.averages, state.moments
@@ -143,6 +143,11 @@ def windows(n_warmup: int) -> list[tuple[int, bool]]:
         found.append((length, True))
         left, length = left - length, 2 * length
     return [*found, (left, True), (last, False)]
+
+
+def _log(ppl: PPL, step_size: Array) -> Array:
+    """Its logarithm; of a traced number as that of a 1 x 1 determinant, for which backends have a name."""
+    return math.log(step_size) if isinstance(step_size, float) else ppl.log_abs_det(step_size.reshape(1, 1))
 
 
 def _new_window(ppl: PPL, inner: State, log_step: Array) -> AdaptingState:
