@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from numpyro.infer import HMC, init_to_uniform
 from numpyro.infer.mcmc import MCMCKernel
 from numpyro.infer.util import initialize_model, transform_fn
 from numpyro.util import is_prng_key
 
 from pplebm.errors import PplebmError
+from pplebm.interop.numpyro_state import Arrays, KernelState, bijections, kept, plain, restored
 from pplebm.interop.one_chain import OneChain
 from pplebm.kernels.adaptation import AdaptingState
 from pplebm.kernels.anisotropic import anisotropic
@@ -21,31 +24,21 @@ from pplebm.kernels.hmc import hmc
 from pplebm.kernels.kernel import State
 from pplebm.kernels.langevin import langevin
 from pplebm.kernels.mala import mala
-from pplebm.kernels.metropolis import MetropolisState
 from pplebm.kernels.underdamped import underdamped
 from pplebm.ppl.language import load_backend
-
-Arrays = dict[str, jax.Array]
-
-
-class KernelState(NamedTuple):
-    """State of one chain; the names are those that NumPyro and ArviZ look for."""
-
-    z: Arrays
-    potential_energy: jax.Array
-    accept_prob: jax.Array
-    diverging: jax.Array
-    step_size: jax.Array
-    i: jax.Array  # steps done
-    inner: Any  # of the kernel while it adapts, one row
-    rng_key: jax.Array
 
 
 class NumPyroKernel(OneChain, MCMCKernel):
     r"""A kernel of pplebm as NumPyro's `MCMC` wants it; arguments as of `pplebm.interop.one_chain.OneChain`.
 
     Chains run "vectorized", "sequential", "parallel" or by `chain_method=jax.vmap`; it resumes from
-    `post_warmup_state`, thins, collects extra fields, and can be a block of `numpyro.infer.Gibbs`.
+    `post_warmup_state`, thins, collects extra fields (those of `KernelState`), and can be a block of
+    `numpyro.infer.Gibbs`, or the inner kernel of `HMCGibbs`, `DiscreteHMCGibbs` and `HMCECS`. `step_size`, `friction`,
+    `threshold` and `temperature` may be traced numbers, arguments of a function under `jax.jit` or `jax.vmap`; these
+    are not checked.
+
+    Raises:
+        PplebmError: also for other settings that are traced, and inside `MixedHMC`.
 
     Example:
         >>> import jax, numpyro, numpyro.distributions as dist
@@ -55,8 +48,11 @@ class NumPyroKernel(OneChain, MCMCKernel):
         ...     numpyro.factor("f", 3. * z)
         >>> mcmc = MCMC(MALA(model), num_warmup=200, num_samples=300, num_chains=4, chain_method="vectorized",
         ...             progress_bar=False)
-        >>> mcmc.run(jax.random.key(0))
+        >>> mcmc.run(jax.random.key(0), extra_fields=("energy", "num_steps"))
         >>> bool(abs(mcmc.get_samples()["z"].mean() - 3.) < 0.3)
+        True
+        >>> import arviz
+        >>> bool(0.3 < arviz.bfmi(arviz.from_numpyro(mcmc)).mean() < 1.7)
         True
     """
 
@@ -69,9 +65,11 @@ class NumPyroKernel(OneChain, MCMCKernel):
         self,
         model: Callable[..., Any] | None = None,
         potential_fn: Callable[[Arrays], jax.Array] | None = None,
+        init_strategy: Callable[..., Any] = init_to_uniform,
         **settings: Any,
     ) -> None:
-        super().__init__(model, potential_fn, **settings)
+        super().__init__(model, potential_fn, **{name: plain(name, value) for name, value in settings.items()})
+        self._init_strategy = init_strategy
         self._unbind()
 
     def _unbind(self) -> None:
@@ -89,10 +87,15 @@ class NumPyroKernel(OneChain, MCMCKernel):
         keys = jax.random.split(rng_key) if single else jnp.swapaxes(jax.vmap(jax.random.split)(rng_key), 0, 1)
         if self.model is not None:
             made, self._potential_of, self._postprocess, trace = initialize_model(
-                keys[1], self.model, dynamic_args=True, model_args=model_args, model_kwargs=model_kwargs or {}
+                keys[1],
+                self.model,
+                init_strategy=self._init_strategy,
+                dynamic_args=True,
+                model_args=model_args,
+                model_kwargs=model_kwargs or {},
             )
             init_params = made.z if init_params is None else init_params
-            self._inverse = _bijections(trace)
+            self._inverse = bijections(trace)
         elif init_params is None:
             raise PplebmError(f"{type(self).__name__} of a potential_fn needs mcmc.run(..., init_params=...).")
         begin = partial(self._begin, model_args=model_args, model_kwargs=model_kwargs)
@@ -114,13 +117,15 @@ class NumPyroKernel(OneChain, MCMCKernel):
         """Words for the progress bar."""
         return f"step size {float(state.step_size):.2e}, acc. prob={float(state.accept_prob):.2f}"
 
-    # --- what a block of numpyro.infer.Gibbs must be able to do
+    # --- what Gibbs, HMCGibbs, DiscreteHMCGibbs and HMCECS call
 
     def refresh(self, state: KernelState, model_args: Any, model_kwargs: Any) -> KernelState:
         """The same place, density and gradient anew: what the target is conditioned on has changed."""
+        if not state.z:
+            return state._replace(potential_energy=self.get_potential_fn(model_args, model_kwargs)({}))
         log_density = self._log_density(model_args, model_kwargs)
-        inner = _refreshed(state.inner, self.kernel.init(self._ppl, state.inner.z, log_density))
-        return state._replace(inner=inner, potential_energy=-log_density(state.inner.z)[0])
+        fresh = self.kernel.init(self._ppl, state.inner.z, log_density)
+        return state._replace(**kept(fresh, log_density))
 
     def wrap_model(self, wrapper: Callable[..., Any]) -> NumPyroKernel:
         """A copy on the wrapped model."""
@@ -135,65 +140,83 @@ class NumPyroKernel(OneChain, MCMCKernel):
         """Map from unconstrained latents to values, by their bijections alone."""
         return partial(transform_fn, self._inverse) if self._inverse is not None else lambda z: z
 
+    def get_potential_fn(self, model_args: Any = (), model_kwargs: Any = None) -> Callable[[Arrays], jax.Array]:
+        """The potential energy as a function of unconstrained latents."""
+        if self._potential_of is not None:
+            return self._potential_of(*model_args, **(model_kwargs or {}))
+        if self._given_potential is None:
+            raise PplebmError(f"{type(self).__name__} has not been initialised; let MCMC call init first.")
+        return self._given_potential
+
+    @property
+    def _adapt_step_size(self) -> bool:  # what MixedHMC reads of an inner kernel before its first step
+        raise PplebmError(
+            f"MixedHMC handles the momentum of numpyro.infer.HMC itself; use DiscreteHMCGibbs({type(self).__name__}"
+            "(model)) for discrete sites."
+        )
+
     # --- one chain
 
     def _log_density(self, model_args: Any, model_kwargs: Any) -> Callable[[Arrays], jax.Array]:
-        if self._potential_of is None:
-            potential = self._given_potential
-            if potential is None:
-                raise PplebmError(f"{type(self).__name__} has not been initialised; let MCMC call init first.")
-        else:
-            potential = self._potential_of(*model_args, **(model_kwargs or {}))
+        potential = self.get_potential_fn(model_args, model_kwargs)
         return lambda z: -jnp.reshape(potential({k: v[0] for k, v in z.items()}), (1,))
 
     def _begin(self, z: Arrays, rng_key: Any, model_args: Any, model_kwargs: Any) -> KernelState:
-        log_density = self._log_density(model_args, model_kwargs)
-        row = {k: jnp.asarray(v)[None] for k, v in z.items()}
-        inner = self.init_chain(row, log_density)
-        zero = jnp.zeros((), jnp.result_type(float))
-        value = log_density(row)[0]
-        return KernelState(z, -value, zero, jnp.asarray(False), _step_size(inner), jnp.asarray(0), inner, rng_key)
+        number, count = jnp.result_type(float), jnp.result_type(int)
+        if z:
+            log_density = self._log_density(model_args, model_kwargs)
+            inner: Any = self.init_chain({k: jnp.asarray(v)[None] for k, v in z.items()}, log_density)
+            found, step_size = kept(inner, log_density), self.step_size(inner)
+        else:  # a model without latents: its chain stays where it is, as of NumPyro's own kernels
+            potential = jnp.asarray(self.get_potential_fn(model_args, model_kwargs)({}), number)
+            inner, found, step_size = (), {"z_grad": {}, "potential_energy": potential}, math.nan
+        return KernelState(
+            z=z,
+            **found,
+            energy=found["potential_energy"] if not z else jnp.asarray(math.nan, number),
+            num_steps=jnp.asarray(0, count),
+            accept_prob=jnp.zeros((), number),
+            diverging=jnp.asarray(False),
+            step_size=jnp.asarray(step_size, number),
+            i=jnp.asarray(0),
+            inner=inner,
+            rng_key=rng_key,
+        )
 
     def _step(self, state: KernelState, model_args: Any, model_kwargs: Any) -> KernelState:
         rng_key, key = jax.random.split(state.rng_key)
+        new = state._replace(i=state.i + 1, rng_key=rng_key)
+        if not state.z:
+            return new._replace(
+                num_steps=jnp.ones_like(state.num_steps),
+                accept_prob=jnp.ones_like(state.accept_prob),
+                energy=state.potential_energy,
+            )
         log_density = self._log_density(model_args, model_kwargs)
 
         def warming(inner: AdaptingState) -> tuple[State, Any]:
             inner, info = self.warming_step(key, inner, log_density)
             for end, change in self.window_ends():
-                inner = jax.lax.cond(state.i + 1 == end, change, lambda inner: inner, inner)
+                inner = jax.lax.cond(new.i == end, change, lambda inner: inner, inner)
             return inner, info
 
-        settled = lambda inner: self.settled_step(key, inner, log_density)
+        inner, settled = restored(state.inner, state), lambda inner: self.settled_step(key, inner, log_density)
         if self.adapts:
-            inner, info = jax.lax.cond(state.i < self._n_warmup, warming, settled, state.inner)
+            inner, info = jax.lax.cond(state.i < self._n_warmup, warming, settled, inner)
         else:
-            inner, info = settled(state.inner)
-        accept = getattr(info, "accept_prob", jnp.ones(1))[0]
-        value = log_density(inner.z)[0] if not hasattr(inner, "inner") else inner.inner.log_density[0]
-        z = {k: v[0] for k, v in inner.z.items()}
-        diverging = jnp.asarray(info.is_divergent[0], bool)
-        return KernelState(z, -value, accept, diverging, _step_size(inner), state.i + 1, inner, rng_key)
+            inner, info = settled(inner)
+        figures: dict[str, Any] = self.figures(inner, info)._asdict()
+        figures = {name: jnp.asarray(number, getattr(state, name).dtype) for name, number in figures.items()}
+        return new._replace(
+            z={k: v[0] for k, v in inner.z.items()},
+            inner=inner,
+            diverging=jnp.asarray(info.is_divergent[0], bool),
+            **kept(inner, log_density),
+            **figures,
+        )
 
 
-def _step_size(inner: State) -> jax.Array:
-    found = getattr(inner, "inner", inner)
-    return found.step_size[0] if isinstance(found, MetropolisState) else jnp.asarray(jnp.nan)
-
-
-def _refreshed(old: State, fresh: State) -> State:
-    """The old state with density and gradient of the fresh one, its tuning and counters kept."""
-    if isinstance(old, AdaptingState):
-        return old._replace(inner=_refreshed(old.inner, fresh))
-    cached = {name: getattr(fresh, name) for name in ("log_density", "gradient") if hasattr(old, name)}
-    return old._replace(**cached)
-
-
-def _bijections(trace: dict[str, Any]) -> dict[str, Any]:
-    from numpyro.distributions import biject_to
-
-    latents = {n: s for n, s in trace.items() if s["type"] == "sample" and not s["is_observed"]}
-    return {name: biject_to(site["fn"].support) for name, site in latents.items()}
+HMC.register(NumPyroKernel)  # in Gibbs they begin as HMC does, and HMCGibbs takes no others
 
 
 class Langevin(NumPyroKernel):

@@ -2,11 +2,10 @@ r"""Step size and diagonal metric of mala and hmc, adapted during warm-up."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import NamedTuple
 
-from pplebm.kernels.batch import zeros
+from pplebm.kernels.batch import log, zeros
 from pplebm.kernels.dual_averaging import Averages, Shape, followed, middle, restarted
 from pplebm.kernels.kernel import Info, Kernel, State, Target
 from pplebm.kernels.metropolis import MetropolisState
@@ -60,10 +59,10 @@ def adapting(kernel: Kernel, shape: Shape) -> Kernel:
     Source: Hoffman, Gelman (JMLR 2014), section 3.2; the windows are those of Stan's reference manual.
     """
     assert kernel.tuning is not None, kernel.settings
-    start, target = math.log(kernel.tuning.step_size), kernel.tuning.target_accept
+    start, target = kernel.tuning
 
     def init(ppl: PPL, z: Latents, log_density: Target) -> AdaptingState:
-        return _new_window(ppl, kernel.init(ppl, z, log_density), zeros(z) + start, 0.0)
+        return _new_window(ppl, kernel.init(ppl, z, log_density), zeros(z) + log(ppl, start), 0.0)
 
     def move(ppl: PPL, noise: Tree, state: AdaptingState, log_density: Target) -> tuple[AdaptingState, Info]:
         a, m = state.averages, state.moments

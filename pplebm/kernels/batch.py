@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pplebm.errors import PplebmError
 from pplebm.ppl.language import PPL, Array, Latents
 
 Schedule = float | Sequence[float]
-Numbers = float | tuple[float, ...]  # a schedule as plain numbers, which can be compared
+Numbers = float | tuple[float, ...] | Array  # a schedule as plain numbers, which can be compared; or a traced number
 T = TypeVar("T")
 MAX_DISTANCE = 1e6  # latents further from the origin than this have diverged, whatever the density says
 
@@ -49,14 +50,32 @@ def within_limit(ppl: PPL, log_density: Array, *trees: Latents) -> Array:
     return found
 
 
+def is_traced(value: Any) -> bool:
+    """Whether a number is known only as a compiled function runs, as an argument of one is; nobody can check it."""
+    if getattr(value, "shape", None) != ():
+        return False
+    try:
+        float(value)
+    except TypeError:  # what JAX raises of such a number
+        return True
+    return False
+
+
+def log(ppl: PPL, a: Array) -> Array:
+    """Logarithm of positive numbers; of arrays as that of 1 x 1 determinants, for which backends have a name."""
+    return math.log(a) if isinstance(a, float) else ppl.log_abs_det(a[..., None, None])
+
+
 def schedule(numbers: Schedule, name: str) -> Numbers:
-    """A number, or one number per step, as plain numbers.
+    """A number, or one number per step, as plain numbers; a traced number as it is.
 
     Raises:
-        PplebmError: naming it, if it is neither.
+        PplebmError: naming it, if it is none of them.
     """
     if isinstance(numbers, (int, float)):
         return float(numbers)
+    if is_traced(numbers):
+        return numbers
     try:
         found = tuple(float(s) for s in numbers)
     except (TypeError, ValueError):
@@ -68,12 +87,14 @@ def schedule(numbers: Schedule, name: str) -> Numbers:
 
 def at_step(ppl: PPL, numbers: Numbers, step: Array) -> Array:
     """Entry `step` of a schedule (the last one beyond its end); a plain number is a constant schedule."""
-    return numbers if isinstance(numbers, float) else ppl.take(ppl.asarray(numbers), step)
+    return ppl.take(ppl.asarray(numbers), step) if isinstance(numbers, tuple) else numbers
 
 
 def lowest(numbers: Numbers) -> float:
-    """The smallest number of a schedule."""
-    return numbers if isinstance(numbers, float) else min(numbers)
+    """The smallest number of a schedule; of a traced one infinity, which passes every check."""
+    if isinstance(numbers, tuple):
+        return min(numbers)
+    return numbers if isinstance(numbers, float) else math.inf
 
 
 def by_site(value: T | Mapping[str, T]) -> dict[str, T]:
@@ -93,11 +114,13 @@ def of_site(given: Mapping[str, T], site: str, name: str) -> T:
 
 
 def positive(name: str, value: float, zero: bool = False) -> float:
-    """The number, if it is positive (or zero, where that is allowed).
+    """The number, if it is positive (or zero, where that is allowed); a traced number as it is.
 
     Raises:
         PplebmError: naming it, if it is not.
     """
+    if is_traced(value):
+        return value
     if not isinstance(value, (int, float)) or not (value > 0 or (zero and value == 0)):
         raise PplebmError(f"{name} must be {'at least 0' if zero else 'positive'}, got {value!r}.")
     return float(value)

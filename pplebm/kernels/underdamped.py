@@ -60,8 +60,7 @@ def underdamped(step_size: float = 0.3, friction: float = 1.0, temperature: Sche
     h, gamma = positive("step_size", step_size), positive("friction", friction, zero=True)
     temperatures = schedule(temperature, "temperature")
     positive("temperature", lowest(temperatures), zero=True)
-    keep = math.exp(-gamma * h)
-    renew = math.sqrt(-math.expm1(-2.0 * gamma * h))
+    friction_of_step = gamma * h
 
     def init(ppl: PPL, z: Latents, log_density: Target) -> UnderdampedState:
         gradient = value_and_gradient(ppl, log_density, z)[1]
@@ -71,6 +70,7 @@ def underdamped(step_size: float = 0.3, friction: float = 1.0, temperature: Sche
         ppl: PPL, noise: Latents, state: UnderdampedState, log_density: Target
     ) -> tuple[UnderdampedState, UnderdampedInfo]:
         root_temperature = at_step(ppl, temperatures, state.step) ** 0.5
+        keep, renew = _shares(ppl, friction_of_step)
         p = {k: a + 0.5 * h * state.gradient[k] for k, a in state.momentum.items()}
         z = {k: a + 0.5 * h * p[k] for k, a in state.z.items()}
         p = {k: keep * a + renew * root_temperature * noise[k] for k, a in p.items()}
@@ -89,3 +89,11 @@ def underdamped(step_size: float = 0.3, friction: float = 1.0, temperature: Sche
         return new, UnderdampedInfo(value, ~is_finite, 0.5 * squares(new.momentum) - value)
 
     return Kernel(("underdamped", h, gamma, temperatures), init, normal_noise, move)
+
+
+def _shares(ppl: PPL, friction: Array) -> tuple[Array, Array]:
+    """Factors of the old momentum and of the noise in the new one, for the friction times the length of a step."""
+    if isinstance(friction, float):
+        return math.exp(-friction), math.sqrt(-math.expm1(-2.0 * friction))
+    keep = ppl.exp(-friction)
+    return keep, (1.0 - keep**2) ** 0.5

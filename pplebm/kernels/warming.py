@@ -17,7 +17,7 @@ from pplebm.kernels.trajectory import (
     clipped,
     halton,
 )
-from pplebm.kernels.batch import zeros
+from pplebm.kernels.batch import log, zeros
 from pplebm.ppl.language import PPL, Array, Latents, Tree
 
 RATE, RATE_DECAY = 0.1, 0.5  # of the log length; the rate of step t of a window is RATE * t ** -RATE_DECAY
@@ -81,12 +81,12 @@ def warming(kernel: Kernel, shape: Shape) -> Kernel:
     arXiv:2110.11576), section 3.
     """
     assert kernel.tuning is not None and kernel.trajectory is not None, kernel.settings
-    parts, target, start = kernel.trajectory, kernel.tuning.target_accept, math.log(kernel.tuning.step_size)
+    parts, (start, target) = kernel.trajectory, kernel.tuning
 
     def init(ppl: PPL, z: Latents, log_density: Target) -> WarmingState:
         inner, number = kernel.init(ppl, z, log_density), ppl.asarray(0.0)
         lengths = Lengths(number, number, number, number, number, number)
-        return WarmingState(inner, restarted(zeros(z) + start), zeros(z), 0.0 * flat(ppl, z), lengths)
+        return WarmingState(inner, restarted(zeros(z) + log(ppl, start)), zeros(z), 0.0 * flat(ppl, z), lengths)
 
     def tuned(ppl: PPL, state: WarmingState) -> TrajectoryState:
         length = ppl.where(state.is_pooled > 0.5, ppl.exp(state.lengths.log_length), 0.0 * state.is_pooled)
