@@ -1,7 +1,7 @@
 """Twelve posteriors of posteriordb by `pplebm.sample` at its defaults, against the reference draws and beside NUTS.
 
     python benchmarks/posteriordb.py --data FOLDER             # the folder `posteriordb`, with data/ and draws/
-    python benchmarks/posteriordb.py --data FOLDER --ours      # pplebm's rows alone, --nuts: NumPyro's NUTS alone
+    python benchmarks/posteriordb.py --data FOLDER --ours      # pplebm's rows alone; --nuts: NumPyro's NUTS alone
     python benchmarks/posteriordb.py --data FOLDER --write     # keeps the rows that are not run again
     python benchmarks/posteriordb.py --data FOLDER --check     # declarations against the published densities
     python benchmarks/posteriordb.py                           # the table of the rows that are kept
@@ -37,11 +37,11 @@ def tasks(args: argparse.Namespace) -> Iterable[Task]:
     """What is to be run, NUTS first."""
     from posteriors.table import NOT_RUN
 
-    if not args.ours:
+    if not args.ours and not args.pyro_nuts:
         yield from (Task(name, "numpyro", "float64", "nuts") for name in args.only)
     if args.pyro_nuts:
         yield from (Task(name, "pyro", "float64", "nuts") for name in args.only if name in PYRO_NUTS)
-    if not args.nuts:
+    if not args.nuts and not args.pyro_nuts:
         for precision in args.precision:
             for backend in args.backend:
                 named = (Task(name, backend, precision, "pplebm") for name in args.only)
@@ -103,8 +103,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--ours", action="store_true", help="pplebm alone")
-    which.add_argument("--nuts", action="store_true", help="NUTS alone, in float64")
-    parser.add_argument("--pyro-nuts", action="store_true", help=f"Pyro's NUTS as well, on {' and '.join(PYRO_NUTS)}")
+    which.add_argument("--nuts", action="store_true", help="NumPyro's NUTS alone, in float64")
+    which.add_argument("--pyro-nuts", action="store_true", help=f"Pyro's alone, on {' and '.join(PYRO_NUTS)}")
     parser.add_argument("--check", action="store_true", help="compare the declarations with the published densities")
     parser.add_argument("--write", action="store_true", help="keep posteriordb.json and posteriordb.md")
     parser.add_argument("--row", help=argparse.SUPPRESS)
