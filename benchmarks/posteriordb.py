@@ -1,144 +1,144 @@
-"""Eleven posteriors of posteriordb by pplebm's Hamiltonian Monte Carlo, against the reference draws.
+"""Twelve posteriors of posteriordb by `pplebm.sample` at its defaults, against the reference draws and beside NUTS.
 
-    python benchmarks/posteriordb.py --data FOLDER     # the folder `posteriordb`, with data/ and draws/ as zip files
+    python benchmarks/posteriordb.py --data FOLDER             # the folder `posteriordb`, with data/ and draws/
+    python benchmarks/posteriordb.py --data FOLDER --ours      # pplebm's rows alone; --nuts: NumPyro's NUTS alone
     python benchmarks/posteriordb.py --data FOLDER --write     # keeps the rows that are not run again
+    python benchmarks/posteriordb.py --data FOLDER --check     # declarations against the published densities
+    python benchmarks/posteriordb.py                           # the table of the rows that are kept
 
-Means and standard deviations are compared in units of the Monte Carlo error of both runs together. Float64.
+Every row is a process of its own, one after the other.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
-import time
-import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "benchmarks"))
+
+from posteriors.models import POSTERIORS  # noqa: E402
+from posteriors.runs import CHAINS, DRAWS, WARMUP, Task, declared, measured, unzipped  # noqa: E402
+from posteriors.table import table  # noqa: E402
+
 RESULT, TABLE = ROOT / "benchmarks" / "posteriordb.json", ROOT / "benchmarks" / "posteriordb.md"
-NOT_IN_TORCH = {
-    "lotka_volterra": "thousands of operations a gradient, each a call of its own; NumPyro compiles them",
-}
+HEAD = "# posteriordb by `pplebm.sample`\n\n`python benchmarks/posteriordb.py --data FOLDER --write`\n\n"
+PYRO_NUTS = ("arK", "eight_schools_noncentered")  # Pyro's takes minutes each, and starts no improper distribution
 
 
-def unzipped(path: Path) -> Any:
-    """The JSON in a zip file."""
-    with zipfile.ZipFile(path) as archive:
-        return json.loads(archive.read(archive.namelist()[0]))
+def tasks(args: argparse.Namespace) -> Iterable[Task]:
+    """What is to be run, NUTS first."""
+    from posteriors.table import NOT_RUN
+
+    if not args.ours and not args.pyro_nuts:
+        yield from (Task(name, "numpyro", "float64", "nuts") for name in args.only)
+    if args.pyro_nuts:
+        yield from (Task(name, "pyro", "float64", "nuts") for name in args.only if name in PYRO_NUTS)
+    if not args.nuts and not args.pyro_nuts:
+        for precision in args.precision:
+            for backend in args.backend:
+                named = (Task(name, backend, precision, "pplebm") for name in args.only)
+                yield from (
+                    task
+                    for task in named
+                    if not {(task.posterior, backend), (task.posterior, precision)} & set(NOT_RUN)
+                )
 
 
-def errors(x: np.ndarray) -> tuple[float, float]:
-    """Monte Carlo errors of the mean and of the standard deviation of (chains, draws)."""
-    from pplebm.sampling.to_arviz import import_arviz
+def row(task: Task, folder: Path, seed: int) -> dict[str, Any]:
+    """A row with the machine it was measured on, and how many of its cores others kept busy meanwhile."""
+    from speed_parts.machine import Load, machine
 
-    arviz = import_arviz()
-    return float(arviz.mcse(x, method="mean")), float(arviz.mcse(x, method="sd"))
+    load = Load()
+    return measured(task, folder, seed) | {"others_load": load.of_others(), "machine": machine()}
 
 
-def run(name: str, backend: str, folder: Path, settings: dict[str, int]) -> dict[str, Any]:
-    """One posterior on one backend."""
-    from posteriors.models import POSTERIORS
+def apart(task: Task, args: argparse.Namespace) -> dict[str, Any]:
+    """The same by a process of its own."""
+    line = [sys.executable, __file__, "--data", str(args.data), "--seed", str(args.seed), "--row", task.key]
+    done = subprocess.run(line, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{task.key} failed:\n{done.stderr[-3000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def check(name: str, backend: str, folder: Path) -> float:
+    """Largest difference between two points of the declared log density less the published one, at reference draws."""
+    from posteriors.checks import excess
 
     import pplebm
-    from pplebm.kernels.hmc import hmc
-    from pplebm.ppl.language import load_backend
-    from pplebm.sampling import chains
-    from pplebm.sampling.to_arviz import import_arviz
 
-    posterior, ppl = POSTERIORS[name], load_backend(backend)
-    if backend == "pyro":
-        import torch as xp
-
-        xp.set_default_dtype(xp.float64)
-    else:
-        import jax
-        import jax.numpy as xp
-
-        jax.config.update("jax_enable_x64", True)
-    given = unzipped(folder / "data" / f"{posterior.data}.json.zip")
-    model, y = posterior.declare(ppl, xp, given)
-    program = pplebm.Program(model, data=y, backend=backend, coordinates=posterior.coordinates).with_chains(
-        compiled=True
+    task, gold = (
+        Task(name, backend, "float64", "pplebm"),
+        unzipped(folder / "draws" / f"{POSTERIORS[name].draws}.json.zip"),
     )
-    began = time.perf_counter()
-    start = chains.warm_start(
-        program, ppl.key(0), program.params, ppl.asarray(y), settings["n_chains"], posterior.start, 1000, 0.2
-    )
-    draws = pplebm.sample(program, hmc(posterior.n_leapfrog), y, init=start, seed=1, progress=False, **settings)
-    seconds = time.perf_counter() - began
-    found = posterior.derived(draws.values, given)
-    gold = unzipped(folder / "draws" / f"{posterior.draws}.json.zip")
-    rows, arviz = {}, import_arviz()
-    for quantity in gold[0]:
-        reference = np.array([chain[quantity] for chain in gold])
-        ours, (em, es), (gm, gs) = found[quantity], errors(found[quantity]), errors(reference)
-        rows[quantity] = {
-            "mean": float(ours.mean()), "sd": float(ours.std()),
-            "mean_off": float((ours.mean() - reference.mean()) / np.hypot(em, gm)),
-            "sd_off": float((ours.std() - reference.std()) / np.hypot(es, gs)),
-            "r_hat": float(arviz.rhat(ours)), "ess": float(arviz.ess(ours)),
-        }  # fmt: skip
-    return {"seconds": seconds, "divergent": draws.n_divergent, "accept": float(draws.stats["accept_prob"].mean()),
-            "quantities": rows}  # fmt: skip
-
-
-def table(results: dict[str, dict[str, Any]], settings: dict[str, int]) -> str:
-    """Markdown."""
-    lines = [
-        "| posterior | backend | largest offset of a mean, σ | of an sd, σ | largest R-hat | smallest ESS | "
-        "divergent | seconds |",
-        "|---|---|---:|---:|---:|---:|---:|---:|",
-    ]
-    for key, r in results.items():
-        name, backend = key.split("/")
-        rows = r["quantities"].values()
-        worst = {k: max(abs(q[k]) for q in rows) for k in ("mean_off", "sd_off", "r_hat")}
-        lines.append(
-            f"| {name} | {backend} | {worst['mean_off']:.1f} | {worst['sd_off']:.1f} | {worst['r_hat']:.3f} | "
-            f"{min(q['ess'] for q in rows):,.0f} | {r['divergent']} | {r['seconds']:.0f} |"
+    model, y = declared(task, folder)
+    program = pplebm.Program(model, data=y, backend=backend)
+    rng, values = np.random.default_rng(0), {}
+    for site in program.latents:
+        names = [site.name, *(f"{site.name}[{i + 1}]" for i in range(int(np.prod(site.shape))))]
+        columns = [gold[0][n][::100] for n in names if n in gold[0]]
+        values[site.name] = (
+            np.reshape(np.transpose(columns), (10, *site.shape)) if columns else rng.normal(size=(10, *site.shape))
         )
-    n = sum(len(r["quantities"]) for r in results.values())
-    lines += ["", f"{n} means and as many sds; of so many standard normal numbers the largest is expected near "
-              f"{np.sqrt(2 * np.log(max(n, 2))):.1f}. Settings: {settings}. Not run in Pyro: "
-              + "; ".join(f"{name} ({why})" for name, why in NOT_IN_TORCH.items()) + "."]  # fmt: skip
-    return "\n".join(lines) + "\n"
+    z = program.unconstrain(program.params, values, program.data(y))
+    given = unzipped(folder / "data" / f"{POSTERIORS[name].data}.json.zip")
+    return float(np.ptp(excess(program, name, given, y, {k: program.ppl.to_numpy(a) for k, a in z.items()})))
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--data", type=Path, help="the folder with data/ and draws/")
+    parser.add_argument("--only", nargs="+", choices=POSTERIORS, default=list(POSTERIORS))
+    parser.add_argument("--backend", nargs="+", choices=("pyro", "numpyro"), default=["pyro", "numpyro"])
+    parser.add_argument("--precision", nargs="+", choices=("float64", "float32"), default=["float64", "float32"])
+    parser.add_argument("--seed", type=int, default=0)
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--ours", action="store_true", help="pplebm alone")
+    which.add_argument("--nuts", action="store_true", help="NumPyro's NUTS alone, in float64")
+    which.add_argument("--pyro-nuts", action="store_true", help=f"Pyro's alone, on {' and '.join(PYRO_NUTS)}")
+    parser.add_argument("--check", action="store_true", help="compare the declarations with the published densities")
+    parser.add_argument("--write", action="store_true", help="keep posteriordb.json and posteriordb.md")
+    parser.add_argument("--row", help=argparse.SUPPRESS)
+    return parser.parse_args()
 
 
 def main() -> None:
     """Run what is asked for, a line to the error stream for each."""
-    from posteriors.models import POSTERIORS
-
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="the folder with data/ and draws/")
-    parser.add_argument("--only", nargs="+", choices=POSTERIORS, default=list(POSTERIORS))
-    parser.add_argument("--backend", nargs="+", choices=("pyro", "numpyro"), default=["pyro", "numpyro"])
-    parser.add_argument("--draws", type=int, default=2000)
-    parser.add_argument("--write", action="store_true", help="keep posteriordb.json and posteriordb.md")
-    args = parser.parse_args()
-    settings = {"n_chains": 10, "n_draws": args.draws, "n_warmup": 1000}
-    results = json.loads(RESULT.read_text())["results"] if args.write and RESULT.exists() else {}
-    for backend in args.backend:
+    args = arguments()
+    rows = json.loads(RESULT.read_text())["rows"] if RESULT.exists() else {}
+    if args.row:
+        print(json.dumps(row(Task(*args.row.split("/")), args.data, args.seed)))
+        return
+    if args.check:
         for name in args.only:
-            if backend == "pyro" and name in NOT_IN_TORCH:
-                continue
-            results[f"{name}/{backend}"] = found = run(name, backend, args.data, settings)
-            worst = max(abs(q["mean_off"]) for q in found["quantities"].values())
-            told = f"  {name} {backend}: {found['seconds']:.0f} s, means within {worst:.1f} σ"
-            print(told, file=sys.stderr, flush=True)
-            if args.write:
-                keep(results, settings)
-    print(table(results, settings))
+            print(
+                f"{name}: " + ", ".join(f"{check(name, b, args.data):.1e} nats by {b}" for b in args.backend),
+                flush=True,
+            )
+        return
+    for task in tasks(args) if args.data else ():
+        rows[task.key] = found = apart(task, args)
+        told = f"R-hat {found['r_hat']:.3f}, means within {found['mean_off']:.1f} errors, {found['seconds']:.1f} s"
+        print(f"  {task.key}: {told}", file=sys.stderr, flush=True)
+        if args.write:
+            keep(rows)
+    print(table(rows))
 
 
-def keep(results: dict[str, dict[str, Any]], settings: dict[str, int]) -> None:
-    """Write JSON and table, after every posterior."""
-    RESULT.write_text(json.dumps({"settings": settings, "results": results}, indent=1) + "\n")
-    head = "# posteriordb by pplebm's HMC\n\n`python benchmarks/posteriordb.py --data FOLDER --write`\n\n"
-    TABLE.write_text(head + table(results, settings))
+def keep(rows: dict[str, dict[str, Any]]) -> None:
+    """Write JSON and table, after every row."""
+    settings = {"n_chains": CHAINS, "n_warmup": WARMUP, "n_draws": DRAWS}
+    RESULT.write_text(json.dumps({"settings": settings, "rows": rows}, indent=1) + "\n")
+    TABLE.write_text(HEAD + table(rows))
 
 
 if __name__ == "__main__":

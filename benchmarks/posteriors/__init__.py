@@ -1,1 +1,1 @@
-"""Posteriors of posteriordb as programs, and their reference draws."""
+"""Posteriors of posteriordb as programs for both backends, and their published densities."""

@@ -1,37 +1,38 @@
-"""Eleven posteriors of posteriordb, each declared once for Pyro and NumPyro from its published density.
+"""Twelve posteriors of posteriordb, each declared once for Pyro and NumPyro as its Stan program declares it.
 
-`declare(ppl, xp, data)` returns the model, a function of the observed data, and the data; `xp` is torch or jax.numpy.
-`derived(values)` turns draws of the sites into the quantities of the reference draws. Flat priors are normal and
-half-normal ones of scale 10^5, whose difference from flat is far below the error of any run here. Linear models move in
-the coordinates of their QR decomposition; being linear, this leaves a flat prior flat.
+`declare(ppl, xp, data)` returns the model, a function of the observed data, and these data; `xp` is torch or jax.numpy.
+Sites have the names of the reference draws. Stan's flat priors are the hosts' `ImproperUniform`; where Stan adds a
+density to a restricted parameter without normalising it there, a tilt does. Coordinates are the supports' own, design
+matrices are the published columns, and nothing here says how to sample.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 
-FLAT = 1e5
-Values = dict[str, np.ndarray]
+Model = Callable[[Any], None]
 
 
 class Posterior(NamedTuple):
-    """One posterior: where its files are, how it is declared, what is compared."""
+    """One posterior: the names of its files, and how it is declared."""
 
     data: str
     draws: str
-    declare: Callable[[Any, Any, dict[str, Any]], tuple[Callable[..., None], np.ndarray]]
-    derived: Callable[[Values, dict[str, Any]], Values]
-    n_leapfrog: int = 10  # steps of a trajectory
-    start: str = "normal"  # where chains start in unconstrained coordinates: flat priors have no draws worth a start
-    coordinates: str = "centered"  # noncentered coordinates are in units of the prior, which a flat one does not have
+    declare: Callable[[Any, Any, dict[str, Any]], tuple[Model, np.ndarray]]
 
 
-def spread(name: str, a: np.ndarray) -> Values:
-    """Columns of the last axis as name[1], name[2], ..."""
-    return {f"{name}[{i + 1}]": a[..., i] for i in range(a.shape[-1])}
+def flat(ppl: Any, support: Any, *shape: int) -> Any:
+    """The improper uniform distribution on a support; its density is 1."""
+    return ppl.dist.ImproperUniform(support, (), shape)
+
+
+def deterministic(ppl: Any, name: str, value: Any) -> Any:
+    """The host's statement of a value that follows from others."""
+    return importlib.import_module(ppl.name).deterministic(name, value)
 
 
 # --- linear models
@@ -56,66 +57,69 @@ def design(kind: str, d: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
     return np.stack([*columns, np.log(a["density"]), a["group"]], 1), np.log(a["weight"])
 
 
-def linear(kind: str, cauchy: bool) -> Posterior:
+def linear(kind: str, files: str, cauchy: bool = False) -> Posterior:
     """y ~ N(X β, σ) with flat β, and σ half-Cauchy(0, 2.5) or flat."""
 
-    def declare(ppl: Any, xp: Any, d: dict[str, Any]) -> Any:
-        x, y = design(kind, d)
-        q = ppl.asarray(np.linalg.qr(x)[0] * np.sqrt(len(x)))
+    def declare(ppl: Any, xp: Any, d: dict[str, Any]) -> tuple[Model, np.ndarray]:
+        columns, y = design(kind, d)
+        x, real, positive = ppl.asarray(columns), ppl.dist.constraints.real_vector, ppl.dist.constraints.positive
 
         def model(y: Any) -> None:
-            theta = ppl.sample("theta", ppl.dist.Normal(ppl.asarray(np.zeros(q.shape[1])), FLAT).to_event(1))
-            sigma = ppl.sample("sigma", ppl.dist.HalfCauchy(2.5) if cauchy else ppl.dist.HalfNormal(FLAT))
+            beta = ppl.sample("beta", flat(ppl, real, columns.shape[1]))
+            sigma = ppl.sample("sigma", ppl.dist.HalfCauchy(2.5) if cauchy else flat(ppl, positive))
             with ppl.plate("data", len(y)):
-                ppl.sample("y", ppl.dist.Normal(q @ theta, sigma), obs=y)
+                ppl.sample("y", ppl.dist.Normal(x @ beta, sigma), obs=y)
 
         return model, y
 
-    def derived(v: Values, d: dict[str, Any]) -> Values:
-        x, _ = design(kind, d)
-        r = np.linalg.qr(x)[1] / np.sqrt(len(x))
-        return spread("beta", np.linalg.solve(r, v["theta"][..., None])[..., 0]) | {"sigma": v["sigma"]}
-
-    files = {"logearn_interaction": "earnings", "nes": "nes1980", "logmesquite_logvas": "mesquite"}
-    data = files.get(kind, "kidiq")
-    return Posterior(data, f"{data}-{kind}", declare, derived)
+    return Posterior(files, f"{files}-{kind}", declare)
 
 
 # --- time series
 
 
-def ark(ppl: Any, xp: Any, d: dict[str, Any]) -> Any:
+def lags(y: np.ndarray, k: int) -> np.ndarray:
+    """The k values before each of y[k:], the nearest first."""
+    return np.stack([y[k - 1 - j : len(y) - 1 - j] for j in range(k)], 1)
+
+
+def ark(ppl: Any, xp: Any, d: dict[str, Any]) -> tuple[Model, np.ndarray]:
     """y_t ~ N(α + Σ β_k y_(t-k), σ)."""
     y, k = np.asarray(d["y"], dtype=float), d["K"]
-    lags = ppl.asarray(np.stack([y[k - 1 - j : len(y) - 1 - j] for j in range(k)], 1))
+    before, zero = ppl.asarray(lags(y, k)), ppl.asarray(np.zeros(k))
 
     def model(y: Any) -> None:
         alpha = ppl.sample("alpha", ppl.dist.Normal(0.0, 10.0))
-        beta = ppl.sample("beta", ppl.dist.Normal(ppl.asarray(np.zeros(k)), 10.0).to_event(1))
+        beta = ppl.sample("beta", ppl.dist.Normal(zero, 10.0).to_event(1))
         sigma = ppl.sample("sigma", ppl.dist.HalfCauchy(2.5))
         with ppl.plate("data", len(y)):
-            ppl.sample("y", ppl.dist.Normal(alpha + lags @ beta, sigma), obs=y)
+            ppl.sample("y", ppl.dist.Normal(alpha + before @ beta, sigma), obs=y)
 
     return model, y[k:]
 
 
-def garch(ppl: Any, xp: Any, d: dict[str, Any]) -> Any:
-    """s_t² = α0 + α1 (y_(t-1) - μ)² + β1 s_(t-1)², summed up: powers of β1 times what entered at each time."""
-    y = np.asarray(d["y"], dtype=float)
-    t = np.arange(len(y))
-    lag = t[:, None] - t[None, :] - 1  # of what entered at the time of the column
-    powers, before = ppl.asarray(np.maximum(lag, 0).astype(float)), ppl.asarray((lag >= 0) * 1.0)
-    own, first, given = ppl.asarray(t * 1.0), d["sigma1"] ** 2, ppl.asarray(y)
+def decayed_sums(xp: Any, entered: Any, decay: Any) -> Any:
+    """x_t = e_t + b x_(t-1), by sums over 1, 2, 4, ... steps."""
+    reach, length = 1, len(entered)
+    while reach < length:
+        earlier = xp.concatenate([0.0 * entered[:reach], entered[:-reach]])
+        entered, decay, reach = entered + decay * earlier, decay * decay, 2 * reach
+    return entered
+
+
+def garch(ppl: Any, xp: Any, d: dict[str, Any]) -> tuple[Model, np.ndarray]:
+    """s_t² = α0 + α1 (y_(t-1) - μ)² + β1 s_(t-1)², flat on the triangle α1 + β1 < 1."""
+    y, on = np.asarray(d["y"], dtype=float), ppl.dist.constraints
+    before, first = ppl.asarray(y[:-1]), ppl.asarray(np.array([d["sigma1"] ** 2]))
 
     def model(y: Any) -> None:
-        mu = ppl.sample("mu", ppl.dist.Normal(0.0, FLAT))
-        alpha0 = ppl.sample("alpha0", ppl.dist.HalfNormal(FLAT))
-        alpha1 = ppl.sample("alpha1", ppl.dist.Beta(1.0, 2.0))  # so that (α1, β1) is uniform on its triangle
-        beta1 = ppl.sample("share", ppl.dist.Uniform(0.0, 1.0)) * (1.0 - alpha1)
-        entered = alpha0 + alpha1 * (given - mu) ** 2
-        variance = (before * beta1**powers) @ entered + beta1**own * first
+        mu = ppl.sample("mu", flat(ppl, on.real))
+        alpha0 = ppl.sample("alpha0", flat(ppl, on.positive))
+        alpha1 = ppl.sample("alpha1", ppl.dist.Beta(1.0, 2.0))  # 2 (1 - α1), times 1 / (1 - α1) of the uniform β1
+        beta1 = ppl.sample("beta1", ppl.dist.Uniform(0.0, 1.0 - alpha1))
+        entered = xp.concatenate([first, alpha0 + alpha1 * (before - mu) ** 2])
         with ppl.plate("data", len(y)):
-            ppl.sample("y", ppl.dist.Normal(mu, variance**0.5), obs=y)
+            ppl.sample("y", ppl.dist.Normal(mu, decayed_sums(xp, entered, beta1) ** 0.5), obs=y)
 
     return model, y
 
@@ -133,35 +137,42 @@ def scanned(xp: Any, step: Callable[[Any, Any], Any], carry: Any, n: int) -> Any
     return xp.stack(given)
 
 
-def lotka_volterra(ppl: Any, xp: Any, d: dict[str, Any]) -> Any:
-    """Hare and lynx by Runge-Kutta of fourth order, two steps a year."""
+def runge_kutta(rates: Callable[[Any, Any], tuple[Any, Any]], u: Any, v: Any, h: float) -> tuple[Any, Any]:
+    """One step of fourth order for two numbers."""
+    a, b = rates(u, v)
+    c, e = rates(u + 0.5 * h * a, v + 0.5 * h * b)
+    f, g = rates(u + 0.5 * h * c, v + 0.5 * h * e)
+    k, m = rates(u + h * f, v + h * g)
+    return u + h / 6 * (a + 2 * c + 2 * f + k), v + h / 6 * (b + 2 * e + 2 * g + m)
+
+
+SUBSTEPS = 4  # a year
+EXPLODED = 1e8  # hares or lynxes
+
+
+def lotka_volterra(ppl: Any, xp: Any, d: dict[str, Any]) -> tuple[Model, np.ndarray]:
+    """Hare and lynx from the year of `y_init` on."""
     y = np.concatenate([[d["y_init"]], d["y"]])
-    substeps, h = 2, 0.5
+    typical, spread = ppl.asarray(np.array([1.0, 0.05, 1.0, 0.05])), ppl.asarray(np.array([0.5, 0.05, 0.5, 0.05]))
+    positive = ppl.dist.constraints.independent(ppl.dist.constraints.positive, 1)
+    pair = ppl.asarray(np.ones(2))
 
     def model(y: Any) -> None:
-        theta = []
-        for i, (loc, scale) in enumerate(((1.0, 0.5), (0.05, 0.05), (1.0, 0.5), (0.05, 0.05)), start=1):
-            theta.append(ppl.sample(f"theta{i}", ppl.dist.HalfNormal(loc)))
-            base, wanted = -0.5 * (theta[-1] / loc) ** 2, -0.5 * ((theta[-1] - loc) / scale) ** 2
-            ppl.tilt(f"prior{i}", wanted - base)  # a normal around loc, restricted to the half line
-        start = [ppl.sample(f"start{i}", ppl.dist.LogNormal(float(np.log(10.0)), 1.0)) for i in (1, 2)]
-        sigma = [ppl.sample(f"sigma{i}", ppl.dist.LogNormal(-1.0, 1.0)) for i in (1, 2)]
+        theta = ppl.sample("theta", flat(ppl, positive, 4))
+        ppl.tilt("theta_prior", ppl.dist.Normal(typical, spread).log_prob(theta).sum(-1))
+        z_init = ppl.sample("z_init", ppl.dist.LogNormal(float(np.log(10.0)) * pair, 1.0).to_event(1))
+        sigma = ppl.sample("sigma", ppl.dist.LogNormal(-pair, 1.0).to_event(1))
         rates = lambda u, v: ((theta[0] - theta[1] * v) * u, (-theta[2] + theta[3] * u) * v)
 
         def year(at: Any, _: Any) -> Any:
-            u, v = at
-            for _ in range(substeps):
-                a, b = rates(u, v)
-                c, e = rates(u + 0.5 * h * a, v + 0.5 * h * b)
-                f, g = rates(u + 0.5 * h * c, v + 0.5 * h * e)
-                k, m = rates(u + h * f, v + h * g)
-                u, v = u + h / 6 * (a + 2 * c + 2 * f + k), v + h / 6 * (b + 2 * e + 2 * g + m)
-            return (u, v), xp.stack([u, v])
+            for _ in range(SUBSTEPS):
+                at = runge_kutta(rates, *at, 1.0 / SUBSTEPS)
+            return at, xp.stack(at)
 
-        path = xp.concatenate([xp.stack(start)[None], scanned(xp, year, tuple(start), len(d["ts"]))])
+        path = xp.concatenate([z_init[None], scanned(xp, year, (z_init[0], z_init[1]), len(d["ts"]))])
+        known = xp.where((path > 0.0) & (path < EXPLODED), path, 1.0 / EXPLODED)  # next to no density, but a number
         with ppl.plate("data", len(y)):
-            known = xp.clip(xp.nan_to_num(path), 1e-8, 1e8)  # some draws of the prior explode
-            ppl.sample("y", ppl.dist.LogNormal(xp.log(known), xp.stack(sigma)).to_event(1), obs=y)
+            ppl.sample("y", ppl.dist.LogNormal(xp.log(known), sigma).to_event(1), obs=y)
 
     return model, y
 
@@ -169,102 +180,80 @@ def lotka_volterra(ppl: Any, xp: Any, d: dict[str, Any]) -> Any:
 # --- others
 
 
-def eight_schools(ppl: Any, xp: Any, d: dict[str, Any]) -> Any:
-    """Centered as written; noncentered coordinates make it the other."""
-    sd = ppl.asarray(np.asarray(d["sigma"], dtype=float))
+def eight_schools(centered: bool) -> Posterior:
+    """Effects θ_j ~ N(μ, τ) as they are, or as μ + τ times a standard normal number."""
 
-    def model(y: Any) -> None:
-        mu = ppl.sample("mu", ppl.dist.Normal(0.0, 5.0))
-        tau = ppl.sample("tau", ppl.dist.HalfCauchy(5.0))
-        with ppl.plate("data", len(y)):
-            theta = ppl.sample("theta", ppl.dist.Normal(mu, tau))
-            ppl.sample("y", ppl.dist.Normal(theta, sd), obs=y)
+    def declare(ppl: Any, xp: Any, d: dict[str, Any]) -> tuple[Model, np.ndarray]:
+        sd = ppl.asarray(np.asarray(d["sigma"], dtype=float))
 
-    return model, np.asarray(d["y"], dtype=float)
+        def model(y: Any) -> None:
+            mu = ppl.sample("mu", ppl.dist.Normal(0.0, 5.0))
+            tau = ppl.sample("tau", ppl.dist.HalfCauchy(5.0))
+            with ppl.plate("data", len(y)):
+                if centered:
+                    theta = ppl.sample("theta", ppl.dist.Normal(mu, tau))
+                else:
+                    standard = ppl.sample("theta_trans", ppl.dist.Normal(0.0, 1.0))
+                    theta = deterministic(ppl, "theta", mu + tau * standard)
+                ppl.sample("y", ppl.dist.Normal(theta, sd), obs=y)
+
+        return model, np.asarray(d["y"], dtype=float)
+
+    return Posterior("eight_schools", "eight_schools-eight_schools_noncentered", declare)
 
 
-def gp_pois(ppl: Any, xp: Any, d: dict[str, Any]) -> Any:
-    """Counts whose log rate is a Gaussian process."""
+JITTER = 1e-10
+
+
+def gp_pois(ppl: Any, xp: Any, d: dict[str, Any]) -> tuple[Model, np.ndarray]:
+    """Counts whose log rate is a Gaussian process, f = L f_tilde."""
     x = np.asarray(d["x"], dtype=float)
-    squares, eye = ppl.asarray((x[:, None] - x[None, :]) ** 2), ppl.asarray(np.eye(len(x)))
+    squares, jitter = ppl.asarray((x[:, None] - x[None, :]) ** 2), ppl.asarray(JITTER * np.eye(len(x)))
+    zero = ppl.asarray(np.zeros(len(x)))
 
     def model(k: Any) -> None:
         rho = ppl.sample("rho", ppl.dist.Gamma(25.0, 4.0))
         alpha = ppl.sample("alpha", ppl.dist.HalfNormal(2.0))
-        covariance = alpha**2 * xp.exp(-squares / (2.0 * rho**2)) + 1e-10 * eye
-        f = ppl.sample("f", ppl.dist.MultivariateNormal(ppl.asarray(np.zeros(len(x))), covariance))
+        standard = ppl.sample("f_tilde", ppl.dist.Normal(zero, 1.0).to_event(1))
+        covariance = alpha**2 * xp.exp(-squares / (2.0 * rho**2)) + jitter
+        f = deterministic(ppl, "f", xp.linalg.cholesky(covariance) @ standard)
         with ppl.plate("data", len(k)):
             ppl.sample("k", ppl.dist.Poisson(xp.exp(f)), obs=k)
 
     return model, np.asarray(d["k"], dtype=float)
 
 
-def mixture(ppl: Any, xp: Any, d: dict[str, Any]) -> Any:
+def mixture(ppl: Any, xp: Any, d: dict[str, Any]) -> tuple[Model, np.ndarray]:
     """Two normals, the lower first."""
+    two, ordered = ppl.asarray(np.full(2, 2.0)), ppl.dist.constraints.ordered_vector
 
     def model(y: Any) -> None:
-        low = ppl.sample("low", ppl.dist.Normal(0.0, 2.0))
-        gap = ppl.sample("gap", ppl.dist.HalfNormal(FLAT))
-        ppl.tilt("high", -0.5 * ((low + gap) / 2.0) ** 2)  # the upper mean is N(0, 2) as well
-        sd = ppl.sample("sd", ppl.dist.HalfNormal(ppl.asarray([2.0, 2.0])).to_event(1))
+        mu = ppl.sample("mu", flat(ppl, ordered, 2))
+        ppl.tilt("mu_prior", ppl.dist.Normal(0.0, two).log_prob(mu).sum(-1))
+        sigma = ppl.sample("sigma", ppl.dist.HalfNormal(two).to_event(1))
         theta = ppl.sample("theta", ppl.dist.Beta(5.0, 5.0))
-        mean = xp.stack([low, low + gap])
-        weights = xp.stack([theta, 1.0 - theta])
+        shares = ppl.dist.Categorical(probs=xp.stack([theta, 1.0 - theta]))
         with ppl.plate("data", len(y)):
-            ppl.sample("y", _mixed(ppl, weights, mean, sd), obs=y)
+            ppl.sample("y", ppl.dist.MixtureSameFamily(shares, ppl.dist.Normal(mu, sigma)), obs=y)
 
     return model, np.asarray(d["y"], dtype=float)
 
 
-def _mixed(ppl: Any, weights: Any, mean: Any, sd: Any) -> Any:
-    kind = ppl.dist.MixtureSameFamily
-    return kind(ppl.dist.Categorical(probs=weights), ppl.dist.Normal(mean, sd))
+def posteriors() -> Iterable[tuple[str, Posterior]]:
+    """All of them by name."""
+    gauss, gp = "low_dim_gauss_mix", "gp_pois_regr"
+    yield "arK", Posterior("arK", "arK-arK", ark)
+    yield "eight_schools_centered", eight_schools(centered=True)
+    yield "eight_schools_noncentered", eight_schools(centered=False)
+    yield "garch11", Posterior("garch", "garch-garch11", garch)
+    yield gp, Posterior(gp, f"{gp}-{gp}", gp_pois)
+    yield "kidscore_interaction", linear("kidscore_interaction", "kidiq", cauchy=True)
+    yield "kidscore_momhsiq", linear("kidscore_momhsiq", "kidiq", cauchy=True)
+    yield "logearn_interaction", linear("logearn_interaction", "earnings")
+    yield "logmesquite_logvas", linear("logmesquite_logvas", "mesquite")
+    yield "lotka_volterra", Posterior("hudson_lynx_hare", "hudson_lynx_hare-lotka_volterra", lotka_volterra)
+    yield gauss, Posterior(gauss, f"{gauss}-{gauss}", mixture)
+    yield "nes", linear("nes", "nes1980")
 
 
-def garch_values(v: Values, d: dict[str, Any]) -> Values:
-    """Back from the share to β1."""
-    return {k: v[k] for k in ("mu", "alpha0", "alpha1")} | {"beta1": v["share"] * (1.0 - v["alpha1"])}
-
-
-def lotka_values(v: Values, d: dict[str, Any]) -> Values:
-    """Sites of one number each as the vectors of the reference."""
-    names = {"theta": "theta", "start": "z_init", "sigma": "sigma"}
-    return {f"{new}[{i}]": v[f"{old}{i}"] for old, new in names.items() for i in (1, 2, 3, 4) if f"{old}{i}" in v}
-
-
-def named(*names: str, **vectors: str) -> Callable[[Values, dict[str, Any]], Values]:
-    """Sites as they are, and sites spread over columns under another name."""
-
-    def derived(v: Values, d: dict[str, Any]) -> Values:
-        found = {name: v[name] for name in names}
-        for site, name in vectors.items():
-            found |= spread(name, v[site])
-        return found
-
-    return derived
-
-
-def mixture_values(v: Values, d: dict[str, Any]) -> Values:
-    """Both means from the lower and the gap."""
-    mu = np.stack([v["low"], v["low"] + v["gap"]], -1)
-    return spread("mu", mu) | spread("sigma", v["sd"]) | {"theta": v["theta"]}
-
-
-SCHOOLS, GAUSS, GP = "eight_schools-eight_schools_noncentered", "low_dim_gauss_mix", "gp_pois_regr"
-POSTERIORS = {
-    "arK": Posterior("arK", "arK-arK", ark, named("alpha", "sigma", beta="beta")),
-    "eight_schools": Posterior(
-        "eight_schools", SCHOOLS, eight_schools, named("mu", "tau", theta="theta"), coordinates="noncentered"
-    ),
-    "garch11": Posterior("garch", "garch-garch11", garch, garch_values),
-    "gp_pois_regr": Posterior(GP, f"{GP}-{GP}", gp_pois, named("rho", "alpha", f="f"), 40, coordinates="noncentered"),
-    "kidscore_interaction": linear("kidscore_interaction", True),
-    "kidscore_momhsiq": linear("kidscore_momhsiq", True),
-    "logearn_interaction": linear("logearn_interaction", False),
-    "logmesquite_logvas": linear("logmesquite_logvas", False),
-    "low_dim_gauss_mix": Posterior(GAUSS, f"{GAUSS}-{GAUSS}", mixture, mixture_values),
-    "nes": linear("nes", False),
-    "lotka_volterra": Posterior(
-        "hudson_lynx_hare", "hudson_lynx_hare-lotka_volterra", lotka_volterra, lotka_values, 20, start="base"
-    ),
-}
+POSTERIORS = dict(posteriors())
