@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,6 +23,9 @@ class Block(NamedTuple):
     ends: str  # "window" or "warm-up" of an adapting kernel, or nothing
     metric: bool  # set at the end of the window
     n_draws: int  # kept of the block; 0 during warm-up
+    number: int  # of the keys that its steps are taken from
+    first: int  # of these keys
+    n_keys: int
 
 
 class Recorded(NamedTuple):
@@ -49,24 +52,61 @@ def recording(kernel: Kernel, extra_fields: Sequence[str]) -> Kernel:
     return replace(kernel, settings=("recording", kernel.settings, tuple(extra_fields)), move=move)
 
 
-def blocks(plan: Plan, most: int, adapts: bool) -> list[Block]:
-    """The steps of a call in pieces, most of equal length so that they compile once.
+def warm_up(plan: Plan, adapts: bool) -> list[Block]:
+    """The steps before the first draw in pieces, most of equal length so that they compile once.
 
     Args:
-        most: draws of one block.
         adapts: whether windows of warm-up end in between.
     """
-    found = []
+    found: list[Block] = []
     phases = windows(plan.n_warmup) if adapts else [(plan.n_warmup, False)]
     for i, (length, metric) in enumerate(phases):
         pieces = [min(BASE_WINDOW, length - at) for at in range(0, length, BASE_WINDOW)]
-        found += [Block(n, "", False, 0) for n in pieces]
+        found += [Block(n, "", False, 0, len(found) + j + 1, 0, n) for j, n in enumerate(pieces)]
         if adapts:
             found[-1] = found[-1]._replace(ends="warm-up" if i + 1 == len(phases) else "window", metric=metric)
-    draws = [min(most, plan.n_draws - at) for at in range(0, plan.n_draws, most)]
-    return found + [Block(n * plan.thin, "", False, n) for n in draws]
+    return found
+
+
+def draw_blocks(plan: Plan, made: int, most: int, together: int, after: int) -> list[Block]:
+    """The draws that are left in blocks.
+
+    So many draws at a time share numbered keys, and no block reaches across them: what a draw depends on is its number,
+    never how many draws there are to be or how they were cut.
+
+    Args:
+        made: draws there are.
+        most: draws of one block.
+        together: draws that share keys; blocks are a divisor of it.
+        after: numbers of keys that warm-up has taken.
+
+    Example:
+        >>> plan = Plan("", "", 4, 1, 25, 0, 2, 0, (), 4)
+        >>> [(block.n_draws, block.number, block.first) for block in draw_blocks(plan, 3, 6, 10, 0)]
+        [(2, 1, 6), (5, 1, 10), (5, 2, 0), (5, 2, 10), (5, 3, 0)]
+    """
+    length = max(n for n in range(1, together + 1) if together % n == 0 and n <= max(1, most))
+    found = []
+    while made < plan.n_draws:
+        n = min(length - made % length, plan.n_draws - made)
+        number, first = after + made // together + 1, made % together * plan.thin
+        found.append(Block(n * plan.thin, "", False, n, number, first, together * plan.thin))
+        made += n
+    return found
+
+
+def block_keys(ppl: PPL, plan: Plan, block: Block) -> Any:
+    """A key for every step of a block."""
+    keys = ppl.split(ppl.key(block_seed(plan.seed, block.number)), block.n_keys)
+    return keys[block.first : block.first + block.n_steps]
 
 
 def block_seed(seed: int, i: int) -> int:
-    """Seed of the i-th block: independent of how a call was interrupted."""
+    """Seed of the i-th keys: independent of how a call was cut or interrupted."""
     return int(np.random.SeedSequence((seed, i)).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def batch_seed(seed: int, i: int) -> int:
+    """Seed of the i-th batch of data: that of the call for the first."""
+    sequence = np.random.SeedSequence(seed, spawn_key=(i,))
+    return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1)) if i else seed

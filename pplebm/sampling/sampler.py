@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import math
-import time
-import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
-from pplebm.errors import PplebmError, PplebmWarning
+from pplebm.errors import PplebmError
 from pplebm.kernels.adaptation import adapted, adapting, next_window
 from pplebm.kernels.hmc import hmc
 from pplebm.kernels.kernel import Kernel, State
@@ -22,11 +19,13 @@ from pplebm.ppl.language import Array, Data, Latents, Params
 from pplebm.ppl.trees import n_rows, take_rows, tree_leaves
 from pplebm.program import Program
 from pplebm.sampling import chains
-from pplebm.sampling.blocks import Block, block_seed, blocks, recording
-from pplebm.sampling.draws import Draws, Plan, check_plan
+from pplebm.sampling.blocks import Block, block_keys, block_seed, draw_blocks, recording, warm_up
+from pplebm.sampling.draws import Draws, Plan
+from pplebm.sampling.wide import Batches, batch_rows
 
-NUMBERS_PER_BLOCK = 4_000_000  # latents of the steps that are held at once
-DRAWS_PER_BLOCK = 200
+NUMBERS_PER_BLOCK = 4_000_000  # latents of the steps of a batch that are held at once
+NUMBERS_KEPT = 32_000_000  # latents of a block of all data
+DRAWS_PER_BLOCK = 200  # at most; so many share numbered keys
 
 
 def sample(
@@ -45,6 +44,8 @@ def sample(
     resume: Draws | str | Path | None = None,
     progress: bool | None = None,
     given: Any = None,
+    rows_at_once: int | None = None,
+    out: str | Path | None = None,
 ) -> Draws:
     r"""Draw from p(z|x) of every datum, or without data from the tilted prior, by many chains at once.
 
@@ -66,18 +67,28 @@ def sample(
         init: where chains start: "base" for ancestral draws, "normal", or latents with one row per chain and datum,
             chain by chain.
         extra_fields: what else to keep of every draw, by name: fields of the kernel's Info or State.
-        resume: what an interrupted call returned, or the file that its `save(path)` wrote, in a later session as well:
-            goes on where it stopped, to the same draws as without the interruption. The other arguments must be those
-            of that call.
+        resume: draws of an earlier call, or the file that their `save(path)` or `out=` wrote, in a later session as
+            well: goes on where they end, after an interruption or to a larger n_draws, without a second warm-up, to
+            the draws that one call would have made. The other arguments must be those of that call. Draws that are
+            given keep their own draws and state; a file of `out=` grows.
         progress: show a bar; by default if the output is a terminal.
         given: data whose covariates the prior is given, one prior for every row; its observed part may be missing
             where the model runs without it, and is not looked at.
+        rows_at_once: chains x data that run as one batch, all chains of a datum together; the data beyond follow in
+            further batches, each with an adaptation of its own. The draws of the first batch are those of a call with
+            its data alone, and no draw depends on data of another batch. By default as many as hold 16 million latents
+            and numbers of data, a copy of which takes 64 MB in single precision.
+        out: a netCDF file, "draws.nc", that takes the draws block by block, so that memory does not grow with n_draws;
+            ArviZ and xarray open it, also while the run goes on. The draws returned are read from it when they are
+            looked at. What a killed run has completed is there: give `resume="draws.nc"` to go on. Beside it stands
+            "draws.nc.state", which that needs.
 
     Returns:
         Draws; if interrupted by Ctrl-C, those made so far, with a warning.
 
     Raises:
-        PplebmError: for arguments out of range, unknown fields, or a resume that does not belong to this call.
+        PplebmError: for arguments out of range, unknown fields, a resume that does not belong to this call or has more
+            draws than are wanted, a batch that cannot be made smaller, or a file that cannot be begun or grow.
 
     Example:
         >>> import numpy as np, torch, pyro, pyro.distributions as dist, pplebm
@@ -114,11 +125,13 @@ def sample(
         )
     target = _checksum(program, params, x)
     n_data = 1 if x is None or program.has_global_latents else n_rows(x)
+    rows = batch_rows(program, x, kernel.replicas * n_chains, n_data, rows_at_once)
     plan = Plan(
-        target, str(kernel.settings), n_chains, n_data, n_draws, n_warmup, thin, int(seed), tuple(extra_fields)
+        target, str(kernel.settings), n_chains, n_data, n_draws, n_warmup, thin, int(seed), tuple(extra_fields), rows
     )  # fmt: skip
-    job = _Job(program, kernel, x, params, plan, data is not None)
-    return job.run(job.begin(init) if resume is None else job.resumed(resume, init), progress)
+    job = lambda x, plan: _Job(program, kernel, x, params, plan, data is not None)
+    batches = Batches(job, program, params, x, plan, data is None, rows // (kernel.replicas * n_chains))
+    return batches.run(batches.begin(init, resume, out), progress)
 
 
 def sample_prior(program: Program, kernel: Kernel | None = None, given: Any = None, **settings: Any) -> Draws:
@@ -155,8 +168,16 @@ class _Job:
         self.adapts = kernel.tuning is not None and plan.n_warmup > 0
         self.warming = adapting(kernel, self.shape) if self.adapts else kernel
         self.recording = recording(kernel, plan.extra_fields)
-        most = max(1, NUMBERS_PER_BLOCK // (self.rows * program.width * plan.thin))
-        self.blocks = blocks(plan, min(most, DRAWS_PER_BLOCK), self.adapts)
+        self.warm_up = warm_up(plan, self.adapts)
+
+    def left(self, draws: Draws, n_data: int) -> list[Block]:
+        """Blocks that are left, of which one of all data fits into memory."""
+        most = min(
+            NUMBERS_PER_BLOCK // (self.rows * self.program.width * self.plan.thin),
+            NUMBERS_KEPT // (self.plan.n_chains * n_data * self.program.width),
+        )
+        after = len(self.warm_up)
+        return self.warm_up[draws.block :] + draw_blocks(self.plan, draws.n_draws, most, DRAWS_PER_BLOCK, after)
 
     def begin(self, init: str | Latents) -> Draws:
         """No draws yet, chains at their start."""
@@ -171,45 +192,14 @@ class _Job:
             self.recording(self.ppl, key, inner, log_density)  # raises for unknown fields
         return Draws(self.program, self.params, self.given, self.plan, state, not self.observed)
 
-    def resumed(self, given: Draws | str | Path, init: str | Latents) -> Draws:
-        """Draws that this job can go on from."""
-        if isinstance(given, Draws):
-            check_plan(given.plan, self.plan)
-            return given
-        draws = self.begin(init)
-        n_warmup, state = sum(not block.n_draws for block in self.blocks), draws.state
-        settled = adapted(self.ppl, state) if self.adapts else state
-        draws.load(given, lambda done: settled if done >= n_warmup else state)
-        return draws
-
-    def run(self, draws: Draws, progress: bool | None) -> Draws:
-        """All blocks that are left."""
-        done = sum(b.n_steps for b in self.blocks[: draws.block])
-        total = sum(b.n_steps for b in self.blocks)
-        bar = tqdm(total=total, initial=done, unit="step", disable=None if progress is None else not progress)
-        try:
-            for block in self.blocks[draws.block :]:
-                bar.set_description("draws" if block.n_draws else "warm-up")
-                began = time.perf_counter()
-                with self.ppl.threads_for(self.program.work(self.rows)):
-                    self.advance(draws, block)
-                draws.facts["seconds"] += time.perf_counter() - began
-                bar.update(block.n_steps)
-        except KeyboardInterrupt:
-            warnings.warn(
-                f"interrupted after {draws.n_draws} of {self.plan.n_draws} draws; give what was returned as resume= "
-                f"to go on, or keep it with .save(path) and give the path.",
-                PplebmWarning,
-                stacklevel=3,
-            )
-        finally:
-            bar.close()
-        return draws
+    def structure(self, state: State, block: int) -> State:
+        """A state of the structure that it has after so many blocks of warm-up, from one at the start."""
+        return adapted(self.ppl, state) if self.adapts and block >= len(self.warm_up) else state
 
     def advance(self, draws: Draws, block: Block) -> None:
         """One block; the draws change all at once at its end."""
         ppl, program = self.ppl, self.program
-        keys = ppl.split(ppl.key(block_seed(self.plan.seed, draws.block + 1)), block.n_steps)
+        keys = block_keys(ppl, self.plan, block)
         if not block.n_draws:
             state = program.chain(self.warming, draws.state, keys, self.params, self.x, self.observed)[0]
             if block.ends:
@@ -219,7 +209,7 @@ class _Job:
             z = {site: self._kept(a[self.plan.thin - 1 :: self.plan.thin]) for site, a in seen.z.items()}
             latents = {site: self._by_chain(ppl.to_numpy(a), block) for site, a in z.items()}
             draws.add(latents, {name: self._stat(name, a, block) for name, a in seen.stats.items()})
-        draws.state, draws.block = state, draws.block + 1
+        draws.state, draws.block = state, draws.block + (not block.n_draws)
 
     def _end(self, block: Block) -> Callable[[State], State]:
         ppl, shape = self.ppl, self.shape
