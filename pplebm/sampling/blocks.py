@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -15,6 +16,8 @@ from pplebm.ppl.language import PPL, Array, Latents, Tree
 from pplebm.ppl.trees import tree_leaves
 from pplebm.sampling.draws import STANDARD_STATS, Plan
 
+UNITS_PER_SPLIT = 8
+
 
 class Block(NamedTuple):
     """Steps that are run at once."""
@@ -23,9 +26,7 @@ class Block(NamedTuple):
     ends: str  # "window" or "warm-up" of an adapting kernel, or nothing
     metric: bool  # set at the end of the window
     n_draws: int  # kept of the block; 0 during warm-up
-    number: int  # of the keys that its steps are taken from
-    first: int  # of these keys
-    n_keys: int
+    at: int  # blocks before it during warm-up, draws after
 
 
 class Recorded(NamedTuple):
@@ -62,47 +63,42 @@ def warm_up(plan: Plan, adapts: bool) -> list[Block]:
     phases = windows(plan.n_warmup) if adapts else [(plan.n_warmup, False)]
     for i, (length, metric) in enumerate(phases):
         pieces = [min(BASE_WINDOW, length - at) for at in range(0, length, BASE_WINDOW)]
-        found += [Block(n, "", False, 0, len(found) + j + 1, 0, n) for j, n in enumerate(pieces)]
+        found += [Block(n, "", False, 0, len(found) + j) for j, n in enumerate(pieces)]
         if adapts:
             found[-1] = found[-1]._replace(ends="warm-up" if i + 1 == len(phases) else "window", metric=metric)
     return found
 
 
-def draw_blocks(plan: Plan, made: int, most: int, together: int, after: int) -> list[Block]:
+def draw_blocks(plan: Plan, made: int, unit: int, most: int) -> list[Block]:
     """The draws that are left in blocks.
-
-    So many draws at a time share numbered keys, and no block reaches across them: what a draw depends on is its number,
-    never how many draws there are to be or how they were cut.
 
     Args:
         made: draws there are.
-        most: draws of one block.
-        together: draws that share keys; blocks are a divisor of it.
-        after: numbers of keys that warm-up has taken.
+        unit: steps that are run together. Blocks end with one where they can.
+        most: draws of one block, unless they are of one unit.
 
     Example:
         >>> plan = Plan("", "", 4, 1, 25, 0, 2, 0, (), 4)
-        >>> [(block.n_draws, block.number, block.first) for block in draw_blocks(plan, 3, 6, 10, 0)]
-        [(2, 1, 6), (5, 1, 10), (5, 2, 0), (5, 2, 10), (5, 3, 0)]
+        >>> [(block.at, block.n_draws) for block in draw_blocks(plan, 3, 10, 12)]
+        [(3, 7), (10, 10), (20, 5)]
     """
-    length = max(n for n in range(1, together + 1) if together % n == 0 and n <= max(1, most))
-    found = []
+    least = unit // math.gcd(unit, plan.thin)
+    length, found = least * max(1, most // least), []
     while made < plan.n_draws:
         n = min(length - made % length, plan.n_draws - made)
-        number, first = after + made // together + 1, made % together * plan.thin
-        found.append(Block(n * plan.thin, "", False, n, number, first, together * plan.thin))
+        found.append(Block(n * plan.thin, "", False, n, made))
         made += n
     return found
 
 
-def block_keys(ppl: PPL, plan: Plan, block: Block) -> Any:
-    """A key for every step of a block."""
-    keys = ppl.split(ppl.key(block_seed(plan.seed, block.number)), block.n_keys)
-    return keys[block.first : block.first + block.n_steps]
+def unit_keys(ppl: PPL, plan: Plan, i: int, unit: int, n_before: int) -> Any:
+    """A key for every step of the i-th unit after warm-up, whose blocks are `n_before`."""
+    number, first = n_before + i // UNITS_PER_SPLIT, i % UNITS_PER_SPLIT * unit
+    return ppl.split(ppl.key(block_seed(plan.seed, number + 1)), UNITS_PER_SPLIT * unit)[first : first + unit]
 
 
 def block_seed(seed: int, i: int) -> int:
-    """Seed of the i-th keys: independent of how a call was cut or interrupted."""
+    """The i-th seed of a call: independent of how a call was cut or interrupted."""
     return int(np.random.SeedSequence((seed, i)).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 

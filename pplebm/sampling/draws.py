@@ -50,7 +50,7 @@ class Draws:
         is_prior: whether observed values were left out.
         stats: figures of the kernel, (chains, draws, data) each: `log_density`, and if the kernel has them
             `accept_prob`, `is_divergent`, `energy`, and the extra fields.
-        state: of the kernel after the last step.
+        state: of the kernel, to go on from: that after the last step, or a few steps before it.
         facts: figures about the run, `seconds` among them.
     """
 

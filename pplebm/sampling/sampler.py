@@ -12,20 +12,21 @@ from typing import Any
 import numpy as np
 
 from pplebm.errors import PplebmError
-from pplebm.kernels.adaptation import adapted, adapting, next_window
+from pplebm.kernels.adaptation import BASE_WINDOW, adapted, adapting, next_window
 from pplebm.kernels.hmc import hmc
 from pplebm.kernels.kernel import Kernel, State
 from pplebm.ppl.language import Array, Data, Latents, Params
 from pplebm.ppl.trees import n_rows, take_rows, tree_leaves
 from pplebm.program import Program
 from pplebm.sampling import chains
-from pplebm.sampling.blocks import Block, block_keys, block_seed, draw_blocks, recording, warm_up
+from pplebm.sampling.blocks import Block, block_seed, draw_blocks, recording, unit_keys, warm_up
 from pplebm.sampling.draws import Draws, Plan
 from pplebm.sampling.wide import Batches, batch_rows
 
-NUMBERS_PER_BLOCK = 4_000_000  # latents of the steps of a batch that are held at once
-NUMBERS_KEPT = 32_000_000  # latents of a block of all data
-DRAWS_PER_BLOCK = 200  # at most; so many share numbered keys
+NUMBERS_PER_UNIT = 4_000_000  # latents of steps that are held at once
+NUMBERS_PER_BLOCK = 32_000_000  # latents of draws that are kept at once
+DRAWS_PER_BLOCK = 200
+OF_STEPS: dict[str, Callable[..., np.ndarray]] = {"is_divergent": np.any, "accept_prob": np.mean}  # not the last one's
 
 
 def sample(
@@ -170,14 +171,14 @@ class _Job:
         self.recording = recording(kernel, plan.extra_fields)
         self.warm_up = warm_up(plan, self.adapts)
 
+        # What a step computes may depend, in its last bit, on how many are run together: draws are made by units of
+        # equally many, whatever n_draws is, so that draws that are extended are those that one call would have made.
+        self.unit = min(BASE_WINDOW, max(1, NUMBERS_PER_UNIT // (plan.rows_at_once * program.width)))
+
     def left(self, draws: Draws, n_data: int) -> list[Block]:
         """Blocks that are left, of which one of all data fits into memory."""
-        most = min(
-            NUMBERS_PER_BLOCK // (self.rows * self.program.width * self.plan.thin),
-            NUMBERS_KEPT // (self.plan.n_chains * n_data * self.program.width),
-        )
-        after = len(self.warm_up)
-        return self.warm_up[draws.block :] + draw_blocks(self.plan, draws.n_draws, most, DRAWS_PER_BLOCK, after)
+        most = min(DRAWS_PER_BLOCK, NUMBERS_PER_BLOCK // (self.plan.n_chains * n_data * self.program.width))
+        return self.warm_up[draws.block :] + draw_blocks(self.plan, draws.n_draws, self.unit, most)
 
     def begin(self, init: str | Latents) -> Draws:
         """No draws yet, chains at their start."""
@@ -198,18 +199,38 @@ class _Job:
 
     def advance(self, draws: Draws, block: Block) -> None:
         """One block; the draws change all at once at its end."""
-        ppl, program = self.ppl, self.program
-        keys = block_keys(ppl, self.plan, block)
-        if not block.n_draws:
-            state = program.chain(self.warming, draws.state, keys, self.params, self.x, self.observed)[0]
+        if block.n_draws:
+            latents, stats, state = self._drawn(draws.state, block)
+            draws.add(latents, stats)
+        else:
+            keys = self.ppl.split(self.ppl.key(block_seed(self.plan.seed, block.at + 1)), block.n_steps)
+            state = self.program.chain(self.warming, draws.state, keys, self.params, self.x, self.observed)[0]
             if block.ends:
                 state = self._end(block)(state)
-        else:
-            state, seen = program.chain(self.recording, draws.state, keys, self.params, self.x, self.observed)
-            z = {site: self._kept(a[self.plan.thin - 1 :: self.plan.thin]) for site, a in seen.z.items()}
-            latents = {site: self._by_chain(ppl.to_numpy(a), block) for site, a in z.items()}
-            draws.add(latents, {name: self._stat(name, a, block) for name, a in seen.stats.items()})
-        draws.state, draws.block = state, draws.block + (not block.n_draws)
+            draws.block = block.at + 1
+        draws.state = state
+
+    def _drawn(self, state: State, block: Block) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], State]:
+        """Draws of a block, their figures, and the state to go on from: at the last end of a unit.
+
+        Args:
+            state: at the start of the unit of its first step.
+        """
+        thin, unit, parts = self.plan.thin, self.unit, []
+        first, end = block.at * thin, block.at * thin + block.n_steps
+        for i in range(first // unit, -(-end // unit)):
+            keys = unit_keys(self.ppl, self.plan, i, unit, len(self.warm_up))
+            new, seen = self.program.chain(self.recording, state, keys, self.params, self.x, self.observed)
+            start, stop = max(first - i * unit, 0), min(end - i * unit, unit)
+            draw = slice(start + -(i * unit + start + 1) % thin, stop, thin)  # the last of `thin` steps is one
+            z = {site: self._copied(a[draw]) for site, a in seen.z.items()}
+            steps = {name: self._copied(a[start:stop] if name in OF_STEPS else a[draw])
+                     for name, a in seen.stats.items()}  # fmt: skip
+            parts.append((z, steps))
+            state = new if stop == unit else state
+        z, by_step = ({name: np.concatenate([part[k][name] for part in parts]) for name in parts[0][k]} for k in (0, 1))
+        latents = {site: self._by_chain(a, block) for site, a in z.items()}
+        return latents, {name: self._stat(name, a, block) for name, a in by_step.items()}, state
 
     def _end(self, block: Block) -> Callable[[State], State]:
         ppl, shape = self.ppl, self.shape
@@ -218,18 +239,17 @@ class _Job:
         end = partial(next_window, ppl, shape=shape, metric=block.metric)
         return self.program.compiled(("window", block.metric, shape), end)
 
-    def _kept(self, rows: Array) -> Array:
-        """Rows of the last replica."""
-        return rows[:, -(self.shape[1] * self.shape[2]) :]
+    def _copied(self, rows: Array) -> np.ndarray:
+        """Rows of the last replica, apart from the others."""
+        return np.array(self.ppl.to_numpy(rows[:, -(self.shape[1] * self.shape[2]) :]))
 
     def _by_chain(self, a: np.ndarray, block: Block) -> np.ndarray:
         """(draws, chains * data, ...) to (chains, draws, data, ...)."""
         a = a.reshape(block.n_draws, *self.shape[1:], *a.shape[2:]).swapaxes(0, 1)
         return a if self.x is not None and not self.program.has_global_latents else a[:, :, 0]
 
-    def _stat(self, name: str, by_step: Array, block: Block) -> np.ndarray:
-        """One figure per draw: whether a step of it diverged, their mean acceptance, the last of everything else."""
-        a = self.ppl.to_numpy(self._kept(by_step))
-        a = a.reshape(block.n_draws, self.plan.thin, *a.shape[1:])
-        of_draw = {"is_divergent": lambda a: a.any(1), "accept_prob": lambda a: a.mean(1)}
-        return self._by_chain(of_draw.get(name, lambda a: a[:, -1])(a), block)
+    def _stat(self, name: str, a: np.ndarray, block: Block) -> np.ndarray:
+        """One figure per draw, of those of all its steps where the last does not say it all."""
+        if name in OF_STEPS:
+            a = OF_STEPS[name](a.reshape(block.n_draws, self.plan.thin, *a.shape[1:]), axis=1)
+        return self._by_chain(a, block)

@@ -16,7 +16,7 @@ from pplebm.sampling.on_disk import OnDisk
 from pplebm.sampling.predictive import log_likelihood, predictive, spaced
 
 ARVIZ_NAMES = {"log_density": "lp", "accept_prob": "acceptance_rate", "is_divergent": "diverging"}
-Variables = dict[str, tuple[tuple[str, ...], np.ndarray, np.ndarray | None]]  # dimensions, values, numbers of draws
+Variables = dict[str, tuple[tuple[str, ...], Any, np.ndarray | None]]  # dimensions, values, numbers of draws
 
 
 def to_arviz(

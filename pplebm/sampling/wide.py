@@ -38,7 +38,7 @@ def batch_rows(program: Program, x: Data | None, n_chains: int, n_data: int, row
     if rows_at_once is None:
         if n_data == 1:
             return n_chains
-        width = program.width + sum(math.prod(a.shape[1:]) for a in tree_values(x))
+        width: int = program.width + sum(int(math.prod(a.shape[1:])) for a in tree_values(x))
         return n_chains * min(n_data, max(1, NUMBERS_AT_ONCE // (n_chains * width)))
     if not isinstance(rows_at_once, int) or rows_at_once < 1:
         raise PplebmError(f"rows_at_once must be an integer from 1 on, got {rows_at_once!r}.")

@@ -172,7 +172,7 @@ def test_tempering_draws_from_both_modes(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("where", [1, 9], ids=["in warm-up", "in the draws"])
+@pytest.mark.parametrize("where", [1, 7], ids=["in warm-up", "in the draws"])
 def test_interrupted_saved_and_resumed_is_the_same(backend, where, monkeypatch, tmp_path):
     program, params, _ = instance(backend)
     call = lambda **more: sampling.sample(
