@@ -21,12 +21,15 @@ class HeldFile(io.RawIOBase):
     """A file whose end alone is written to: what would change bytes that are there is held, and read back from here.
 
     HDF5 appends arrays at the end of a file and then changes a few bytes of its tables; as long as these are held, the
-    file is what it was, with something at its end that nobody reads.
+    file is what it was, with something at its end that nobody reads. HDF5 cannot go on after a write that failed, so
+    what does not fit on the disk is held as well, and `end` raises what the disk said.
     """
 
     def __init__(self, path: Path) -> None:
         self._file = open(path, "r+b", buffering=0)  # noqa: SIM115
-        self._length = self._file.seek(0, os.SEEK_END)
+        self._length = self._end = self._file.seek(0, os.SEEK_END)
+        self._at = 0
+        self._error: OSError | None = None
         self.held: Written = []
 
     def readable(self) -> bool:
@@ -38,47 +41,76 @@ class HeldFile(io.RawIOBase):
     def seekable(self) -> bool:
         return True
 
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return self._file.seek(offset, whence)
-
     def tell(self) -> int:
-        return self._file.tell()
+        return self._at
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._end}[whence]
+        return self._at
 
     def readinto(self, buffer: Any) -> int:
-        view, at = memoryview(buffer).cast("B"), self.tell()
-        n = self._file.readinto(view) or 0
+        view, at = memoryview(buffer).cast("B"), self._at
+        n = max(0, min(len(view), self._end - at))
+        self._file.seek(at)
+        found = self._file.read(n) or b""
+        view[:n] = found + bytes(n - len(found))
         for start, data in self.held:
             low, high = max(start, at), min(start + len(data), at + n)
             if low < high:
                 view[low - at : high - at] = data[low - start : high - start]
+        self._at += n
         return n
 
     def write(self, buffer: Any) -> int:
-        view, at = memoryview(buffer).cast("B"), self.tell()
+        view, at = memoryview(buffer).cast("B"), self._at
         n_held = min(max(0, self._length - at), len(view))
-        if n_held:
-            self.held.append((at, bytes(view[:n_held])))
-            self.seek(at + n_held)
-        done = n_held
-        while done < len(view):
-            done += self._file.write(view[done:])
-        return done
+        self.hold(at, view[:n_held])
+        try:
+            if self._error is None:
+                _write(self._file, at + n_held, view[n_held:])
+        except OSError as error:
+            self._error = error
+        if self._error is not None:
+            self.hold(at + n_held, view[n_held:])
+        self._at += len(view)
+        self._end = max(self._end, self._at)
+        return len(view)
+
+    def hold(self, at: int, data: memoryview) -> None:
+        """Keep bytes here."""
+        if len(data):
+            self.held.append((at, bytes(data)))
 
     def truncate(self, size: int | None = None) -> int:
         """Longer, or no change: what a shorter file would lose may still be read."""
-        size = self.tell() if size is None else size
-        return self._file.truncate(size) if size > self._file.seek(0, os.SEEK_END) else size
+        self._end = max(self._end, self._at if size is None else size)
+        return self._end
 
     def flush(self) -> None:
         """Nothing is buffered."""
 
     def end(self, keep: bool) -> None:
-        """Close the file, with or without what was put at its end."""
-        if keep:
-            os.fsync(self._file.fileno())
-        else:
-            self._file.truncate(self._length)
-        self._file.close()
+        """Close the file, with what was put at its end, or without.
+
+        Raises:
+            OSError: if that is wanted, and not all of it could be written; the file is then without it.
+        """
+        try:
+            if keep and self._error is None:
+                self._file.truncate(self._end)
+                os.fsync(self._file.fileno())
+            else:
+                self._file.truncate(self._length)
+        finally:
+            self._file.close()
+        if keep and self._error is not None:
+            raise self._error
+
+
+def _write(file: Any, at: int, data: Any) -> None:
+    file.seek(at)
+    while len(data):
+        data = data[file.write(data) :]
 
 
 def append(path: Path, arrays: Mapping[str, np.ndarray], made: int, facts: Mapping[str, float]) -> Written:
@@ -109,8 +141,7 @@ def rewrite(path: Path, written: Written) -> None:
     """Change bytes of a file; doing so twice is the same as once."""
     with open(path, "r+b", buffering=0) as file:
         for at, data in written:
-            file.seek(at)
-            file.write(data)
+            _write(file, at, data)
         os.fsync(file.fileno())
 
 

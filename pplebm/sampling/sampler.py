@@ -24,7 +24,7 @@ from pplebm.sampling.draws import Draws, Plan
 from pplebm.sampling.wide import Batches, batch_rows
 
 NUMBERS_PER_UNIT = 4_000_000  # latents of steps that are held at once
-NUMBERS_PER_BLOCK = 32_000_000  # latents of draws that are kept at once
+NUMBERS_PER_BLOCK = 4_000_000  # latents of draws of all data that are kept at once
 DRAWS_PER_BLOCK = 200
 OF_STEPS: dict[str, Callable[..., np.ndarray]] = {"is_divergent": np.any, "accept_prob": np.mean}  # not the last one's
 

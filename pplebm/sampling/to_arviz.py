@@ -254,7 +254,10 @@ def streamed_groups(draws: Draws) -> tuple[dict[str, Any], dict[str, dict[str, s
         "latents": {name: f"{whole}/{_in_file(name)}" for name in draws.latents},
         "stats": {name: f"{figures}/{_in_file(other)}" for name, other in called.items()},
     }
-    named = {group: {_in_file(name): v for name, v in found.items()} for group, found in groups.items()}
+    named = {
+        group: {_in_file(name): (tuple(map(_in_file, dims)), a, at) for name, (dims, a, at) in found.items()}
+        for group, found in groups.items()
+    }
     return _datasets(named, {kind: draws}), places
 
 
