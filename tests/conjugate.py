@@ -36,3 +36,15 @@ def hierarchy(backend, plate=True):
             host.sample("x", host.dist.Normal(z, 0.5), obs=x)
 
     return pplebm.Program(model, data=np.array([0.5, -1.0, 2.0, 3.0], np.float32), backend=backend)
+
+
+def scalars(backend):
+    """One latent per datum, N(0, 1) seen through N(0, 1)."""
+    host = load_backend(backend)
+
+    def model(x):
+        with host.plate("data", len(x)):
+            z = host.sample("z", host.dist.Normal(0.0, 1.0))
+            host.sample("x", host.dist.Normal(z, 1.0), obs=x)
+
+    return pplebm.Program(model, data=np.zeros(3, np.float32), backend=backend)

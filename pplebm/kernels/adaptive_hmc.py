@@ -14,9 +14,7 @@ TARGET_ACCEPT = 0.651  # of the harmonic mean; Hoffman, Radul, Sountsov (2021), 
 MetricKind = Literal["auto", "dense", "low rank", "diagonal"]
 
 
-def adaptive_hmc(
-    step_size: float = 0.5, target_accept: float = TARGET_ACCEPT, metric: MetricKind = "auto"
-) -> Kernel:
+def adaptive_hmc(step_size: float = 0.5, target_accept: float = TARGET_ACCEPT, metric: MetricKind = "auto") -> Kernel:
     r"""Make a Hamiltonian Monte Carlo kernel that learns its step size, its metric and its length during warm-up.
 
     .. math::

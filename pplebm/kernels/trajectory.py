@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 
 from pplebm.errors import PplebmError
-from pplebm.kernels.batch import choose, squares, zeros
+from pplebm.kernels.batch import choose
 from pplebm.kernels.kernel import Kernel, Target, Tuning, value_and_gradient
 from pplebm.kernels.metric import Metric, flat, pull, stretch, unflat
-from pplebm.kernels.metropolis import MetropolisInfo, Proposal, accept, init_state, uniform_noise
+from pplebm.kernels.metropolis import Proposal, accept, init_state, uniform_noise
 from pplebm.ppl.language import PPL, Array, Key, Latents, Tree
 
 MAX_STEPS = 512  # of a trajectory
@@ -75,9 +75,10 @@ def trajectories(
         if width < least_width:
             raise PplebmError(f"{name} needs {least_width} latents or more, and there is {width}; use adaptive_hmc.")
         at = init_state(ppl, z, log_density, step_size, (("", (), (1.0,)),), name)
+        unit = _unit(ppl, z, rank_of(metric, width, len(at.step_size)))
+        length = 0.0 * at.step_size
         return TrajectoryState(
-            at.z, at.log_density, at.gradient, at.step_size, _flat_metric(ppl, z, rank_of(metric, width, len(at.log_density))),
-            0.0 * at.step_size, at.step, at.n_divergent,
+            at.z, at.log_density, at.gradient, at.step_size, unit, length, at.step, at.n_divergent
         )  # fmt: skip
 
     def noise(ppl: PPL, key: Key, z: Latents) -> Tree:
@@ -143,9 +144,7 @@ class Trajectory(NamedTuple):
     end: Callable[[PPL, Tree, TrajectoryState, Leap], tuple[TrajectoryState, TrajectoryInfo]]
 
 
-def assembled(
-    settings: Hashable, init: Callable, noise: Callable, parts: Trajectory, tuning: Tuning | None
-) -> Kernel:
+def assembled(settings: Hashable, init: Callable, noise: Callable, parts: Trajectory, tuning: Tuning | None) -> Kernel:
     """A kernel whose move is made of the parts of a trajectory."""
 
     def move(ppl: PPL, noise: Tree, state: TrajectoryState, log_density: Target) -> tuple:
@@ -158,7 +157,7 @@ def assembled(
 
 
 def n_steps(ppl: PPL, state: TrajectoryState) -> Array:
-    r"""Leapfrog steps of the next trajectory of every row, :math:`\lceil h T / s \rceil` with h a Halton number, (B,)."""
+    r"""Leapfrog steps of the next trajectory of every row, (B,): :math:`\lceil h T / s \rceil`, h a Halton number."""
     h = halton(ppl, state.step)
     wanted = ppl.where(state.length > 0.0, h * state.length / state.step_size, h * FIRST_STEPS + 0.0 * state.step_size)
     return clipped(ppl, -((-wanted) // 1.0), 1.0, float(MAX_STEPS))
@@ -188,7 +187,7 @@ def rank_of(metric: str, width: int, rows: int) -> int:
     return 0 if metric == "auto" and rows * width * rank > MAX_NUMBERS else rank
 
 
-def _flat_metric(ppl: PPL, z: Latents, rank: int) -> Metric:
+def _unit(ppl: PPL, z: Latents, rank: int) -> Metric:
     ones = 1.0 + 0.0 * flat(ppl, z)
     columns = ppl.asarray(np.eye(ones.shape[1], rank))
     return Metric(ones, 0.0 * ones[:, :, None] + columns, 1.0 + 0.0 * ones[:, :rank])

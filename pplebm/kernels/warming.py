@@ -3,9 +3,9 @@ r"""Warm-up of kernels that go along trajectories: step size per datum, and one 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import NamedTuple
 
+from pplebm.kernels.batch import log, zeros
 from pplebm.kernels.dual_averaging import Averages, Shape, followed, over_chains, restarted, shared
 from pplebm.kernels.kernel import Kernel, Target
 from pplebm.kernels.metric import Metric, flat, relax
@@ -17,7 +17,6 @@ from pplebm.kernels.trajectory import (
     clipped,
     halton,
 )
-from pplebm.kernels.batch import log, zeros
 from pplebm.ppl.language import PPL, Array, Latents, Tree
 
 RATE, RATE_DECAY = 0.1, 0.5  # of the log length; the rate of step t of a window is RATE * t ** -RATE_DECAY
@@ -109,8 +108,8 @@ def warming(kernel: Kernel, shape: Shape) -> Kernel:
         place, slope = flat(ppl, inner.z), flat(ppl, inner.gradient)
         return new, Seen(place, slope, info.log_density, info.is_accepted, info.is_divergent, info.num_steps)
 
-    made = assembled(("warming", kernel.settings, shape), init, kernel.noise, parts._replace(begin=begin, end=end), None)
-    return replace(made, tuning=kernel.tuning)
+    changed = parts._replace(begin=begin, end=end)
+    return assembled(("warming", kernel.settings, shape), init, kernel.noise, changed, kernel.tuning)
 
 
 def next_window(

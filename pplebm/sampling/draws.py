@@ -19,7 +19,9 @@ from pplebm.ppl.language import Array, Data, Key, Latents, Params
 from pplebm.ppl.trees import n_rows, take_rows, tree_fill, tree_leaves
 from pplebm.program import Program
 
-STANDARD_STATS = ("log_density", "accept_prob", "is_divergent", "energy", "num_steps", "step_size")  # kept of every kernel that has them
+STANDARD_STATS = (  # kept of every kernel that has them
+    "log_density", "accept_prob", "is_divergent", "energy", "num_steps", "step_size"
+)  # fmt: skip
 ROWS_AT_ONCE = 20_000  # draws of data that are transformed at once
 
 
@@ -35,6 +37,7 @@ class Plan(NamedTuple):
     thin: int
     seed: int
     extra_fields: tuple[str, ...]
+    rows_at_once: int  # chains x data of one batch
 
 
 class Draws:
@@ -49,7 +52,7 @@ class Draws:
         is_prior: whether observed values were left out.
         stats: figures of the kernel, (chains, draws, data) each: `log_density`, and if the kernel has them
             `accept_prob`, `is_divergent`, `energy`, and the extra fields.
-        state: of the kernel after the last step.
+        state: of the kernel, to go on from: that after the last step, or a few steps before it.
         facts: figures about the run, `seconds` among them.
     """
 
@@ -58,9 +61,9 @@ class Draws:
     ) -> None:
         self.program, self.params, self.data, self.plan, self.state = program, params, data, plan, state
         self.is_prior = is_prior or data is None
-        self.block = 0  # blocks of steps done
+        self.block = 0  # blocks of warm-up done
+        self.begun: tuple[Any, list[Draws]] = (None, [])  # a block that is done for some of the data
         self.facts: dict[str, float] = {"seconds": 0.0}
-        self.window: list[dict[str, np.ndarray]] = []  # what the window of warm-up under way has kept
         self._latents: list[dict[str, np.ndarray]] = []
         self._values: tuple[int, dict[str, np.ndarray]] = (0, {})
         self._stats: list[dict[str, np.ndarray]] = []
@@ -153,22 +156,37 @@ class Draws:
         self._latents.append(latents)
         self._stats.append(stats)
 
+    def continued(self, plan: Plan) -> Draws:
+        """The same draws to go on from by another plan; these stay as they are."""
+        check_plan(self.plan, plan, self.n_draws)
+        other = Draws(self.program, self.params, self.data, plan, self.state, self.is_prior)
+        other.block, other.facts, other.begun = self.block, dict(self.facts), (self.begun[0], list(self.begun[1]))
+        if self.n_draws:
+            other.add(dict(self.latents), dict(self.stats))
+        return other
+
+    def checkpoint(self, at_once: bool = True) -> None:
+        """A block is done: draws that are kept elsewhere are put there now; by default without delay."""
+
     def last(self) -> dict[str, np.ndarray]:
         """The last draw of every chain, (chains, data, *event)."""
         return {site: a[:, -1] for site, a in self.values.items()}
 
     def save(self, path: str | Path) -> None:
         """Write everything needed to go on, and the draws, into a .safetensors file; nothing is pickled."""
-        ppl, arrays, numbers = self.program.ppl, {}, {}
+        arrays = {f"latents/{k}": np.ascontiguousarray(a) for k, a in self.latents.items()}
+        arrays |= {f"stats/{k}": np.ascontiguousarray(a) for k, a in self.stats.items()}
+        self._write(path, arrays, {})
+
+    def _write(self, path: str | Path, arrays: dict[str, np.ndarray], more: dict[str, Any]) -> None:
+        """The state and further arrays and facts into a file, all at once."""
+        ppl, numbers = self.program.ppl, {}
         for name, leaf in tree_leaves(self.state):
             if hasattr(leaf, "shape"):
                 arrays[f"state/{name}"] = ppl.to_numpy(leaf)
             else:
                 numbers[name] = leaf
-        arrays |= {f"latents/{k}": np.ascontiguousarray(a) for k, a in self.latents.items()}
-        arrays |= {f"stats/{k}": np.ascontiguousarray(a) for k, a in self.stats.items()}
-        arrays |= {f"window/{i}/{k}": np.ascontiguousarray(a) for i, w in enumerate(self.window) for k, a in w.items()}
-        meta = {"plan": self.plan._asdict(), "block": self.block, "facts": self.facts, "numbers": numbers}
+        meta = {"plan": self.plan._asdict(), "block": self.block, "facts": self.facts, "numbers": numbers, **more}
         partial = Path(f"{path}.partial")
         save_file(arrays, partial, metadata={"draws": json.dumps(meta)})
         os.replace(partial, path)
@@ -183,37 +201,52 @@ class Draws:
         Raises:
             PplebmError: if there is no such file, or it belongs to another call or version.
         """
-        if not Path(path).is_file():
-            raise PplebmError(f"'{path}' is not there; write it with draws.save(path).")
-        with safe_open(path, framework="numpy") as file:
-            meta = json.loads((file.metadata() or {}).get("draws", "{}"))
-            if not meta:
-                raise PplebmError(f"'{path}' holds no draws of pplebm.sample.")
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        if set(meta["plan"]) != set(Plan._fields):
-            raise PplebmError(f"'{path}' was written by another version of pplebm; sample anew.")
-        check_plan(Plan(**(meta["plan"] | {"extra_fields": tuple(meta["plan"]["extra_fields"])})), self.plan)
+        meta, arrays = read_draws(path)
+        latents, stats = ({n.removeprefix(kind): a for n, a in arrays.items() if n.startswith(kind)}
+                          for kind in ("latents/", "stats/"))  # fmt: skip
+        check_plan(plan_of(path, meta), self.plan, next((a.shape[1] for a in latents.values()), 0))
+        self._go_on_from(meta, arrays, started)
+        if latents:
+            self.add(latents, stats)
+
+    def _go_on_from(self, meta: dict[str, Any], arrays: dict[str, np.ndarray], started: Callable[[int], State]) -> None:
         leaves = {name.removeprefix("state/"): self.program.ppl.asarray(a, keep=True) for name, a in arrays.items()
                   if name.startswith("state/")}  # fmt: skip
         self.state = tree_fill(started(meta["block"]), leaves | meta["numbers"])
         self.block, self.facts = meta["block"], meta["facts"]
-        latents, stats = ({n.removeprefix(kind): a for n, a in arrays.items() if n.startswith(kind)}
-                          for kind in ("latents/", "stats/"))  # fmt: skip
-        if latents:
-            self.add(latents, stats)
-        kept = sorted((int(name.split("/")[1]), name) for name in arrays if name.startswith("window/"))
-        self.window = [dict[str, np.ndarray]() for _ in range(kept[-1][0] + 1 if kept else 0)]
-        for i, name in kept:
-            self.window[i][name.split("/")[2]] = arrays[name]
 
 
-def check_plan(had: Plan, wanted: Plan) -> None:
-    """Raise unless draws that were made for one plan can go on by the other."""
+def read_draws(path: str | Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Facts and arrays of a file that draws wrote."""
+    if not Path(path).is_file():
+        raise PplebmError(f"'{path}' is not there; write it with draws.save(path).")
+    with safe_open(path, framework="numpy") as file:
+        meta = json.loads((file.metadata() or {}).get("draws", "{}"))
+        if not meta:
+            raise PplebmError(f"'{path}' holds no draws of pplebm.sample.")
+        return meta, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def plan_of(path: str | Path, meta: dict[str, Any]) -> Plan:
+    """The plan of draws in a file."""
+    if set(meta["plan"]) != set(Plan._fields):
+        raise PplebmError(f"'{path}' was written by another version of pplebm; sample anew.")
+    return Plan(**(meta["plan"] | {"extra_fields": tuple(meta["plan"]["extra_fields"])}))
+
+
+def check_plan(had: Plan, wanted: Plan, n_made: int) -> None:
+    """Raise unless draws that were made for one plan can go on by the other, to fewer draws or to more."""
     for field, old, new in zip(Plan._fields, had, wanted, strict=True):
-        if old != new and field == "target":
+        if old == new or field == "n_draws":
+            continue
+        if field == "target":
             raise PplebmError("the draws to resume are of another program, of other parameters or of other data.")
-        if old != new:
-            raise PplebmError(f"the draws to resume were made with {field}={old}, not {new}.")
+        raise PplebmError(f"the draws to resume were made with {field}={old}, not {new}.")
+    if wanted.n_draws < n_made:
+        raise PplebmError(
+            f"there are {n_made} draws of each chain already, more than n_draws={wanted.n_draws}; "
+            f"give n_draws={n_made} or more."
+        )
 
 
 def _joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -4,33 +4,35 @@ from __future__ import annotations
 
 import hashlib
 import math
-import time
-import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
-from pplebm.errors import PplebmError, PplebmWarning
-from pplebm.kernels.adaptation import adapted, adapting, next_window
+from pplebm.errors import PplebmError
+from pplebm.kernels.adaptation import BASE_WINDOW, adapted, adapting, next_window
 from pplebm.kernels.adaptive_hmc import adaptive_hmc
 from pplebm.kernels.kernel import Kernel, State
-from pplebm.kernels.warming import Seen, warmed, warming
+from pplebm.kernels.warming import warmed, warming
 from pplebm.ppl.language import Array, Data, Key, Latents, Params
 from pplebm.ppl.trees import n_rows, take_rows, tree_leaves
 from pplebm.program import Program
 from pplebm.sampling import chains
-from pplebm.sampling.blocks import Block, block_seed, blocks, recording
-from pplebm.sampling.draws import Draws, Plan, check_plan
+from pplebm.sampling.blocks import Block, block_seed, draw_blocks, recording, unit_keys, warm_up
+from pplebm.sampling.draws import Draws, Plan
 from pplebm.sampling.starts import climbed
-from pplebm.sampling.warmup import MOST_NUMBERS, end_of_window, first_scale, joined, kept_of
+from pplebm.sampling.warmup import Gathering, empty, end_of_window, first_scale, gathered
+from pplebm.sampling.wide import Batches, batch_rows
 
-NUMBERS_PER_BLOCK = 4_000_000  # latents of the steps that are held at once
+NUMBERS_PER_UNIT = 4_000_000  # latents of steps that are held at once
+NUMBERS_PER_BLOCK = 4_000_000  # latents of draws of all data that are kept at once
 DRAWS_PER_BLOCK = 200
 REDRAWN_FROM = 0.08  # part of warm-up that a chain is given to find its way
+OF_STEPS: dict[str, Callable[..., np.ndarray]] = {  # where the last one does not say it all
+    "is_divergent": np.any, "accept_prob": np.mean, "num_steps": np.sum
+}  # fmt: skip
 
 
 def sample(
@@ -49,6 +51,8 @@ def sample(
     resume: Draws | str | Path | None = None,
     progress: bool | None = None,
     given: Any = None,
+    rows_at_once: int | None = None,
+    out: str | Path | None = None,
 ) -> Draws:
     r"""Draw from p(z|x) of every datum, or without data from the tilted prior, by many chains at once.
 
@@ -70,18 +74,28 @@ def sample(
         init: where chains start: "base" for ancestral draws, "normal", or latents with one row per chain and datum,
             chain by chain.
         extra_fields: what else to keep of every draw, by name: fields of the kernel's Info or State.
-        resume: what an interrupted call returned, or the file that its `save(path)` wrote, in a later session as well:
-            goes on where it stopped, to the same draws as without the interruption. The other arguments must be those
-            of that call.
+        resume: draws of an earlier call, or the file that their `save(path)` or `out=` wrote, in a later session as
+            well: goes on where they end, after an interruption or to a larger n_draws, without a second warm-up, to
+            the draws that one call would have made. The other arguments must be those of that call. Draws that are
+            given keep their own draws and state; a file of `out=` grows.
         progress: show a bar; by default if the output is a terminal.
         given: data whose covariates the prior is given, one prior for every row; its observed part may be missing
             where the model runs without it, and is not looked at.
+        rows_at_once: chains x data that run as one batch, all chains of a datum together; the data beyond follow in
+            further batches, each with an adaptation of its own. The draws of the first batch are those of a call with
+            its data alone, and no draw depends on data of another batch. By default as many as hold 16 million latents
+            and numbers of data, a copy of which takes 64 MB in single precision.
+        out: a netCDF file, "draws.nc", that takes the draws block by block, so that memory does not grow with n_draws;
+            ArviZ and xarray open it, also while the run goes on. The draws returned are read from it when they are
+            looked at. What a killed run has completed is there: give `resume="draws.nc"` to go on. Beside it stands
+            "draws.nc.state", which that needs.
 
     Returns:
         Draws; if interrupted by Ctrl-C, those made so far, with a warning.
 
     Raises:
-        PplebmError: for arguments out of range, unknown fields, or a resume that does not belong to this call.
+        PplebmError: for arguments out of range, unknown fields, a resume that does not belong to this call or has more
+            draws than are wanted, a batch that cannot be made smaller, or a file that cannot be begun or grow.
 
     Example:
         >>> import numpy as np, torch, pyro, pyro.distributions as dist, pplebm
@@ -118,11 +132,13 @@ def sample(
         )
     target = _checksum(program, params, x)
     n_data = 1 if x is None or program.has_global_latents else n_rows(x)
+    rows = batch_rows(program, x, kernel.replicas * n_chains, n_data, rows_at_once)
     plan = Plan(
-        target, str(kernel.settings), n_chains, n_data, n_draws, n_warmup, thin, int(seed), tuple(extra_fields)
+        target, str(kernel.settings), n_chains, n_data, n_draws, n_warmup, thin, int(seed), tuple(extra_fields), rows
     )  # fmt: skip
-    job = _Job(program, kernel, x, params, plan, data is not None)
-    return job.run(job.begin(init) if resume is None else job.resumed(resume, init), progress)
+    job = lambda x, plan: _Job(program, kernel, x, params, plan, data is not None)
+    batches = Batches(job, program, params, x, plan, data is None, rows // (kernel.replicas * n_chains))
+    return batches.run(batches.begin(init, resume, out), progress)
 
 
 def sample_prior(program: Program, kernel: Kernel | None = None, given: Any = None, **settings: Any) -> Draws:
@@ -161,8 +177,16 @@ class _Job:
         adapts = warming if self.along else adapting
         self.warming = adapts(kernel, self.shape) if self.adapts else kernel
         self.recording = recording(kernel, plan.extra_fields)
-        most = max(1, NUMBERS_PER_BLOCK // (self.rows * program.width * plan.thin))
-        self.blocks = blocks(plan, min(most, DRAWS_PER_BLOCK), self.adapts, self.along)
+        self.warm_up = warm_up(plan, self.adapts, self.along)
+
+        # What a step computes may depend, in its last bit, on how many are run together: draws are made by units of
+        # equally many, whatever n_draws is, so that draws that are extended are those that one call would have made.
+        self.unit = min(BASE_WINDOW, max(1, NUMBERS_PER_UNIT // (plan.rows_at_once * program.width)))
+
+    def left(self, draws: Draws, n_data: int) -> list[Block]:
+        """Blocks that are left, of which one of all data fits into memory."""
+        most = min(DRAWS_PER_BLOCK, NUMBERS_PER_BLOCK // (self.plan.n_chains * n_data * self.program.width))
+        return self.warm_up[draws.block :] + draw_blocks(self.plan, draws.n_draws, self.unit, most)
 
     def begin(self, init: str | Latents | None) -> Draws:
         """No draws yet, chains at their start."""
@@ -173,108 +197,96 @@ class _Job:
             init = {site: a[self.ppl.asarray(np.tile(np.arange(len(a)), self.shape[0]))] for site, a in init.items()}
 
         state = chains.begin(self.program, key, self.params, self.x, self.warming, self.rows, init, self.observed)
-        if self.along:
-            state = first_scale(self.ppl, state, self.shape)
         log_density = self.program.log_density(self.params, self.x, self.observed)
         if self.plan.extra_fields:
             inner = self.kernel.init(self.ppl, state.z, log_density)
             self.recording(self.ppl, key, inner, log_density)  # raises for unknown fields
+        if self.along:
+            state = Gathering(first_scale(self.ppl, state, self.shape), empty(self.ppl, state))
         return Draws(self.program, self.params, self.given, self.plan, state, not self.observed)
 
     def _climbed(self, key: Key) -> Latents:
         replicas, n_chains, n_data = self.shape
         return climbed(self.program, key, self.params, self.x, replicas * n_chains, n_data)
 
-    def resumed(self, given: Draws | str | Path, init: str | Latents | None) -> Draws:
-        """Draws that this job can go on from."""
-        if isinstance(given, Draws):
-            check_plan(given.plan, self.plan)
-            return given
-        draws = self.begin(init)
-        n_warmup, state = sum(not block.n_draws for block in self.blocks), draws.state
-        settled = self._settled()(self.ppl, state, self.shape) if self.adapts else state
-        draws.load(given, lambda done: settled if done >= n_warmup else state)
-        return draws
-
-    def run(self, draws: Draws, progress: bool | None) -> Draws:
-        """All blocks that are left."""
-        done = sum(b.n_steps for b in self.blocks[: draws.block])
-        total = sum(b.n_steps for b in self.blocks)
-        bar = tqdm(total=total, initial=done, unit="step", disable=None if progress is None else not progress)
-        try:
-            for block in self.blocks[draws.block :]:
-                bar.set_description("draws" if block.n_draws else "warm-up")
-                began = time.perf_counter()
-                with self.ppl.threads_for(self.program.work(self.rows)):
-                    self.advance(draws, block)
-                draws.facts["seconds"] += time.perf_counter() - began
-                bar.update(block.n_steps)
-        except KeyboardInterrupt:
-            warnings.warn(
-                f"interrupted after {draws.n_draws} of {self.plan.n_draws} draws; give what was returned as resume= "
-                f"to go on, or keep it with .save(path) and give the path.",
-                PplebmWarning,
-                stacklevel=3,
-            )
-        finally:
-            bar.close()
-        return draws
+    def structure(self, state: State, block: int) -> State:
+        """A state of the structure that it has after so many blocks of warm-up, from one at the start."""
+        if not self.adapts or block < len(self.warm_up):
+            return state
+        return warmed(self.ppl, state.inner, self.shape) if self.along else adapted(self.ppl, state, self.shape)
 
     def advance(self, draws: Draws, block: Block) -> None:
         """One block; the draws change all at once at its end."""
-        ppl, program = self.ppl, self.program
-        keys = ppl.split(ppl.key(block_seed(self.plan.seed, draws.block + 1)), block.n_steps)
-        if not block.n_draws:
-            state, seen = program.chain(self.warming, draws.state, keys, self.params, self.x, self.observed)
-            if self.along:
-                self._gather(draws, seen)
-            if block.ends:
-                state = self._end(draws, block, state)
+        if block.n_draws:
+            latents, stats, state = self._drawn(draws.state, block)
+            draws.add(latents, stats)
         else:
-            state, seen = program.chain(self.recording, draws.state, keys, self.params, self.x, self.observed)
-            z = {site: self._kept(a[self.plan.thin - 1 :: self.plan.thin]) for site, a in seen.z.items()}
-            latents = {site: self._by_chain(ppl.to_numpy(a), block) for site, a in z.items()}
-            draws.add(latents, {name: self._stat(name, a, block) for name, a in seen.stats.items()})
-        draws.state, draws.block = state, draws.block + 1
+            state = self._warmed_up(draws, block)
+            draws.block = block.at + 1
+        draws.state = state
 
-    def _gather(self, draws: Draws, seen: Seen) -> None:
-        """Keep what the end of the window needs."""
-        every = max(1, self.rows * self.program.width * self.plan.n_warmup // MOST_NUMBERS)
-        draws.window.append(kept_of(self.ppl, seen, min(every, seen.num_steps.shape[0])))
-        draws.facts["n_gradients_warmup"] = draws.facts.get("n_gradients_warmup", 0.0) + float(seen.num_steps.sum())
+    def _drawn(self, state: State, block: Block) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], State]:
+        """Draws of a block, their figures, and the state to go on from: at the last end of a unit.
 
-    def _settled(self) -> Callable[..., State]:
-        return warmed if self.along else adapted
+        Args:
+            state: at the start of the unit of its first step.
+        """
+        thin, unit, parts = self.plan.thin, self.unit, []
+        first, end = block.at * thin, block.at * thin + block.n_steps
+        for i in range(first // unit, -(-end // unit)):
+            keys = unit_keys(self.ppl, self.plan, i, unit, len(self.warm_up))
+            new, seen = self.program.chain(self.recording, state, keys, self.params, self.x, self.observed)
+            start, stop = max(first - i * unit, 0), min(end - i * unit, unit)
+            draw = slice(start + -(i * unit + start + 1) % thin, stop, thin)  # the last of `thin` steps is one
+            z = {site: self._copied(a[draw]) for site, a in seen.z.items()}
+            steps = {name: self._copied(a[start:stop] if name in OF_STEPS else a[draw])
+                     for name, a in seen.stats.items()}  # fmt: skip
+            parts.append((z, steps))
+            state = new if stop == unit else state
+        z, by_step = ({name: np.concatenate([part[k][name] for part in parts]) for name in parts[0][k]} for k in (0, 1))
+        latents = {site: self._by_chain(a, block) for site, a in z.items()}
+        return latents, {name: self._stat(name, a, block) for name, a in by_step.items()}, state
 
-    def _end(self, draws: Draws, block: Block, state: State) -> State:
-        ppl, shape = self.ppl, self.shape
-        window, draws.window = draws.window, []
-        if block.ends == "warm-up":
-            end = partial(self._settled(), ppl, shape=shape)
-            return self.program.compiled(("settled", self.along, shape), end)(state)
+    def _warmed_up(self, draws: Draws, block: Block) -> State:
+        """The state after a block of warm-up."""
+        ppl, kernel, state = self.ppl, self.warming, draws.state
+        keys = ppl.split(ppl.key(block_seed(self.plan.seed, block.at + 1)), block.n_steps)
         if not self.along:
-            end = partial(next_window, ppl, shape=shape, metric=block.metric)
-            return self.program.compiled(("window", block.metric, shape), end)(state)
+            state, _ = self.program.chain(kernel, state, keys, self.params, self.x, self.observed)
+            return self._end(block)(state) if block.ends else state
+        state, seen = self.program.chain(kernel, state.inner, keys, self.params, self.x, self.observed)
+        draws.facts["n_gradients_warmup"] = float(seen.num_steps.sum())
+        state = gathered(ppl, Gathering(state, draws.state.seen), seen, self.rows * self.plan.n_warmup)
+        if not block.ends:
+            return state
+        if block.ends == "warm-up":
+            return self._end(block)(state.inner)
         assert self.kernel.tuning is not None
-        seed = block_seed(self.plan.seed, -draws.block - 1 + 2**31)
-        start = self.kernel.tuning.step_size
-        redraws = draws.block >= sum(not b.n_draws for b in self.blocks) * REDRAWN_FROM
-        state, n = end_of_window(ppl, state, joined(window), shape, start, redraws, seed)
-        draws.facts["n_redrawn"] = draws.facts.get("n_redrawn", 0.0) + n
-        return state
+        redraws = block.at >= REDRAWN_FROM * len(self.warm_up)
+        seed = block_seed(self.plan.seed, 2**31 - block.at)
+        found, n = end_of_window(ppl, state, self.shape, self.kernel.tuning.step_size, redraws, seed)
+        draws.facts["n_redrawn"] = float(n)
+        return Gathering(found, empty(ppl, found))
 
-    def _kept(self, rows: Array) -> Array:
-        """Rows of the last replica."""
-        return rows[:, -(self.shape[1] * self.shape[2]) :]
+    def _end(self, block: Block) -> Callable[[State], State]:
+        ppl, shape = self.ppl, self.shape
+        if block.ends == "warm-up":
+            end = partial(warmed if self.along else adapted, ppl, shape=shape)
+            return self.program.compiled(("settled", self.along, shape), end)
+        end = partial(next_window, ppl, shape=shape, metric=block.metric)
+        return self.program.compiled(("window", block.metric, shape), end)
+
+    def _copied(self, rows: Array) -> np.ndarray:
+        """Rows of the last replica, apart from the others."""
+        return np.array(self.ppl.to_numpy(rows[:, -(self.shape[1] * self.shape[2]) :]))
 
     def _by_chain(self, a: np.ndarray, block: Block) -> np.ndarray:
         """(draws, chains * data, ...) to (chains, draws, data, ...)."""
         a = a.reshape(block.n_draws, *self.shape[1:], *a.shape[2:]).swapaxes(0, 1)
         return a if self.x is not None and not self.program.has_global_latents else a[:, :, 0]
 
-    def _stat(self, name: str, by_step: Array, block: Block) -> np.ndarray:
-        """One figure per draw: whether a step of it diverged, their mean acceptance, the last of everything else."""
-        a = self.ppl.to_numpy(self._kept(by_step))
-        a = a.reshape(block.n_draws, self.plan.thin, *a.shape[1:])
-        of_draw = {"is_divergent": lambda a: a.any(1), "accept_prob": lambda a: a.mean(1)}
-        return self._by_chain(of_draw.get(name, lambda a: a[:, -1])(a), block)
+    def _stat(self, name: str, a: np.ndarray, block: Block) -> np.ndarray:
+        """One figure per draw, of those of all its steps where the last does not say it all."""
+        if name in OF_STEPS:
+            a = OF_STEPS[name](a.reshape(block.n_draws, self.plan.thin, *a.shape[1:]), axis=1)
+        return self._by_chain(a, block)

@@ -67,9 +67,7 @@ def _taken(value: np.ndarray, n: int, width: int) -> np.ndarray:
     return np.asarray(np.take_along_axis(order, place, 0) * value.shape[1] + np.arange(value.shape[1])).reshape(-1)
 
 
-def _ascended(
-    program: Program, key: Key, params: Params, data: Data | None, n: int
-) -> tuple[Latents, np.ndarray]:
+def _ascended(program: Program, key: Key, params: Params, data: Data | None, n: int) -> tuple[Latents, np.ndarray]:
     """Starts after their ascent, and their log densities."""
     ppl, kernel = program.ppl, ascent(geometric(FIRST_RATE, LAST_RATE, STEPS))
     state = chains.begin(program, key, params, data, kernel, n, "uniform")

@@ -12,10 +12,11 @@ import numpy as np
 from pplebm.errors import PplebmError
 from pplebm.ppl.trees import n_rows, take_rows, tree_leaves
 from pplebm.sampling.draws import STANDARD_STATS, Draws
+from pplebm.sampling.on_disk import OnDisk
 from pplebm.sampling.predictive import log_likelihood, predictive, spaced
 
 ARVIZ_NAMES = {"log_density": "lp", "accept_prob": "acceptance_rate", "is_divergent": "diverging"}
-Variables = dict[str, tuple[tuple[str, ...], np.ndarray, np.ndarray | None]]  # dimensions, values, numbers of draws
+Variables = dict[str, tuple[tuple[str, ...], Any, np.ndarray | None]]  # dimensions, values, numbers of draws
 
 
 def to_arviz(
@@ -197,12 +198,12 @@ def _dataset(variables: Variables, attributes: dict[str, Any], levels: Mapping[s
             coordinates[d] = np.asarray(levels[d]) if len(levels.get(d, ())) == n else np.arange(n)
         if at is not None:
             coordinates["draw"] = at
-    return xarray.Dataset({name: (dims, a) for name, (dims, a, _) in variables.items()}, coordinates, attributes)
+    held = {name: a.variable(dims) if isinstance(a, OnDisk) else (dims, a) for name, (dims, a, _) in variables.items()}
+    return xarray.Dataset(held, coordinates, attributes)
 
 
-def _container(groups: dict[str, Variables], given: dict[str, Draws]) -> Any:
-    arviz, sets = import_arviz(), {}
-    levels = next(iter(given.values())).program.levels
+def _datasets(groups: dict[str, Variables], given: dict[str, Draws]) -> dict[str, Any]:
+    levels, sets = next(iter(given.values())).program.levels, {}
     for name, variables in groups.items():
         attributes: dict[str, Any] = {
             "inference_library": "pplebm",
@@ -210,13 +211,59 @@ def _container(groups: dict[str, Variables], given: dict[str, Draws]) -> Any:
         }
         if name in given:
             facts, plan = given[name].facts, given[name].plan
-            attributes |= {"sampling_time": facts["seconds"], "tuning_steps": plan.n_warmup, "kernel": plan.kernel}
+            attributes |= {"sampling_time": facts["seconds"], "tuning_steps": plan.n_warmup, "thinning": plan.thin}
+            attributes["kernel"] = plan.kernel
         sets[name] = _dataset(variables, attributes, levels)
+    return sets
+
+
+def _container(groups: dict[str, Variables], given: dict[str, Draws]) -> Any:
+    arviz, sets = import_arviz(), _datasets(groups, given)
     if has_inference_data():
         return arviz.InferenceData(**sets)
     import xarray
 
     return xarray.DataTree.from_dict(sets)
+
+
+def streamed_groups(draws: Draws) -> tuple[dict[str, Any], dict[str, dict[str, str]]]:
+    """Groups of draws as they are written to a file while a run goes on, and where in them the draws are.
+
+    Returns:
+        Datasets by group: draws in the supports of the sites and unconstrained, figures of the kernel, the data; and by
+        "values", "latents" and "stats" the place of every name, "group/variable".
+    """
+    kind, plate = "prior" if draws.is_prior else "posterior", draws.program.plate or "data"
+    axis, whole = plate if draws.has_data_axis else None, f"unconstrained_{'prior' if draws.is_prior else 'posterior'}"
+    figures = "sample_stats_prior" if draws.is_prior else "sample_stats"
+    groups = {
+        kind: _named(draws, draws.values, axis),
+        whole: _named(draws, draws.latents, axis),
+        figures: _named(draws, _stats(draws), None) | _named(draws, _by_datum(draws), axis),
+    }
+    if constant := _covariates(draws):
+        groups["constant_data"] = constant
+    if not draws.is_prior and draws.program.observed:
+        observed = {name: draws.program.ppl.to_numpy(a) for name, a in draws.program.observed_data(draws.data).items()}
+        as_draws = _named(draws, {name: a[None, None] for name, a in observed.items()}, plate)
+        groups["observed_data"] = {name: (dims[2:], a[0, 0], None) for name, (dims, a, _) in as_draws.items()}
+    called = {n: ARVIZ_NAMES.get(n, n) + "_by_datum" * (draws.has_data_axis and n in STANDARD_STATS)
+              for n in draws.stats}  # fmt: skip
+    places = {
+        "values": {name: f"{kind}/{_in_file(name)}" for name in draws.values},
+        "latents": {name: f"{whole}/{_in_file(name)}" for name in draws.latents},
+        "stats": {name: f"{figures}/{_in_file(other)}" for name, other in called.items()},
+    }
+    named = {
+        group: {_in_file(name): (tuple(map(_in_file, dims)), a, at) for name, (dims, a, at) in found.items()}
+        for group, found in groups.items()
+    }
+    return _datasets(named, {kind: draws}), places
+
+
+def _in_file(name: str) -> str:
+    """A slash would open a group."""
+    return name.replace("/", ".")
 
 
 def has_inference_data() -> bool:

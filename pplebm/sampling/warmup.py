@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from pplebm.kernels.fisher import fisher_metric, widest
 from pplebm.kernels.metric import Metric
 from pplebm.kernels.trajectory import TrajectoryState
 from pplebm.kernels.warming import Seen, WarmingState, next_window
-from pplebm.ppl.language import PPL
+from pplebm.ppl.language import PPL, Array, Latents
 from pplebm.ppl.trees import tree_map
 
 MOST_NUMBERS = 20_000_000  # in the draws and gradients that a window keeps
@@ -19,8 +20,6 @@ WIDEST = 10.0  # standard deviations in units of the metric that the length's fl
 LAG = 5.0  # standard deviations of a log density, and two nats, by which a chain lags that does not count
 LOST, LOST_PER_LATENT = 10.0, 2.0  # nats beyond these by which a chain lags that is moved: no mode there has any mass
 MOVES = 0.2  # part of the steps that a chain accepts which others are measured by
-
-Gathered = dict[str, np.ndarray]  # by field of Seen, (steps, rows, ...)
 
 CUTS = (0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.45, 0.65, 0.9)  # ends of windows, as parts of a warm-up
 LEAST_WARMUP = 20  # steps; shorter ones learn step sizes alone
@@ -57,21 +56,41 @@ def first_scale(ppl: PPL, state: WarmingState, shape: Shape) -> WarmingState:
     return state._replace(inner=inner._replace(metric=_of_rows(ppl, old._replace(scale=scale), inner, shape)))
 
 
-def kept_of(ppl: PPL, seen: Seen, every: int) -> Gathered:
-    """What a window keeps of its steps, every so many of them."""
-    found = {name: ppl.to_numpy(getattr(seen, name)) for name in ("z", "gradient", "log_density", "is_accepted")}
-    moved = found["is_accepted"].any(0, keepdims=True)
-    kept = {name: a[every - 1 :: every] for name, a in found.items()}
-    return kept | {"is_accepted": kept["is_accepted"] | moved}
+class Gathering(NamedTuple):
+    """State of a warm-up along trajectories, and what its window has shown so far."""
+
+    inner: WarmingState
+    seen: dict[str, Array]  # (steps, rows, ...) by field of Seen
+
+    @property
+    def z(self) -> Latents:
+        """Latents of the kernel that is adapted."""
+        return self.inner.z
 
 
-def joined(parts: list[Gathered]) -> Gathered:
-    """Parts of a window, one after the other."""
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+def empty(ppl: PPL, state: WarmingState) -> dict[str, Array]:
+    """What a window has shown before its first step."""
+    value, center = state.inner.log_density[None][:0], state.center[None][:0]
+    return {"z": center, "gradient": center, "log_density": value, "is_accepted": value}
+
+
+def gathered(ppl: PPL, state: Gathering, seen: Seen, work: int) -> Gathering:
+    """The state with what a block of steps has shown: every step of it, or fewer where memory would not do.
+
+    Args:
+        work: rows times steps of all of warm-up.
+    """
+    every = max(1, min(work * state.inner.center.shape[1] // MOST_NUMBERS, seen.num_steps.shape[0]))
+    moved = seen.is_accepted.sum(0) > 0
+    rows = {"z": seen.z, "gradient": seen.gradient, "log_density": seen.log_density,
+            "is_accepted": (seen.is_accepted | moved if every > 1 else seen.is_accepted)}  # fmt: skip
+    kept = {name: a[every - 1 :: every] for name, a in rows.items()}
+    kept["is_accepted"] = kept["is_accepted"] + 0.0 * kept["log_density"]
+    return state._replace(seen={name: ppl.concat([a, kept[name]], 0) for name, a in state.seen.items()})
 
 
 def end_of_window(
-    ppl: PPL, state: WarmingState, seen: Gathered, shape: Shape, start: float, redraws: bool, seed: int
+    ppl: PPL, gathering: Gathering, shape: Shape, start: float, redraws: bool, seed: int
 ) -> tuple[WarmingState, int]:
     """The state with the metric that a window asks for, and how many chains were moved to where another one is.
 
@@ -80,15 +99,15 @@ def end_of_window(
     can have no mass beside the other, is put where another chain of its datum is.
 
     Args:
-        state: at the end of the window.
-        seen: what the window kept.
+        gathering: at the end of the window.
         shape: replicas, chains and data.
         start: step size to begin with where this is the first metric.
         redraws: whether there is warm-up left for chains to part again.
         seed: of the choice of the other chain.
     """
+    state, seen = gathering.inner, {name: ppl.to_numpy(a) for name, a in gathering.seen.items()}
     z, gradient = (_by_datum(seen[name], shape) for name in ("z", "gradient"))
-    moved = seen["is_accepted"].any(0).reshape(shape[1:])
+    moved = (seen["is_accepted"] > 0.5).any(0).reshape(shape[1:])
     moves = seen["is_accepted"].mean(0).reshape(shape[1:]) >= MOVES
     behind, spread = _behind(seen["log_density"].reshape(-1, *shape[1:]), moves)
     counts = moved & (behind <= LAG * spread)

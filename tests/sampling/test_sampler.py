@@ -172,7 +172,7 @@ def test_tempering_draws_from_both_modes(backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("where", [1, 9], ids=["in warm-up", "in the draws"])
+@pytest.mark.parametrize("where", [1, 7], ids=["in warm-up", "in the draws"])
 def test_interrupted_saved_and_resumed_is_the_same(backend, where, monkeypatch, tmp_path):
     program, params, _ = instance(backend)
     call = lambda **more: sampling.sample(
@@ -197,8 +197,8 @@ def test_interrupted_saved_and_resumed_is_the_same(backend, where, monkeypatch, 
     for name in ("z1", "z2"):
         np.testing.assert_array_equal(rest[name], whole[name])
     np.testing.assert_array_equal(rest.stats["energy"], whole.stats["energy"])
-    with pytest.raises(PplebmError, match="n_draws=50"):
-        sampling.sample(program, mala(), X, params=params, n_chains=2, n_draws=60, n_warmup=150, thin=2, resume=part)
+    with pytest.raises(PplebmError, match="thin=2"):
+        sampling.sample(program, mala(), X, params=params, n_chains=2, n_draws=50, n_warmup=150, resume=part)
     with pytest.raises(PplebmError, match="other data"):
         sampling.sample(
             program, mala(), X + 1.0, params=params, n_chains=2, n_draws=50, n_warmup=150, thin=2,
