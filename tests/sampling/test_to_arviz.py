@@ -14,7 +14,8 @@ from pplebm.kernels.langevin import langevin
 from pplebm.ppl.language import load_backend
 from pplebm.sampling import buffers as persistent
 from pplebm.sampling import chains
-from pplebm.sampling.diagnostics import diagnose, nested_r_hat
+from pplebm.sampling.convergence import nested_r_hat
+from pplebm.sampling.diagnostics import diagnose
 from pplebm.sampling.predictive import log_likelihood, predictive
 from pplebm.sampling.sampler import sample
 from pplebm.sampling.to_arviz import has_inference_data, import_arviz

@@ -1,0 +1,264 @@
+r"""What draws alone cannot show, asked of their program: the rounding of its log density, and chains from elsewhere."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pplebm.kernels.ascent import ascent
+from pplebm.kernels.hmc import hmc
+from pplebm.kernels.schedules import linear
+from pplebm.ppl.language import Array, Data, Latents, Params
+from pplebm.ppl.trees import take_rows
+from pplebm.sampling import chains
+from pplebm.sampling.convergence import effective_size
+from pplebm.sampling.draws import Draws
+from pplebm.sampling.sampler import sample
+
+N_LINES, N_POINTS, SPACING = 8, 9, 1e-3  # of the lines on which rounding is measured
+N_ASCENT, N_WARMUP, N_SETTLED = 200, 150, 100  # steps of a chain from elsewhere
+MOST_ROWS = 64  # chains from elsewhere of all data together
+WIDTH = 10.0  # of the starts: standard deviations of the draws, or units of the unconstrained latents
+FAR, BARRIER, COMPARABLE = 4.0, 2.0, 7.0  # sd from all chains; nats on the way; nats of log density
+
+
+def log_density_at(draws: Draws, latents: dict[str, np.ndarray], data: Data | None) -> np.ndarray:
+    """The log density the chains moved in, at latents shaped as draws are."""
+
+    def value(params: Params, z: Latents, x: Data | None = None) -> dict[str, Array]:
+        observed = None if x is None else not draws.is_prior
+        return {"log_density": draws.program.log_density(params, x, observed)(z)}
+
+    name = f"log density of {'the prior' if draws.is_prior else 'the posterior'}"
+    return draws.by_row(name, value, latents, data)["log_density"].astype(float)
+
+
+def rows_of(draws: Draws, rows: np.ndarray) -> Data | None:
+    """The data whose numbers are given; all of them for draws without an axis of data."""
+    return take_rows(draws.data, draws.program.ppl.asarray(rows)) if draws.has_data_axis else draws.data
+
+
+def by_datum(draws: Draws, latents: dict[str, np.ndarray], rows: np.ndarray) -> np.ndarray:
+    """Latents side by side, (..., data, K), of draws without an axis of data with one datum."""
+    parts = [a[:, :, rows] if draws.has_data_axis else a[:, :, None] for a in latents.values()]
+    return np.concatenate([a.reshape(*a.shape[:3], -1) for a in parts], -1).astype(float)
+
+
+def rounding(draws: Draws, rows: np.ndarray, seed: int = 0) -> np.ndarray:
+    r"""Rounding error of the log density by datum, nats.
+
+    On lines between draws of a chain, at points a thousandth of their distance apart, a smooth log density has fourth
+    differences of about zero, and independent errors of size σ have ones of size :math:`\sqrt{70}\,\sigma`. The sizes
+    of numbers alone do not tell: large terms may cancel, and coordinates be rounded as well.
+
+    Args:
+        draws: of `pplebm.sample`.
+        rows: numbers of the data to look at; [0] for draws without an axis of data.
+        seed: of the choice of draws.
+
+    Example:
+        >>> import torch, pplebm
+        >>> program = pplebm.Program(pplebm.bind("conjugate_tilt", shape=(3,)))
+        >>> draws = pplebm.sample(program, n_chains=2, n_draws=50, n_warmup=50)
+        >>> bool(rounding(draws, np.array([0]))[0] < 1e-5)
+        True
+    """
+    rng, (n_chains, n_draws) = np.random.default_rng(seed), next(iter(draws.latents.values())).shape[:2]
+    chain, first = rng.integers(n_chains, size=N_LINES), rng.integers(n_draws, size=N_LINES)
+    second = (first + n_draws // 2) % n_draws
+    along = (SPACING * (np.arange(N_POINTS) - N_POINTS // 2))[None, :]
+    lines = {}
+    for site, a in draws.latents.items():
+        a = a[:, :, rows] if draws.has_data_axis else a
+        here, there = a[chain, first][:, None].astype(float), a[chain, second][:, None].astype(float)
+        lines[site] = (here + along.reshape(1, -1, *[1] * (a.ndim - 2)) * (there - here)).astype(a.dtype)
+    found = np.diff(log_density_at(draws, lines, rows_of(draws, rows)), 4, 1)  # (lines, points, data)
+    size = np.sqrt((found**2).mean(1) / 70.0)
+    return np.asarray(np.median(size, 0)).reshape(-1)
+
+
+class Elsewhere(NamedTuple):
+    """A place that the draws know nothing of."""
+
+    datum: int
+    n_there: int  # chains from elsewhere that settled at such places
+    n_chains: int  # all of them
+    distance: float  # standard deviations of the draws, from the nearest chain to the place of highest log density
+    barrier: float  # nats, on the way there
+    log_density: float  # mean of the chain there
+    draws: float  # mean of the draws
+    scalar: int  # in which the places differ most, of the latents side by side
+    at: float  # its mean there, unconstrained
+    mean: float  # of the draws
+
+
+def elsewhere(draws: Draws, n: int = 16, seed: int = 0) -> list[Elsewhere]:
+    r"""Look for modes that no chain has seen, by short chains from starts far from the draws.
+
+    Starts are uniform, half of them within 10 standard deviations of the draws, half in [-10, 10] in unconstrained
+    coordinates. Each climbs for 200 steps, then 250 of `hmc` follow, whose last 100 are looked at. A chain has found
+    another mode if it moves without a trend, its log density is at most 7 nats below that of the draws, its mean is
+    more than 4 standard deviations, in the metric of the draws, away from the mean of every chain, and on the straight
+    way there the log density falls by more than 2 nats below both ends.
+
+    What it cannot see: modes whose basin no start hits, which is likely in many dimensions; narrow modes; places
+    joined to the draws by a ridge; more than one mode inside a single chain of the draws; and data beyond those looked
+    at, 64 chains in all, at least 4 for each of evenly spaced data. That nothing is found proves nothing.
+
+    Args:
+        draws: of `pplebm.sample`, at least 80 of each chain.
+        n: starts, of every datum if there are up to four.
+        seed: of the starts and the chains.
+
+    Returns:
+        One entry for every datum with such a place.
+
+    Example:
+        >>> import torch, pyro, pyro.distributions as dist, pplebm
+        >>> def model(x):
+        ...     with pyro.plate("data", len(x)):
+        ...         z = pyro.sample("z", dist.Normal(0., 3.))
+        ...         pplebm.tilt("f", -0.2 * (z ** 2 - 16.) ** 2)  # modes near -4 and 4
+        ...         pyro.sample("x", dist.Normal(0. * z, 1.), obs=x)
+        >>> program = pplebm.Program(model, data=torch.zeros(2))
+        >>> draws = pplebm.sample(program, init={"z": torch.full((4,), 4.)}, n_draws=100, n_warmup=100)
+        >>> found = elsewhere(draws)[0]
+        >>> round(found.mean), round(found.at)
+        (4, -4)
+    """
+    rows = np.arange(1)
+    if draws.has_data_axis:
+        n_data = next(iter(draws.latents.values())).shape[2]
+        rows = np.unique(np.linspace(0, n_data - 1, min(n_data, MOST_ROWS // 4)).round().astype(int))
+        n = max(4, min(n, MOST_ROWS // len(rows)))
+    data = rows_of(draws, rows)
+    there = _chains_from(draws, rows, data, n, np.random.default_rng(seed), seed)
+    x, log_density = by_datum(draws, draws.latents, rows), draws.stats["log_density"].astype(float)
+    log_density = log_density[:, :, rows] if draws.has_data_axis else log_density[:, :, None]
+    found = []
+    for i, row in enumerate(rows):
+        settled = [_Settled(z[:, i], v[:, i]) for z, v in zip(*there, strict=True)]
+        met = _place(draws, x[:, :, i], log_density[:, :, i], settled, rows[[i]])
+        found += [] if met is None else [met._replace(datum=int(row))]
+    return found
+
+
+class _Settled(NamedTuple):
+    """The last part of a chain from elsewhere."""
+
+    x: np.ndarray  # (draws, K)
+    log_density: np.ndarray  # (draws,)
+
+
+def _chains_from(
+    draws: Draws, rows: np.ndarray, data: Data | None, n: int, rng: np.random.Generator, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Latents side by side, (n, draws, data, K), and log densities, (n, draws, data), of chains from elsewhere."""
+    program, ppl = draws.program, draws.program.ppl
+    copies, n_chains = data, n
+    if draws.has_data_axis:  # every chain a datum of its own, so that each finds its step size
+        copies, n_chains = take_rows(data, ppl.asarray(np.tile(np.arange(len(rows)), n))), 1
+    observed = None if copies is None else not draws.is_prior
+    z = _starts(draws, rows, copies, n, rng)
+    kernel = ascent(linear(0.3, 0.01, N_ASCENT))
+    k_begin, k_run = ppl.split(ppl.key(seed))
+    state = chains.begin(program, k_begin, draws.params, copies, kernel, n * len(rows), z, observed)
+    state, _ = chains.advance(program, k_run, state, draws.params, copies, kernel, N_ASCENT, observed)
+    settings: dict[str, Any] = {"n_chains": n_chains, "n_draws": N_SETTLED, "n_warmup": N_WARMUP, "seed": seed}
+    given = {"given" if draws.is_prior else "data": copies}
+    ran = sample(program, hmc(), **given, **settings, params=draws.params, init=state.last, progress=False)
+    x = by_datum(ran, ran.latents, np.arange(n * len(rows) if ran.has_data_axis else 1))
+    values = ran.stats["log_density"].astype(float)
+    if draws.has_data_axis:
+        x, values = (a[0].reshape(N_SETTLED, n, len(rows), *a.shape[3:]).swapaxes(0, 1) for a in (x, values))
+    else:
+        values = values[:, :, None]
+    return x, values
+
+
+def _starts(draws: Draws, rows: np.ndarray, data: Data | None, n: int, rng: np.random.Generator) -> Latents:
+    """Latents far from the draws, start by start; where the density is not finite, nearer to a draw."""
+    ppl, far, near = draws.program.ppl, {}, {}
+    for site, a in draws.latents.items():
+        a = a[:, :, rows] if draws.has_data_axis else a[:, :, None]
+        u = WIDTH * rng.uniform(-1.0, 1.0, (n, *a.shape[2:]))
+        is_wide = (np.arange(n) % 2 == 1).reshape(-1, *[1] * (a.ndim - 2))
+        far[site] = np.where(is_wide, u, a.mean((0, 1)) + a.std((0, 1)) * u).reshape(-1, *a.shape[3:])
+        near[site] = a[rng.integers(len(a), size=n), rng.integers(a.shape[1], size=n)].reshape(-1, *a.shape[3:])
+    observed = None if data is None else not draws.is_prior
+
+    def ready(params: Params, z: Latents, x: Data | None) -> Array:
+        value, gradient = ppl.value_and_grad(draws.program.log_density(params, x, observed), z)
+        is_finite = ppl.isfinite(value)
+        for g in gradient.values():
+            is_finite = is_finite & ppl.isfinite((g**2).reshape(len(value), -1).sum(1))
+        return is_finite
+
+    run = draws.program.compiled(("ready", data is None, observed), ready)
+    dtype = next(iter(draws.latents.values())).dtype
+    share = np.ones(n * len(rows))  # of the way from the draw
+    for attempt in range(12):
+        z = {}
+        for site, a in near.items():
+            way = share.reshape(-1, *[1] * (a.ndim - 1))
+            z[site] = ppl.asarray((a + way * (far[site] - a)).astype(dtype), keep=True)
+        is_ready = ppl.to_numpy(run(draws.params, z, data))
+        if is_ready.all():
+            break
+        share = np.where(is_ready, share, 0.5 * share if attempt < 10 else 0.0)
+    return z
+
+
+def _place(
+    draws: Draws, x: np.ndarray, log_density: np.ndarray, settled: list[_Settled], row: np.ndarray
+) -> Elsewhere | None:
+    """The place of highest log density among those far from all chains, (C, N, K), of one datum."""
+    means, level = x.mean(1), float(log_density.mean())
+    scatter = x - means[:, None]
+    n, k = x.shape[0] * x.shape[1], x.shape[2]
+    covariance = np.einsum("cni,cnj->ij", scatter, scatter) / n if n >= 10 * k else np.diag((scatter**2).mean((0, 1)))
+    sd = np.sqrt(np.diag(covariance)) + 1e-300
+    inverse = np.linalg.pinv(covariance / np.outer(sd, sd), hermitian=True)
+    best: Elsewhere | None = None
+    count = 0
+    for chain in settled:
+        if not _is_settled(chain, level):
+            continue
+        off = (chain.x.mean(0) - means) / sd
+        own = float(np.median(effective_size(np.ascontiguousarray(chain.x.T)[:, None])))
+        squared = np.einsum("ci,ij,cj->c", off, inverse, off) - 2.0 * k / max(own, 1.0)
+        distance = math.sqrt(max(float(squared.min()), 0.0))
+        if distance < FAR or (barrier := _barrier(draws, chain.x.mean(0), means, row)) < BARRIER:
+            continue
+        count += 1
+        value, i = float(chain.log_density.mean()), int(np.abs(off[squared.argmin()]).argmax())
+        if best is None or value > best.log_density:
+            at, mean = float(chain.x[:, i].mean()), float(means[squared.argmin(), i])
+            best = Elsewhere(0, 0, len(settled), distance, barrier, value, level, i, at, mean)
+    return None if best is None else best._replace(n_there=count)
+
+
+def _is_settled(chain: _Settled, level: float) -> bool:
+    """Whether a chain moves, without a trend, at a log density that counts."""
+    if not (np.isfinite(chain.x).all() and np.isfinite(chain.log_density).all()):
+        return False
+    first, second = np.array_split(chain.log_density, 2)
+    has_moved = (np.diff(chain.x, axis=0) != 0).any(1).mean() > 0.2
+    is_steady = abs(second.mean() - first.mean()) < max(1.0, chain.log_density.std())
+    return bool(has_moved and is_steady and chain.log_density.mean() > level - COMPARABLE)
+
+
+def _barrier(draws: Draws, place: np.ndarray, means: np.ndarray, row: np.ndarray) -> float:
+    """Nats that the log density falls on the way from a place to the chains' means: the least of them."""
+    way = np.linspace(0.0, 1.0, 17)[None, :, None]
+    line, latents, at = place + way * (means[:, None] - place), {}, 0
+    for site, a in draws.latents.items():
+        shape = a.shape[3:] if draws.has_data_axis else a.shape[2:]
+        size = math.prod(shape)
+        part = line[..., at : at + size].reshape(*line.shape[:2], *([1] if draws.has_data_axis else []), *shape)
+        latents[site], at = part.astype(a.dtype), at + size
+    value = log_density_at(draws, latents, rows_of(draws, row)).reshape(line.shape[:2])
+    value = np.where(np.isfinite(value), value, -np.inf)
+    return float((np.minimum(value[:, 0], value[:, -1]) - value.min(1)).min())

@@ -1,0 +1,335 @@
+r"""What is wrong with chains, and what to do about it: signs of every cause in the chains of one posterior."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from pplebm.sampling.convergence import effective_size, figures
+
+GOOD_R_HAT, GOOD_ESS, GOOD_BFMI = 1.01, 400.0, 0.3  # Vehtari et al. (2021); Betancourt (2016)
+CHANCE = 1e-3  # of a test to be wrong, shared among the scalars of a posterior
+LOST = 7.0  # nats; a place so much below the best one has a thousandth of its weight, widths being equal
+MANY_DIVERGENT = 0.01  # share of the draws that is said in any case
+MIN_OWN_ESS = 20.0  # of a chain that has seen the place where it is
+LONG_STAND = 0.1  # share of the draws; a chain that stands still for so long is stuck
+LEAST = 20  # draws; fewer tell no cause
+
+
+class Chains(NamedTuple):
+    """Chains of one posterior and what is known about them."""
+
+    place: str  # " of datum 3", or nothing
+    names: list[str]  # of the scalars
+    numbers: np.ndarray  # (C,) of the chains, in the draws
+    x: np.ndarray  # (C, N, K)
+    stats: dict[str, np.ndarray]  # (C, N) each
+    r_hat: np.ndarray  # (K,)
+    ess: np.ndarray  # (K,) the smaller one of bulk and tails
+
+    def only(self, is_kept: np.ndarray) -> Chains:
+        """Some of the chains, with figures of their own."""
+        x = self.x[is_kept]
+        found = figures(x)
+        return self._replace(
+            numbers=self.numbers[is_kept],
+            x=x,
+            stats={name: a[is_kept] for name, a in self.stats.items()},
+            r_hat=found.r_hat,
+            ess=np.minimum(found.ess_bulk, found.ess_tail),
+        )
+
+    def called(self, is_meant: np.ndarray) -> str:
+        """Some of the chains by number: "chain 3 of datum 1", "all chains"."""
+        if is_meant.all() and len(is_meant) > 1:
+            return f"all chains{self.place}"
+        return f"{listed('chain', self.numbers[is_meant])}{self.place}"
+
+
+class Advice(NamedTuple):
+    """What a remedy depends on."""
+
+    longer: str  # how to get longer trajectories
+    coordinates: str  # how to get others, or nothing
+    temper: str  # how to cross between modes
+    n_warmup: int
+
+
+class Sign(NamedTuple):
+    """Something wrong with the chains of one posterior."""
+
+    cause: str
+    severity: float  # the larger the worse, among signs of one cause
+    sentence: str
+    place: str
+
+
+def listed(noun: str, numbers: np.ndarray | list[int], most: int = 6) -> str:
+    """Things by number.
+
+    >>> listed("chain", [3]), listed("datum", [0, 4]), listed("chain", list(range(9)))
+    ('chain 3', 'data 0 and 4', 'chains 0, 1, 2, 3, 4, 5 and 3 more')
+    """
+    names = [str(int(i)) for i in numbers]
+    if len(names) == 1:
+        return f"{noun} {names[0]}"
+    more = len(names) - most
+    shown, last = (names[:most], f"{more} more") if more > 0 else (names[:-1], names[-1])
+    return f"{'data' if noun == 'datum' else noun + 's'} {', '.join(shown)} and {last}"
+
+
+def signs(chains: Chains, advice: Advice) -> list[Sign]:
+    """Signs of every cause. What explains the chains' disagreement is looked for in order, and the first one is told."""
+    found, is_alive = stuck(chains, advice)
+    if not is_alive.any():
+        return found
+    left = chains if is_alive.all() else chains.only(is_alive)
+    if is_alive.sum() == 1 < len(is_alive):
+        return found
+    for cause in (lost, late, drifting, apart, slow):
+        if signs_of := cause(left, advice):
+            found += signs_of
+            break
+    return found + diverging(left, advice) + energy(left, advice)
+
+
+def stuck(chains: Chains, advice: Advice) -> tuple[list[Sign], np.ndarray]:
+    """Chains that do not move, or are not finite; and which ones are neither."""
+    x, n = chains.x, chains.x.shape[1]
+    is_finite = np.isfinite(x).all((1, 2))
+    has_moved = (x[:, 1:] != x[:, :-1]).any(2)
+    share = has_moved.mean(1)
+    rate, length = min(float(share.max()), 1 - 1e-9), _longest_stand(has_moved)
+    by_chance = has_moved.size * (1.0 - rate) ** length
+    is_stuck = is_finite & (
+        (share < 0.02) | ((length >= max(LONG_STAND * n, LEAST)) & (by_chance < CHANCE)) if n >= LEAST else share == 0
+    )
+    found = []
+    if not is_finite.all():
+        sentence = (
+            f"{chains.called(~is_finite)} left the finite numbers: take smaller steps, or start elsewhere (init=)."
+        )
+        found.append(Sign("stuck", np.inf, sentence, chains.place))
+    if is_stuck.any():
+        worst = int(np.where(is_stuck, share, np.inf).argmin())
+        many = is_stuck.sum() > 1
+        what = f"{int(has_moved[worst].sum()) + 1} distinct draws in {n}, {length[worst]} equal ones in a row"
+        sentence = (
+            f"{chains.called(is_stuck)} {'are' if many else 'is'} stuck ({'the worst has ' if many else ''}{what}): take "
+            f"smaller steps by a longer warm-up (n_warmup above {advice.n_warmup}), or start elsewhere (init=)."
+        )
+        found.append(Sign("stuck", 1.0 - float(share[worst]), sentence, chains.place))
+    return found, is_finite & ~is_stuck
+
+
+def _longest_stand(has_moved: np.ndarray) -> np.ndarray:
+    """Equal draws in a row, the most of each chain."""
+    return np.array([np.diff(np.flatnonzero(np.concatenate([[1], row, [1]]))).max() for row in has_moved])
+
+
+class Levels(NamedTuple):
+    """The log density of chains by quarters of their draws."""
+
+    behind: np.ndarray  # (C, 4) nats below the last quarter of the best chain
+    best: float
+    spread: float  # of the best chain in its last quarter
+    error: np.ndarray  # (C,) of a difference of two quarters' means
+
+
+def levels(chains: Chains) -> Levels | None:
+    """Where the chains stand; nothing can be said of fewer than 80 draws each."""
+    log_density = chains.stats.get("log_density")
+    if log_density is None or log_density.shape[1] < 4 * LEAST or not np.isfinite(log_density).all():
+        return None
+    log_density, n = log_density.astype(float), log_density.shape[1] // 4
+    quarters = log_density[:, : 4 * n].reshape(-1, 4, n)
+    means, last = quarters.mean(2), quarters[:, 3]
+    best, spread = int(means[:, 3].argmax()), last.std(1)
+    error = spread / np.maximum(effective_size(last[:, None]), 1.0) ** 0.5
+    level = float(means[best, 3])
+    return Levels(level - means, level, float(spread[best]), np.hypot(error, error[best]))
+
+
+def lost(chains: Chains, advice: Advice) -> list[Sign]:
+    """Chains that have settled at a place without weight."""
+    at = levels(chains)
+    if at is None:
+        return []
+    is_low = at.behind[:, 3] > np.maximum(LOST, 5.0 * at.error)
+    is_rising = at.behind[:, 0] - at.behind[:, 3] > np.maximum(3.0 * at.spread, 5.0 * at.error)
+    if not is_low.any():
+        return []
+    gap = float(at.behind[is_low, 3].max())
+    if (is_low & is_rising).any():
+        return late(chains, advice)
+    sentence = (
+        f"{chains.called(is_low)} settled at a log density {gap:.3g} nats below the best chain's {at.best:.4g} (more than "
+        f"{LOST:.0f}): a bad start; give starts at better places, init= latents of a short ascent "
+        f"(pplebm.sampling.chains.warm_start) or draws of the best chain."
+    )
+    return [Sign("start", gap, sentence, chains.place)]
+
+
+def late(chains: Chains, advice: Advice) -> list[Sign]:
+    """Chains whose log density still rose when the draws began."""
+    at = levels(chains)
+    if at is None:
+        return []
+    rise = at.behind[:, 0] - np.minimum(at.behind[:, 3], at.behind[:, 2])
+    is_late = (rise > np.maximum(3.0 * at.spread, 5.0 * at.error)) & (rise > 3.0)
+    if not is_late.any():
+        return []
+    sentence = (
+        f"the log density of {chains.called(is_late)} rose by {rise[is_late].max():.3g} nats over the draws (its spread "
+        f"is {at.spread:.2g}): the chains were still under way; warm up longer, n_warmup="
+        f"{2 * (advice.n_warmup + chains.x.shape[1])} or so."
+    )
+    return [Sign("warm-up", float(rise.max()), sentence, chains.place)]
+
+
+def drifting(chains: Chains, advice: Advice) -> list[Sign]:
+    """A scalar that moves in one direction in all chains, by a t test of the halves' means."""
+    n_chains, n, k = chains.x.shape
+    if n_chains < 3 or n < 4 * LEAST:
+        return []
+    first, second = chains.x[:, : n // 2].astype(float), chains.x[:, n // 2 :].astype(float)
+    shift, sd = second.mean(1) - first.mean(1), second.std(1).mean(0) + 1e-300
+    error = shift.std(0, ddof=1) / n_chains**0.5 + 1e-300
+    p = 2.0 * stats.t.sf(np.abs(shift.mean(0)) / error, n_chains - 1) * k
+    is_drift = (p < CHANCE) & (np.abs(shift.mean(0)) > 0.5 * sd) & ~(chains.r_hat < GOOD_R_HAT)
+    if not is_drift.any():
+        return []
+    size = np.where(is_drift, np.abs(shift.mean(0)) / sd, 0.0)
+    i = int(size.argmax())
+    sentence = (
+        f"{chains.names[i]} drifts: in all chains the second half of the draws is {size[i]:.2g} sd away from the first, "
+        f"in one direction (R-hat {chains.r_hat[i]:.3f} > {GOOD_R_HAT}): warm up longer, n_warmup="
+        f"{2 * (advice.n_warmup + n)} or so."
+    )
+    return [Sign("warm-up", float(size[i]), sentence, chains.place)]
+
+
+class Disagreement(NamedTuple):
+    """How far chains differ, beyond what the autocorrelation of each by itself explains, by scalar."""
+
+    p: np.ndarray  # (K,) of an F test, times the number of scalars
+    own_ess: np.ndarray  # (K,) of a chain by itself, the median over chains
+    means: np.ndarray  # (C, K)
+    sd: np.ndarray  # (K,) within chains
+
+
+def disagreement(x: np.ndarray) -> Disagreement:
+    """Test means of chains, (C, N, K), against their own errors."""
+    x = x.astype(float)
+    c, n, k = x.shape
+    own = effective_size(np.ascontiguousarray(x.transpose(2, 0, 1)).reshape(k * c, 1, n)).reshape(k, c).T
+    own, sd = np.clip(own, 1.0, n), x.std(1, ddof=1)
+    within = (sd**2 / own).mean(0) + 1e-300
+    p = stats.f.sf(x.mean(1).var(0, ddof=1) / within, c - 1, np.maximum(own.sum(0) - c, 1.0)) * k
+    return Disagreement(p, np.median(own, 0), x.mean(1), np.sqrt((sd**2).mean(0)))
+
+
+def apart(chains: Chains, advice: Advice) -> list[Sign]:
+    """Chains that mix well where they are, and are at different places of comparable log density."""
+    if len(chains.x) < 2 or chains.x.shape[1] < LEAST or not (chains.r_hat > GOOD_R_HAT).any():
+        return []
+    found = disagreement(chains.x)
+    is_apart = (found.p < CHANCE) & (found.own_ess >= MIN_OWN_ESS) & (chains.r_hat > GOOD_R_HAT)
+    if not is_apart.any():
+        return []
+    i = int(np.where(is_apart, chains.r_hat, 0.0).argmax())
+    ordered = np.sort(found.means[:, i])
+    cut = int(np.diff(ordered).argmax())
+    is_above = found.means[:, i] > ordered[cut]
+    groups = sorted((is_above, ~is_above), key=lambda mask: int(mask.sum()))
+    where = [float(found.means[mask, i].mean()) for mask in groups]
+    log_density = chains.stats.get("log_density")
+    beside = "" if log_density is None else " of log density {:.4g} beside {:.4g}".format(
+        *(float(log_density[mask].mean()) for mask in groups))  # fmt: skip
+    sentence = (
+        f"{chains.names[i]} is {where[0]:.3g} in {chains.called(groups[0])} and {where[1]:.3g} in the others, "
+        f"{abs(where[1] - where[0]) / found.sd[i]:.2g} sd apart (R-hat {chains.r_hat[i]:.3f} > {GOOD_R_HAT}), at places"
+        f"{beside}: separate modes; {advice.temper}."
+    )
+    return [Sign("modes", float(chains.r_hat[i]), sentence, chains.place)]
+
+
+def slow(chains: Chains, advice: Advice) -> list[Sign]:
+    """Chains that walk slowly through one place, or are too few draws."""
+    n_draws = chains.x.shape[0] * chains.x.shape[1]
+    with np.errstate(invalid="ignore"):
+        i, worst = int(np.nan_to_num(chains.ess, nan=np.inf).argmin()), int(np.nan_to_num(chains.r_hat).argmax())
+    ess, r_hat = float(chains.ess[i]), float(chains.r_hat[worst])
+    if not ess < GOOD_ESS and not r_hat > 1.0 + 10.0 * (GOOD_R_HAT - 1.0):
+        return []
+    steps = n_draws / max(ess, 1.0)
+    also = f", R-hat of {chains.names[worst]} {r_hat:.3f} > {GOOD_R_HAT}" if r_hat > GOOD_R_HAT else ""
+    short = f"{chains.names[i]} has {ess:.0f} effective draws of {n_draws} (< {GOOD_ESS:.0f}{also})"
+    if steps < 10.0:
+        wanted = int(np.ceil(1.5 * chains.x.shape[1] * GOOD_ESS / max(ess, 1.0)))
+        return [Sign("draws", steps, f"{short}: too few; draw more, n_draws={wanted} or so.", chains.place)]
+    accept = chains.stats.get("accept_prob")
+    if accept is not None and accept.mean() < 0.2:
+        sentence = f"{short}, and {accept.mean():.1%} of the proposals are accepted: the steps are too large; warm up longer."
+        return [Sign("steps", steps, sentence, chains.place)]
+    sentence = f"{short}, one in {steps:.0f} steps: {advice.longer.format(times=steps**0.5)}{advice.coordinates}."
+    return [Sign("trajectories", steps, sentence, chains.place)]
+
+
+def diverging(chains: Chains, advice: Advice) -> list[Sign]:
+    """Divergences, if they are many or lie where the other draws do not."""
+    is_divergent = chains.stats.get("is_divergent")
+    if is_divergent is None or not is_divergent.any():
+        return []
+    share, n = float(is_divergent.mean()), int(is_divergent.sum())
+    i, p, at = concentration(chains)
+    told = f"{n} divergent steps{chains.place} ({share:.2%} of the draws)"
+    if p < CHANCE:
+        told += f" lie where {chains.names[i]} is {'large' if at > 0.5 else 'small'} (mean rank {at:.2f}, p = {p:.1g})"
+    elif share <= MANY_DIVERGENT:
+        return []
+    remedy = advice.coordinates.removeprefix(", or ") or "take smaller steps by a longer warm-up"
+    return [Sign("divergences", share, f"{told}: chains do not get in there; {remedy}.", chains.place)]
+
+
+def concentration(chains: Chains) -> tuple[int, float, float]:
+    """The scalar by whose ranks divergent draws differ most from the others.
+
+    Divergences in a row count as one, and those of a slow scalar as fewer, because they are at one place.
+
+    Returns:
+        Its number, the chance of such a difference, times the number of scalars, and the mean rank in [0, 1].
+    """
+    mask = chains.stats["is_divergent"]
+    begins = mask & ~np.concatenate([np.zeros((len(mask), 1), bool), mask[:, :-1]], 1)
+    if begins.sum() < 5 or mask.all() or not np.isfinite(chains.x).all():
+        return 0, 1.0, 0.5
+    k = chains.x.shape[2]
+    ranks = (stats.rankdata(chains.x.reshape(-1, k), axis=0) - 0.5) / mask.size
+    at = ranks[begins.ravel()].mean(0)
+    n = np.minimum(begins.sum(), np.maximum(np.nan_to_num(chains.ess, nan=1.0), 1.0))
+    z = np.abs(at - 0.5) * np.sqrt(12.0 * n)
+    i = int(z.argmax())
+    return i, float(2.0 * stats.norm.sf(z[i]) * k), float(at[i])
+
+
+def bfmi(energies: np.ndarray) -> np.ndarray:
+    r"""Energy fraction :math:`\sum (E_t - E_{t-1})^2 / \sum (E_t - \bar E)^2`, of draws along axis 1."""
+    spread = ((energies - energies.mean(1, keepdims=True)) ** 2).sum(1)
+    return np.asarray((np.diff(energies, axis=1) ** 2).sum(1) / np.maximum(spread, 1e-30))
+
+
+def energy(chains: Chains, advice: Advice) -> list[Sign]:
+    """Momenta that change the energy too little to see all of it."""
+    if "energy" not in chains.stats or chains.x.shape[1] < 100:
+        return []
+    least = float(bfmi(chains.stats["energy"].astype(float)).min())
+    if not least < GOOD_BFMI:
+        return []
+    sentence = (
+        f"the energy{chains.place} mixes slowly (BFMI {least:.2f} < {GOOD_BFMI}): heavy tails or a funnel"
+        f"{advice.coordinates.replace(', or', ';') or '; declare the scales and what they scale by independent sites'}."
+    )
+    return [Sign("energy", -least, sentence, chains.place)]
