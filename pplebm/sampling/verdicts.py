@@ -14,6 +14,8 @@ CHANCE = 1e-3  # of a test to be wrong, shared among the scalars of a posterior
 LOST = 7.0  # nats; a place so much below the best one has a thousandth of its weight, widths being equal
 MANY_DIVERGENT = 0.01  # share of the draws that is said in any case
 MIN_OWN_ESS = 20.0  # of a chain that has seen the place where it is
+APART = 1.05  # R-hat of chains in different modes
+RISE = 4.0  # spreads of the log density, of chains that were still under way
 LONG_STAND = 0.1  # share of the draws; a chain that stands still for so long is stuck
 LEAST = 20  # draws; fewer tell no cause
 
@@ -88,11 +90,11 @@ def signs(chains: Chains, advice: Advice) -> list[Sign]:
     left = chains if is_alive.all() else chains.only(is_alive)
     if is_alive.sum() == 1 < len(is_alive):
         return found
-    for cause in (lost, late, drifting, apart, slow):
+    for cause in (lost, late, drifting, apart, energy, slow):
         if signs_of := cause(left, advice):
             found += signs_of
             break
-    return found + diverging(left, advice) + energy(left, advice)
+    return found + diverging(left, advice)
 
 
 def stuck(chains: Chains, advice: Advice) -> tuple[list[Sign], np.ndarray]:
@@ -136,6 +138,7 @@ class Levels(NamedTuple):
     best: float
     spread: float  # of the best chain in its last quarter
     error: np.ndarray  # (C,) of a difference of two quarters' means
+    own_ess: np.ndarray  # (C,) of the second half of a chain by itself
 
 
 def levels(chains: Chains) -> Levels | None:
@@ -148,8 +151,8 @@ def levels(chains: Chains) -> Levels | None:
     means, last = quarters.mean(2), quarters[:, 3]
     best, spread = int(means[:, 3].argmax()), last.std(1)
     error = spread / np.maximum(effective_size(last[:, None]), 1.0) ** 0.5
-    level = float(means[best, 3])
-    return Levels(level - means, level, float(spread[best]), np.hypot(error, error[best]))
+    level, own = float(means[best, 3]), effective_size(log_density[:, None, 2 * n :])
+    return Levels(level - means, level, float(spread[best]), np.hypot(error, error[best]), own)
 
 
 def lost(chains: Chains, advice: Advice) -> list[Sign]:
@@ -157,13 +160,15 @@ def lost(chains: Chains, advice: Advice) -> list[Sign]:
     at = levels(chains)
     if at is None:
         return []
-    is_low = at.behind[:, 3] > np.maximum(LOST, 5.0 * at.error)
-    is_rising = at.behind[:, 0] - at.behind[:, 3] > np.maximum(3.0 * at.spread, 5.0 * at.error)
+    n_latents = chains.x.shape[2] - 1
+    # A walk that is slow in all of its coordinates strays by a few spreads of a normal law of as many.
+    least = LOST + np.where(at.own_ess < MIN_OWN_ESS, 10.0 * (n_latents / 2.0) ** 0.5, 0.0)
+    is_low = at.behind[:, 3] > np.maximum(least, 5.0 * at.error)
     if not is_low.any():
         return []
+    if under_way := late(chains, advice):
+        return under_way
     gap = float(at.behind[is_low, 3].max())
-    if (is_low & is_rising).any():
-        return late(chains, advice)
     sentence = (
         f"{chains.called(is_low)} settled at a log density {gap:.3g} nats below the best chain's {at.best:.4g} (more than "
         f"{LOST:.0f}): a bad start; give starts at better places, init= latents of a short ascent "
@@ -178,7 +183,7 @@ def late(chains: Chains, advice: Advice) -> list[Sign]:
     if at is None:
         return []
     rise = at.behind[:, 0] - np.minimum(at.behind[:, 3], at.behind[:, 2])
-    is_late = (rise > np.maximum(3.0 * at.spread, 5.0 * at.error)) & (rise > 3.0)
+    is_late = rise > np.maximum(RISE * at.spread, 5.0 * at.error) + 1.0
     if not is_late.any():
         return []
     sentence = (
@@ -233,13 +238,11 @@ def disagreement(x: np.ndarray) -> Disagreement:
 
 def apart(chains: Chains, advice: Advice) -> list[Sign]:
     """Chains that mix well where they are, and are at different places of comparable log density."""
-    if len(chains.x) < 2 or chains.x.shape[1] < LEAST or not (chains.r_hat > GOOD_R_HAT).any():
+    if len(chains.x) < 2 or chains.x.shape[1] < LEAST or not (chains.r_hat > APART).any():
         return []
-    found = disagreement(chains.x)
-    is_apart = (found.p < CHANCE) & (found.own_ess >= MIN_OWN_ESS) & (chains.r_hat > GOOD_R_HAT)
-    if not is_apart.any():
+    found, i = disagreement(chains.x), int(np.nan_to_num(chains.r_hat).argmax())
+    if found.p[i] >= CHANCE or found.own_ess[i] < MIN_OWN_ESS:
         return []
-    i = int(np.where(is_apart, chains.r_hat, 0.0).argmax())
     ordered = np.sort(found.means[:, i])
     cut = int(np.diff(ordered).argmax())
     is_above = found.means[:, i] > ordered[cut]
@@ -288,10 +291,13 @@ def diverging(chains: Chains, advice: Advice) -> list[Sign]:
     told = f"{n} divergent steps{chains.place} ({share:.2%} of the draws)"
     if p < CHANCE:
         told += f" lie where {chains.names[i]} is {'large' if at > 0.5 else 'small'} (mean rank {at:.2f}, p = {p:.1g})"
-    elif share <= MANY_DIVERGENT:
+        remedy = f"the chains may not get in there; take smaller steps{advice.coordinates}"
+    elif share > MANY_DIVERGENT:
+        told += f", more than {MANY_DIVERGENT:.0%}"
+        remedy = f"take smaller steps, by a longer warm-up where they are adapted{advice.coordinates}"
+    else:
         return []
-    remedy = advice.coordinates.removeprefix(", or ") or "take smaller steps by a longer warm-up"
-    return [Sign("divergences", share, f"{told}: chains do not get in there; {remedy}.", chains.place)]
+    return [Sign("divergences", share, f"{told}: {remedy}.", chains.place)]
 
 
 def concentration(chains: Chains) -> tuple[int, float, float]:
