@@ -3,22 +3,26 @@ r"""What draws alone cannot show, asked of their program: the rounding of its lo
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
+from pplebm.kernels.adaptation import adapting, tuned, with_tuning
 from pplebm.kernels.ascent import ascent
 from pplebm.kernels.hmc import hmc
+from pplebm.kernels.kernel import Score
 from pplebm.kernels.schedules import linear
 from pplebm.ppl.language import Array, Data, Latents, Params
 from pplebm.ppl.trees import take_rows
 from pplebm.sampling import chains
 from pplebm.sampling.convergence import effective_size
+from pplebm.sampling.blocks import recording
 from pplebm.sampling.draws import Draws
-from pplebm.sampling.sampler import sample
 
 N_LINES, N_POINTS, SPACING = 8, 9, 1e-3  # of the lines on which rounding is measured
-N_ASCENT, N_WARMUP, N_SETTLED = 200, 150, 100  # steps of a chain from elsewhere
+N_ASCENT, N_TOGETHER, N_TIMES, N_LAST = 200, 25, 12, 4  # steps of a chain from elsewhere; the last of so many times
+N_LEAPFROG = 4
 MOST_ROWS = 64  # chains from elsewhere of all data together
 WIDTH = 10.0  # of the starts: standard deviations of the draws, or units of the unconstrained latents
 FAR, BARRIER, COMPARABLE = 4.0, 2.0, 7.0  # sd from all chains; nats on the way; nats of log density
@@ -98,7 +102,7 @@ def elsewhere(draws: Draws, n: int = 16, seed: int = 0) -> list[Elsewhere]:
     r"""Look for modes that no chain has seen, by short chains from starts far from the draws.
 
     Starts are uniform, half of them within 10 standard deviations of the draws, half in [-10, 10] in unconstrained
-    coordinates. Each climbs for 200 steps, then 250 of `hmc` follow, whose last 100 are looked at. A chain has found
+    coordinates. Each climbs for 200 steps, then 300 of `hmc` follow, whose last 100 are looked at. A chain has found
     another mode if it moves without a trend, its log density is at most 7 nats below that of the draws, its mean is
     more than 4 standard deviations, in the metric of the draws, away from the mean of every chain, and on the straight
     way there the log density falls by more than 2 nats below both ends.
@@ -156,55 +160,65 @@ def _chains_from(
     draws: Draws, rows: np.ndarray, data: Data | None, n: int, rng: np.random.Generator, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Latents side by side, (n, draws, data, K), and log densities, (n, draws, data), of chains from elsewhere."""
-    program, ppl = draws.program, draws.program.ppl
-    copies, n_chains = data, n
-    if draws.has_data_axis:  # every chain a datum of its own, so that each finds its step size
-        copies, n_chains = take_rows(data, ppl.asarray(np.tile(np.arange(len(rows)), n))), 1
-    observed = None if copies is None else not draws.is_prior
-    z = _starts(draws, rows, copies, n, rng)
-    kernel = ascent(linear(0.3, 0.01, N_ASCENT))
-    k_begin, k_run = ppl.split(ppl.key(seed))
-    state = chains.begin(program, k_begin, draws.params, copies, kernel, n * len(rows), z, observed)
-    state, _ = chains.advance(program, k_run, state, draws.params, copies, kernel, N_ASCENT, observed)
-    settings: dict[str, Any] = {"n_chains": n_chains, "n_draws": N_SETTLED, "n_warmup": N_WARMUP, "seed": seed}
-    given = {"given" if draws.is_prior else "data": copies}
-    ran = sample(program, hmc(), **given, **settings, params=draws.params, init=state.last, progress=False)
-    x = by_datum(ran, ran.latents, np.arange(n * len(rows) if ran.has_data_axis else 1))
-    values = ran.stats["log_density"].astype(float)
+    program, ppl, copies = draws.program, draws.program.ppl, data
     if draws.has_data_axis:
-        x, values = (a[0].reshape(N_SETTLED, n, len(rows), *a.shape[3:]).swapaxes(0, 1) for a in (x, values))
-    else:
-        values = values[:, :, None]
-    return x, values
+        copies = take_rows(data, ppl.asarray(np.tile(np.arange(len(rows)), n)))
+    observed = None if copies is None else not draws.is_prior
+    k_begin, k_climb, *keys = ppl.split(ppl.key(seed), N_TIMES + 2)
+    climb, z = ascent(linear(0.3, 0.01, N_ASCENT)), _starts(draws, rows, copies, n, rng)
+    start = climb.init(ppl, z, Score(lambda z: z))
+    end, _ = chains.advance(program, k_climb, start, draws.params, copies, climb, N_ASCENT, observed)
+    kernel = recording(adapting(hmc(N_LEAPFROG), (1, 1, n * len(rows))), ())  # every chain finds its own step size
+    state, kept = chains.begin(program, k_begin, draws.params, copies, kernel, n * len(rows), end.last, observed), []
+    state = with_tuning(state, tuned(state).step_size, _metric(draws, rows, n))
+    for key in keys:
+        state, seen = chains.advance(program, key, state, draws.params, copies, kernel, N_TOGETHER, observed)
+        kept.append(seen)
+    shape = (N_LAST * N_TOGETHER, n, len(rows))
+    joined = lambda parts: np.concatenate([ppl.to_numpy(a) for a in parts[-N_LAST:]])
+    sites = [joined([seen.z[site] for seen in kept]).reshape(*shape, -1) for site in draws.latents]
+    values = joined([seen.stats["log_density"] for seen in kept]).reshape(shape)
+    return np.concatenate(sites, -1).swapaxes(0, 1).astype(float), values.swapaxes(0, 1).astype(float)
+
+
+def _metric(draws: Draws, rows: np.ndarray, n: int) -> Latents:
+    """Standard deviations of the draws within their chains, for every chain from elsewhere."""
+    found = {}
+    for site, a in draws.latents.items():
+        a = a[:, :, rows] if draws.has_data_axis else a[:, :, None]
+        sd = np.tile(a.std(1).mean(0), (n, *[1] * (a.ndim - 3))).astype(a.dtype)
+        found[site] = draws.program.ppl.asarray(sd + np.finfo(a.dtype).tiny, keep=True)
+    return found
+
+
+def _gradient(draws: Draws, data: Data | None) -> Callable[..., tuple[Array, Latents]]:
+    """Log density and gradient of latents and data, a row each, compiled."""
+    ppl, observed = draws.program.ppl, None if data is None else not draws.is_prior
+
+    def both(params: Params, z: Latents, x: Data | None) -> tuple[Array, Latents]:
+        return ppl.value_and_grad(draws.program.log_density(params, x, observed), z)
+
+    return draws.program.compiled(("value and gradient", data is None, observed), both)
 
 
 def _starts(draws: Draws, rows: np.ndarray, data: Data | None, n: int, rng: np.random.Generator) -> Latents:
     """Latents far from the draws, start by start; where the density is not finite, nearer to a draw."""
-    ppl, far, near = draws.program.ppl, {}, {}
+    ppl, run, far, near = draws.program.ppl, _gradient(draws, data), {}, {}
     for site, a in draws.latents.items():
         a = a[:, :, rows] if draws.has_data_axis else a[:, :, None]
         u = WIDTH * rng.uniform(-1.0, 1.0, (n, *a.shape[2:]))
         is_wide = (np.arange(n) % 2 == 1).reshape(-1, *[1] * (a.ndim - 2))
         far[site] = np.where(is_wide, u, a.mean((0, 1)) + a.std((0, 1)) * u).reshape(-1, *a.shape[3:])
         near[site] = a[rng.integers(len(a), size=n), rng.integers(a.shape[1], size=n)].reshape(-1, *a.shape[3:])
-    observed = None if data is None else not draws.is_prior
-
-    def ready(params: Params, z: Latents, x: Data | None) -> Array:
-        value, gradient = ppl.value_and_grad(draws.program.log_density(params, x, observed), z)
-        is_finite = ppl.isfinite(value)
-        for g in gradient.values():
-            is_finite = is_finite & ppl.isfinite((g**2).reshape(len(value), -1).sum(1))
-        return is_finite
-
-    run = draws.program.compiled(("ready", data is None, observed), ready)
-    dtype = next(iter(draws.latents.values())).dtype
     share = np.ones(n * len(rows))  # of the way from the draw
     for attempt in range(12):
         z = {}
         for site, a in near.items():
             way = share.reshape(-1, *[1] * (a.ndim - 1))
-            z[site] = ppl.asarray((a + way * (far[site] - a)).astype(dtype), keep=True)
-        is_ready = ppl.to_numpy(run(draws.params, z, data))
+            z[site] = ppl.asarray((a + way * (far[site] - a)).astype(a.dtype), keep=True)
+        value, gradient = run(draws.params, z, data)
+        sizes = [np.abs(ppl.to_numpy(g)).reshape(len(share), -1).sum(1) for g in gradient.values()]
+        is_ready = np.isfinite(ppl.to_numpy(value) + sum(sizes))
         if is_ready.all():
             break
         share = np.where(is_ready, share, 0.5 * share if attempt < 10 else 0.0)
