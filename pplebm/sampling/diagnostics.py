@@ -11,7 +11,8 @@ from pplebm.errors import PplebmError
 from pplebm.sampling.convergence import Figures, figures, nested_r_hat
 from pplebm.sampling.draws import Draws
 from pplebm.sampling.probes import COMPARABLE, Elsewhere, elsewhere, rounding
-from pplebm.sampling.verdicts import GOOD_BFMI, GOOD_ESS, GOOD_R_HAT, Advice, Chains, Sign, bfmi, listed, signs
+from pplebm.sampling.suspects import GOOD_BFMI, GOOD_ESS, GOOD_R_HAT, Advice, Chains, Sign, listed
+from pplebm.sampling.verdicts import bfmi, signs
 
 MAX_ROUNDING = 0.3  # nats; accept decisions hang on the rounding beyond it
 MOST_PROBED = 16  # data whose rounding is measured
@@ -222,8 +223,8 @@ def _rounded(draws: Draws, rows: np.ndarray) -> dict[int, Sign]:
             place = f" of datum {datum}" if draws.has_data_axis else ""
             remedy = "sample in float64" if dtype == np.float32 else "shift or rescale data and latents"
             sentence = (
-                f"the log density{place} is rounded by {size:.2g} nats in {dtype} (> {MAX_ROUNDING}), which drowns what "
-                f"acceptance is decided by: {remedy}."
+                f"the log density{place} is rounded by {size:.2g} nats in {dtype} (> {MAX_ROUNDING}), which drowns "
+                f"what acceptance is decided by: {remedy}."
             )
             found[int(datum)] = Sign("rounding", float(size), sentence, place)
     return found
@@ -231,13 +232,15 @@ def _rounded(draws: Draws, rows: np.ndarray) -> dict[int, Sign]:
 
 def _of_elsewhere(draws: Draws, found: Elsewhere) -> Sign:
     place = f" of datum {found.datum}" if draws.has_data_axis else ""
-    names = [(site, index) for site, a in draws.latents.items() for index in np.ndindex(a.shape[2 + draws.has_data_axis:])]
+    names = [
+        (site, index) for site, a in draws.latents.items() for index in np.ndindex(a.shape[2 + draws.has_data_axis :])
+    ]
     site, index = names[found.scalar]
     scalar = f"{site}[{','.join(map(str, index))}]" if index else site
     gain = found.log_density - found.draws
     told = (
-        f"{found.n_there} of {found.n_chains} chains{place} from starts elsewhere settled {found.distance:.2g} sd away from "
-        f"all chains (unconstrained {scalar} {found.at:.3g}, not {found.mean:.3g}) behind a barrier of "
+        f"{found.n_there} of {found.n_chains} chains{place} from starts elsewhere settled {found.distance:.2g} sd away "
+        f"from all chains (unconstrained {scalar} {found.at:.3g}, not {found.mean:.3g}) behind a barrier of "
         f"{found.barrier:.2g} nats, at log density {found.log_density:.4g} beside {found.draws:.4g}"
     )
     if gain > COMPARABLE:

@@ -16,8 +16,8 @@ from pplebm.kernels.schedules import linear
 from pplebm.ppl.language import Array, Data, Latents, Params
 from pplebm.ppl.trees import take_rows
 from pplebm.sampling import chains
-from pplebm.sampling.convergence import effective_size
 from pplebm.sampling.blocks import recording
+from pplebm.sampling.convergence import effective_size
 from pplebm.sampling.draws import Draws
 
 N_LINES, N_POINTS, SPACING = 8, 9, 1e-3  # of the lines on which rounding is measured
@@ -175,9 +175,11 @@ def _chains_from(
         state, seen = chains.advance(program, key, state, draws.params, copies, kernel, N_TOGETHER, observed)
         kept.append(seen)
     shape = (N_LAST * N_TOGETHER, n, len(rows))
-    joined = lambda parts: np.concatenate([ppl.to_numpy(a) for a in parts[-N_LAST:]])
-    sites = [joined([seen.z[site] for seen in kept]).reshape(*shape, -1) for site in draws.latents]
-    values = joined([seen.stats["log_density"] for seen in kept]).reshape(shape)
+    kept = kept[-N_LAST:]
+    sites = [
+        np.concatenate([ppl.to_numpy(seen.z[site]) for seen in kept]).reshape(*shape, -1) for site in draws.latents
+    ]
+    values = np.concatenate([ppl.to_numpy(seen.stats["log_density"]) for seen in kept]).reshape(shape)
     return np.concatenate(sites, -1).swapaxes(0, 1).astype(float), values.swapaxes(0, 1).astype(float)
 
 

@@ -7,83 +7,27 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
-from pplebm.sampling.convergence import effective_size, figures
+from pplebm.sampling.arrival import drifting, late, lost
+from pplebm.sampling.convergence import effective_size
+from pplebm.sampling.suspects import (
+    CHANCE,
+    GOOD_BFMI,
+    GOOD_ESS,
+    GOOD_R_HAT,
+    LEAST,
+    MIN_OWN_ESS,
+    Advice,
+    Chains,
+    Sign,
+)
 
-GOOD_R_HAT, GOOD_ESS, GOOD_BFMI = 1.01, 400.0, 0.3  # Vehtari et al. (2021); Betancourt (2016)
-CHANCE = 1e-3  # of a test to be wrong, shared among the scalars of a posterior
-LOST = 7.0  # nats; a place so much below the best one has a thousandth of its weight, widths being equal
 MANY_DIVERGENT = 0.01  # share of the draws that is said in any case
-MIN_OWN_ESS = 20.0  # of a chain that has seen the place where it is
 APART = 1.05  # R-hat of chains in different modes
-RISE = 4.0  # spreads of the log density, of chains that were still under way
 LONG_STAND = 0.1  # share of the draws; a chain that stands still for so long is stuck
-LEAST = 20  # draws; fewer tell no cause
-
-
-class Chains(NamedTuple):
-    """Chains of one posterior and what is known about them."""
-
-    place: str  # " of datum 3", or nothing
-    names: list[str]  # of the scalars
-    numbers: np.ndarray  # (C,) of the chains, in the draws
-    x: np.ndarray  # (C, N, K)
-    stats: dict[str, np.ndarray]  # (C, N) each
-    r_hat: np.ndarray  # (K,)
-    ess: np.ndarray  # (K,) the smaller one of bulk and tails
-
-    def only(self, is_kept: np.ndarray) -> Chains:
-        """Some of the chains, with figures of their own."""
-        x = self.x[is_kept]
-        found = figures(x)
-        return self._replace(
-            numbers=self.numbers[is_kept],
-            x=x,
-            stats={name: a[is_kept] for name, a in self.stats.items()},
-            r_hat=found.r_hat,
-            ess=np.minimum(found.ess_bulk, found.ess_tail),
-        )
-
-    def called(self, is_meant: np.ndarray) -> str:
-        """Some of the chains by number: "chain 3 of datum 1", "all chains"."""
-        if is_meant.all() and len(is_meant) > 1:
-            return f"all chains{self.place}"
-        return f"{listed('chain', self.numbers[is_meant])}{self.place}"
-
-
-class Advice(NamedTuple):
-    """What a remedy depends on."""
-
-    longer: str  # how to get longer trajectories
-    coordinates: str  # how to get others, or nothing
-    temper: str  # how to cross between modes
-    n_warmup: int
-
-
-class Sign(NamedTuple):
-    """Something wrong with the chains of one posterior."""
-
-    cause: str
-    severity: float  # the larger the worse, among signs of one cause
-    sentence: str
-    place: str
-
-
-def listed(noun: str, numbers: np.ndarray | list[int], most: int = 6) -> str:
-    """Things by number.
-
-    >>> listed("chain", [3]), listed("datum", [0, 4]), listed("chain", list(range(9)))
-    ('chain 3', 'data 0 and 4', 'chains 0, 1, 2, 3, 4, 5 and 3 more')
-    """
-    names = [str(int(i)) for i in numbers]
-    if len(names) == 1:
-        return f"{noun} {names[0]}"
-    more = len(names) - most
-    shown, last = (names[:most], f"{more} more") if more > 0 else (names[:-1], names[-1])
-    return f"{'data' if noun == 'datum' else noun + 's'} {', '.join(shown)} and {last}"
 
 
 def signs(chains: Chains, advice: Advice) -> list[Sign]:
-    """Signs of every cause. What explains the chains' disagreement is looked for in order, and the first one is told."""
+    """Signs of every cause; of those that explain why chains disagree or are slow, the first in order."""
     found, is_alive = stuck(chains, advice)
     if not is_alive.any():
         return found
@@ -119,8 +63,8 @@ def stuck(chains: Chains, advice: Advice) -> tuple[list[Sign], np.ndarray]:
         many = is_stuck.sum() > 1
         what = f"{int(has_moved[worst].sum()) + 1} distinct draws in {n}, {length[worst]} equal ones in a row"
         sentence = (
-            f"{chains.called(is_stuck)} {'are' if many else 'is'} stuck ({'the worst has ' if many else ''}{what}): take "
-            f"smaller steps by a longer warm-up (n_warmup above {advice.n_warmup}), or start elsewhere (init=)."
+            f"{chains.called(is_stuck)} {'are' if many else 'is'} stuck ({'the worst has ' if many else ''}{what}): "
+            f"take smaller steps by a longer warm-up (n_warmup above {advice.n_warmup}), or start elsewhere (init=)."
         )
         found.append(Sign("stuck", 1.0 - float(share[worst]), sentence, chains.place))
     return found, is_finite & ~is_stuck
@@ -129,91 +73,6 @@ def stuck(chains: Chains, advice: Advice) -> tuple[list[Sign], np.ndarray]:
 def _longest_stand(has_moved: np.ndarray) -> np.ndarray:
     """Equal draws in a row, the most of each chain."""
     return np.array([np.diff(np.flatnonzero(np.concatenate([[1], row, [1]]))).max() for row in has_moved])
-
-
-class Levels(NamedTuple):
-    """The log density of chains by quarters of their draws."""
-
-    behind: np.ndarray  # (C, 4) nats below the last quarter of the best chain
-    best: float
-    spread: float  # of the best chain in its last quarter
-    error: np.ndarray  # (C,) of a difference of two quarters' means
-    own_ess: np.ndarray  # (C,) of the second half of a chain by itself
-
-
-def levels(chains: Chains) -> Levels | None:
-    """Where the chains stand; nothing can be said of fewer than 80 draws each."""
-    log_density = chains.stats.get("log_density")
-    if log_density is None or log_density.shape[1] < 4 * LEAST or not np.isfinite(log_density).all():
-        return None
-    log_density, n = log_density.astype(float), log_density.shape[1] // 4
-    quarters = log_density[:, : 4 * n].reshape(-1, 4, n)
-    means, last = quarters.mean(2), quarters[:, 3]
-    best, spread = int(means[:, 3].argmax()), last.std(1)
-    error = spread / np.maximum(effective_size(last[:, None]), 1.0) ** 0.5
-    level, own = float(means[best, 3]), effective_size(log_density[:, None, 2 * n :])
-    return Levels(level - means, level, float(spread[best]), np.hypot(error, error[best]), own)
-
-
-def lost(chains: Chains, advice: Advice) -> list[Sign]:
-    """Chains that have settled at a place without weight."""
-    at = levels(chains)
-    if at is None:
-        return []
-    n_latents = chains.x.shape[2] - 1
-    # A walk that is slow in all of its coordinates strays by a few spreads of a normal law of as many.
-    least = LOST + np.where(at.own_ess < MIN_OWN_ESS, 10.0 * (n_latents / 2.0) ** 0.5, 0.0)
-    is_low = at.behind[:, 3] > np.maximum(least, 5.0 * at.error)
-    if not is_low.any():
-        return []
-    if under_way := late(chains, advice):
-        return under_way
-    gap = float(at.behind[is_low, 3].max())
-    sentence = (
-        f"{chains.called(is_low)} settled at a log density {gap:.3g} nats below the best chain's {at.best:.4g} (more than "
-        f"{LOST:.0f}): a bad start; give starts at better places, init= latents of a short ascent "
-        f"(pplebm.sampling.chains.warm_start) or draws of the best chain."
-    )
-    return [Sign("start", gap, sentence, chains.place)]
-
-
-def late(chains: Chains, advice: Advice) -> list[Sign]:
-    """Chains whose log density still rose when the draws began."""
-    at = levels(chains)
-    if at is None:
-        return []
-    rise = at.behind[:, 0] - np.minimum(at.behind[:, 3], at.behind[:, 2])
-    is_late = rise > np.maximum(RISE * at.spread, 5.0 * at.error) + 1.0
-    if not is_late.any():
-        return []
-    sentence = (
-        f"the log density of {chains.called(is_late)} rose by {rise[is_late].max():.3g} nats over the draws (its spread "
-        f"is {at.spread:.2g}): the chains were still under way; warm up longer, n_warmup="
-        f"{2 * (advice.n_warmup + chains.x.shape[1])} or so."
-    )
-    return [Sign("warm-up", float(rise.max()), sentence, chains.place)]
-
-
-def drifting(chains: Chains, advice: Advice) -> list[Sign]:
-    """A scalar that moves in one direction in all chains, by a t test of the halves' means."""
-    n_chains, n, k = chains.x.shape
-    if n_chains < 3 or n < 4 * LEAST:
-        return []
-    first, second = chains.x[:, : n // 2].astype(float), chains.x[:, n // 2 :].astype(float)
-    shift, sd = second.mean(1) - first.mean(1), second.std(1).mean(0) + 1e-300
-    error = shift.std(0, ddof=1) / n_chains**0.5 + 1e-300
-    p = 2.0 * stats.t.sf(np.abs(shift.mean(0)) / error, n_chains - 1) * k
-    is_drift = (p < CHANCE) & (np.abs(shift.mean(0)) > 0.5 * sd) & ~(chains.r_hat < GOOD_R_HAT)
-    if not is_drift.any():
-        return []
-    size = np.where(is_drift, np.abs(shift.mean(0)) / sd, 0.0)
-    i = int(size.argmax())
-    sentence = (
-        f"{chains.names[i]} drifts: in all chains the second half of the draws is {size[i]:.2g} sd away from the first, "
-        f"in one direction (R-hat {chains.r_hat[i]:.3f} > {GOOD_R_HAT}): warm up longer, n_warmup="
-        f"{2 * (advice.n_warmup + n)} or so."
-    )
-    return [Sign("warm-up", float(size[i]), sentence, chains.place)]
 
 
 class Disagreement(NamedTuple):
@@ -275,7 +134,9 @@ def slow(chains: Chains, advice: Advice) -> list[Sign]:
         return [Sign("draws", steps, f"{short}: too few; draw more, n_draws={wanted} or so.", chains.place)]
     accept = chains.stats.get("accept_prob")
     if accept is not None and accept.mean() < 0.2:
-        sentence = f"{short}, and {accept.mean():.1%} of the proposals are accepted: the steps are too large; warm up longer."
+        sentence = (
+            f"{short}, and {accept.mean():.1%} of the proposals are accepted: the steps are too large; warm up longer."
+        )
         return [Sign("steps", steps, sentence, chains.place)]
     sentence = f"{short}, one in {steps:.0f} steps: {advice.longer.format(times=steps**0.5)}{advice.coordinates}."
     return [Sign("trajectories", steps, sentence, chains.place)]
