@@ -10,7 +10,7 @@ import numpy as np
 from pplebm.errors import PplebmError
 from pplebm.sampling.convergence import Figures, figures, nested_r_hat
 from pplebm.sampling.draws import Draws
-from pplebm.sampling.probes import COMPARABLE, Elsewhere, elsewhere, rounding
+from pplebm.sampling.probes import COMPARABLE, Elsewhere, coarse, elsewhere, rounding
 from pplebm.sampling.suspects import GOOD_BFMI, GOOD_ESS, GOOD_R_HAT, Advice, Chains, Sign, listed
 from pplebm.sampling.verdicts import bfmi, signs
 
@@ -141,6 +141,14 @@ def _findings(draws: Draws, scalars: _Scalars, seen: Figures, n_elsewhere: int, 
     for datum, chains in _suspects(draws, scalars, seen):
         if told := signs(chains, _advice(draws)):
             by_datum[datum] = told
+    for datum, name, step, sd in coarse(draws):
+        dtype, place = next(iter(draws.latents.values())).dtype, f" of datum {datum}" if draws.has_data_axis else ""
+        sentence = (
+            f"{name} moves in steps of {step:.2g}, which {dtype} has there, and has an sd of {sd:.2g} (under 4 steps): "
+            f"{_finer(dtype)}."
+        )
+        told = [s for s in by_datum.get(datum, []) if s.cause not in EXPLAINED_BY_ROUNDING]
+        by_datum[datum] = [Sign("rounding", step / max(sd, 1e-300), sentence, place), *told]
     sick = [datum for datum, told in by_datum.items() if {s.cause for s in told} & set(EXPLAINED_BY_ROUNDING)]
     rounded = _rounded(draws, np.array(sick[:MOST_PROBED], int)) if sick else {}
     for datum, sign in rounded.items():
@@ -221,13 +229,16 @@ def _rounded(draws: Draws, rows: np.ndarray) -> dict[int, Sign]:
     for datum, size in zip(rows, rounding(draws, rows), strict=True):
         if size > MAX_ROUNDING:
             place = f" of datum {datum}" if draws.has_data_axis else ""
-            remedy = "sample in float64" if dtype == np.float32 else "shift or rescale data and latents"
             sentence = (
                 f"the log density{place} is rounded by {size:.2g} nats in {dtype} (> {MAX_ROUNDING}), which drowns "
-                f"what acceptance is decided by: {remedy}."
+                f"what acceptance is decided by: {_finer(dtype)}."
             )
             found[int(datum)] = Sign("rounding", float(size), sentence, place)
     return found
+
+
+def _finer(dtype: np.dtype[Any]) -> str:
+    return "sample in float64, or " * (dtype == np.float32) + "shift and rescale data and latents"
 
 
 def _of_elsewhere(draws: Draws, found: Elsewhere) -> Sign:

@@ -20,7 +20,7 @@ from pplebm.sampling.blocks import recording
 from pplebm.sampling.convergence import effective_size
 from pplebm.sampling.draws import Draws
 
-N_LINES, N_POINTS, SPACING = 8, 9, 1e-3  # of the lines on which rounding is measured
+N_LINES, N_POINTS, SPACING = 8, 9, 0.02  # of the lines on which rounding is measured
 N_ASCENT, N_TOGETHER, N_TIMES, N_LAST = 200, 25, 12, 4  # steps of a chain from elsewhere; the last of so many times
 N_LEAPFROG = 4
 MOST_ROWS = 64  # chains from elsewhere of all data together
@@ -53,9 +53,9 @@ def by_datum(draws: Draws, latents: dict[str, np.ndarray], rows: np.ndarray) -> 
 def rounding(draws: Draws, rows: np.ndarray, seed: int = 0) -> np.ndarray:
     r"""Rounding error of the log density by datum, nats.
 
-    On lines between draws of a chain, at points a thousandth of their distance apart, a smooth log density has fourth
-    differences of about zero, and independent errors of size σ have ones of size :math:`\sqrt{70}\,\sigma`. The sizes
-    of numbers alone do not tell: large terms may cancel, and coordinates be rounded as well.
+    On lines between draws, at points a fiftieth of their distance apart, a smooth log density has fourth differences of
+    about zero, and independent errors of size σ have ones of size :math:`\sqrt{70}\,\sigma`. The sizes of numbers alone
+    do not tell: large terms may cancel, and coordinates be rounded as well.
 
     Args:
         draws: of `pplebm.sample`.
@@ -71,16 +71,36 @@ def rounding(draws: Draws, rows: np.ndarray, seed: int = 0) -> np.ndarray:
     """
     rng, (n_chains, n_draws) = np.random.default_rng(seed), next(iter(draws.latents.values())).shape[:2]
     chain, first = rng.integers(n_chains, size=N_LINES), rng.integers(n_draws, size=N_LINES)
-    second = (first + n_draws // 2) % n_draws
+    other, second = (chain + 1) % n_chains, (first + n_draws // 2) % n_draws
     along = (SPACING * (np.arange(N_POINTS) - N_POINTS // 2))[None, :]
     lines = {}
     for site, a in draws.latents.items():
         a = a[:, :, rows] if draws.has_data_axis else a
-        here, there = a[chain, first][:, None].astype(float), a[chain, second][:, None].astype(float)
+        here, there = a[chain, first][:, None].astype(float), a[other, second][:, None].astype(float)
         lines[site] = (here + along.reshape(1, -1, *[1] * (a.ndim - 2)) * (there - here)).astype(a.dtype)
     found = np.diff(log_density_at(draws, lines, rows_of(draws, rows)), 4, 1)  # (lines, points, data)
     size = np.sqrt((found**2).mean(1) / 70.0)
     return np.asarray(np.median(size, 0)).reshape(-1)
+
+
+def coarse(draws: Draws) -> list[tuple[int, str, float, float]]:
+    """Latents that the numbers between which they can move are too few for.
+
+    Returns:
+        By datum, 0 for draws without an axis of data, the worst of its latents, the distance of neighbouring numbers
+        there and its standard deviation, where there are fewer than four numbers in a standard deviation.
+    """
+    found: dict[int, tuple[int, str, float, float]] = {}
+    for site, a in draws.latents.items():
+        step, sd = np.spacing(np.abs(a).max((0, 1))), a.std((0, 1), dtype=float)
+        for index in np.argwhere((step > 0.25 * sd) & (np.abs(a).max((0, 1)) > 0)):
+            at = tuple(index.tolist())
+            name = f"{site}[{','.join(map(str, at))}]" if at else site
+            datum = at[0] if draws.has_data_axis else 0
+            new = (datum, name, float(step[at]), float(sd[at]))
+            if datum not in found or new[2] * found[datum][3] > found[datum][2] * new[3]:
+                found[datum] = new
+    return list(found.values())
 
 
 class Elsewhere(NamedTuple):
@@ -219,7 +239,8 @@ def _starts(draws: Draws, rows: np.ndarray, data: Data | None, n: int, rng: np.r
             way = share.reshape(-1, *[1] * (a.ndim - 1))
             z[site] = ppl.asarray((a + way * (far[site] - a)).astype(a.dtype), keep=True)
         value, gradient = run(draws.params, z, data)
-        sizes = [np.abs(ppl.to_numpy(g)).reshape(len(share), -1).sum(1) for g in gradient.values()]
+        with np.errstate(over="ignore"):  # in the precision of the chains, whose squares overflow first
+            sizes = [(ppl.to_numpy(g) ** 2).reshape(len(share), -1).sum(1) for g in gradient.values()]
         is_ready = np.isfinite(ppl.to_numpy(value) + sum(sizes))
         if is_ready.all():
             break
