@@ -112,7 +112,8 @@ def effective_size(x: np.ndarray) -> np.ndarray:
     covariance = _autocovariance(x).T
     variance = covariance[0] * n / (n - 1.0)
     total = covariance[0] + (x.mean(2).var(1, ddof=1) if c > 1 else 0.0)
-    rho = 1.0 - (variance - covariance) / total
+    with np.errstate(invalid="ignore"):  # of a constant
+        rho = 1.0 - (variance - covariance) / total
     rho[0] = 1.0
     pairs = rho[: n // 2 * 2].reshape(n // 2, 2, -1)
     sums = pairs.sum(1)
