@@ -3,6 +3,7 @@ r"""Convergence of chains, and the worth of their draws: figures by scalar, and 
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -141,21 +142,16 @@ def _findings(draws: Draws, scalars: _Scalars, seen: Figures, n_elsewhere: int, 
     for datum, chains in _suspects(draws, scalars, seen):
         if told := signs(chains, _advice(draws)):
             by_datum[datum] = told
-    for datum, name, step, sd in coarse(draws):
-        dtype, place = next(iter(draws.latents.values())).dtype, f" of datum {datum}" if draws.has_data_axis else ""
-        sentence = (
-            f"{name} moves in steps of {step:.2g}, which {dtype} has there, and has an sd of {sd:.2g} (under 4 steps): "
-            f"{_finer(dtype)}."
-        )
+    for datum, sign in _too_coarse(draws):
         told = [s for s in by_datum.get(datum, []) if s.cause not in EXPLAINED_BY_ROUNDING]
-        by_datum[datum] = [Sign("rounding", step / max(sd, 1e-300), sentence, place), *told]
+        by_datum[datum] = [sign, *told]
     sick = [datum for datum, told in by_datum.items() if {s.cause for s in told} & set(EXPLAINED_BY_ROUNDING)]
     rounded = _rounded(draws, np.array(sick[:MOST_PROBED], int)) if sick else {}
     for datum, sign in rounded.items():
         by_datum[datum] = [sign, *(s for s in by_datum[datum] if s.cause not in EXPLAINED_BY_ROUNDING)]
     if not by_datum and n_elsewhere and draws.n_draws >= 80 and "log_density" in draws.stats:
-        for place in elsewhere(draws, n_elsewhere, seed):
-            by_datum.setdefault(place.datum, []).append(_of_elsewhere(draws, place))
+        for unseen in elsewhere(draws, n_elsewhere, seed):
+            by_datum.setdefault(unseen.datum, []).append(_of_elsewhere(draws, unseen))
     return _gathered(by_datum, draws.has_data_axis)
 
 
@@ -235,6 +231,17 @@ def _rounded(draws: Draws, rows: np.ndarray) -> dict[int, Sign]:
             )
             found[int(datum)] = Sign("rounding", float(size), sentence, place)
     return found
+
+
+def _too_coarse(draws: Draws) -> Iterator[tuple[int, Sign]]:
+    """Signs of latents that have too few numbers to move between, with their datum."""
+    dtype = next(iter(draws.latents.values())).dtype
+    for datum, name, step, sd in coarse(draws):
+        sentence = (
+            f"{name} moves in steps of {step:.2g}, which {dtype} has there, and has an sd of {sd:.2g} (under 4 steps): "
+            f"{_finer(dtype)}."
+        )
+        yield datum, Sign("rounding", step / max(sd, 1e-300), sentence, f" of datum {datum}" * draws.has_data_axis)
 
 
 def _finer(dtype: np.dtype[Any]) -> str:

@@ -217,7 +217,7 @@ def test_all_chains_at_a_minor_place_should_start_elsewhere(backend):
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_nothing_is_found_elsewhere_of_one_mode(backend):
     program, params, _ = instance(backend)
-    draws = sample(program, hmc(4), params=params, n_chains=4, n_draws=400, n_warmup=200)
+    draws = sample(program, hmc(4), params=params, n_chains=4, n_draws=1000, n_warmup=200)
     assert diagnose(draws).verdict == []
 
 
