@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pplebm.errors import PplebmError
+from pplebm.sampling.arrival import LOST
 from pplebm.sampling.convergence import Figures, figures, nested_r_hat
 from pplebm.sampling.draws import Draws
-from pplebm.sampling.probes import COMPARABLE, Elsewhere, coarse, elsewhere, rounding
+from pplebm.sampling.probes import Elsewhere, coarse, elsewhere, rounding
 from pplebm.sampling.suspects import GOOD_BFMI, GOOD_ESS, GOOD_R_HAT, Advice, Chains, Sign, listed
 from pplebm.sampling.verdicts import bfmi, signs
 
@@ -255,15 +256,16 @@ def _of_elsewhere(draws: Draws, found: Elsewhere) -> Sign:
     ]
     site, index = names[found.scalar]
     scalar = f"{site}[{','.join(map(str, index))}]" if index else site
-    gain = found.log_density - found.draws
     told = (
         f"{found.n_there} of {found.n_chains} chains{place} from starts elsewhere settled {found.distance:.2g} sd away "
         f"from all chains (unconstrained {scalar} {found.at:.3g}, not {found.mean:.3g}) behind a barrier of "
         f"{found.barrier:.2g} nats, at log density {found.log_density:.4g} beside {found.draws:.4g}"
     )
-    if gain > COMPARABLE:
-        return Sign("start", gain, f"{told}: all chains are at a minor place; start them there (init=).", place)
-    return Sign("elsewhere", gain, f"{told}: there is a mode that no chain has seen; {_advice(draws).temper}.", place)
+    if found.gain > LOST:
+        return Sign("start", found.gain, f"{told}: all chains are at a minor place; start them there (init=).", place)
+    return Sign(
+        "elsewhere", found.gain, f"{told}: there is a mode that no chain has seen; {_advice(draws).temper}.", place
+    )
 
 
 def _gathered(by_datum: dict[int, list[Sign]], has_data_axis: bool) -> list[Finding]:

@@ -25,7 +25,7 @@ N_ASCENT, N_TOGETHER, N_TIMES, N_LAST = 200, 25, 12, 4  # steps of a chain from 
 N_LEAPFROG = 4
 MOST_ROWS = 64  # chains from elsewhere of all data together
 WIDTH = 10.0  # of the starts: standard deviations of the draws, or units of the unconstrained latents
-FAR, BARRIER, COMPARABLE = 4.0, 2.0, 7.0  # sd from all chains; nats on the way; nats of log density
+FAR, BARRIER, COMPARABLE = 4.0, 2.0, 3.0  # sd from all chains; nats on the way; nats of log weight
 
 
 def log_density_at(draws: Draws, latents: dict[str, np.ndarray], data: Data | None) -> np.ndarray:
@@ -109,10 +109,11 @@ class Elsewhere(NamedTuple):
     datum: int
     n_there: int  # chains from elsewhere that settled at such places
     n_chains: int  # all of them
-    distance: float  # standard deviations of the draws, from the nearest chain to the place of highest log density
+    distance: float  # standard deviations of the draws, from the nearest chain to the place of most weight
     barrier: float  # nats, on the way there
     log_density: float  # mean of the chain there
     draws: float  # mean of the draws
+    gain: float  # nats by which the place outweighs that of the draws, log density and log widths together
     scalar: int  # in which the places differ most, of the latents side by side
     at: float  # its mean there, unconstrained
     mean: float  # of the draws
@@ -123,11 +124,13 @@ def elsewhere(draws: Draws, n: int = 16, seed: int = 0) -> list[Elsewhere]:
 
     Starts are uniform, half of them within 10 standard deviations of the draws, half in [-10, 10] in unconstrained
     coordinates. Each climbs for 200 steps, then 300 of `hmc` follow, whose last 100 are looked at. A chain has found
-    another mode if it moves without a trend, its log density is at most 7 nats below that of the draws, its mean is
-    more than 4 standard deviations, in the metric of the draws, away from the mean of every chain, and on the straight
-    way there the log density falls by more than 2 nats below both ends.
+    another mode if it moves without a trend; the weight of its place, log density and log widths together, is at most 3
+    nats below that of the draws; its mean is more than 4 standard deviations, in the metric of the draws, away from the
+    mean of every chain, and further that way than any draw; and on the straight way there the log density falls by more
+    than 2 nats below both ends.
 
-    What it cannot see: modes whose basin no start hits, which is likely in many dimensions; narrow modes; places
+    What it cannot see: modes whose basin no start hits, which is likely in many dimensions; modes that weigh less than
+    a twentieth or so; places
     joined to the draws by a ridge; more than one mode inside a single chain of the draws; and data beyond those looked
     at, 64 chains in all, at least 4 for each of evenly spaced data. That nothing is found proves nothing.
 
@@ -251,7 +254,7 @@ def _starts(draws: Draws, rows: np.ndarray, data: Data | None, n: int, rng: np.r
 def _place(
     draws: Draws, x: np.ndarray, log_density: np.ndarray, settled: list[_Settled], row: np.ndarray
 ) -> Elsewhere | None:
-    """The place of highest log density among those far from all chains, (C, N, K), of one datum."""
+    """The place of most weight among those far from all chains, (C, N, K), of one datum."""
     means, level = x.mean(1), float(log_density.mean())
     scatter = x - means[:, None]
     n, k = x.shape[0] * x.shape[1], x.shape[2]
@@ -261,30 +264,33 @@ def _place(
     best: Elsewhere | None = None
     count = 0
     for chain in settled:
-        if not _is_settled(chain, level):
+        gain = float(chain.log_density.mean()) - level + float(np.log((chain.x.std(0) + 1e-300) / sd).sum())
+        if not _is_settled(chain) or not gain > -COMPARABLE:
             continue
         off = (chain.x.mean(0) - means) / sd
         own = float(np.median(effective_size(np.ascontiguousarray(chain.x.T)[:, None])))
         squared = np.einsum("ci,ij,cj->c", off, inverse, off) - 2.0 * k / max(own, 1.0)
-        distance = math.sqrt(max(float(squared.min()), 0.0))
-        if distance < FAR or (barrier := _barrier(draws, chain.x.mean(0), means, row)) < BARRIER:
+        distance, nearest = math.sqrt(max(float(squared.min()), 0.0)), int(squared.argmin())
+        along = inverse @ off[nearest]
+        is_covered = ((x - means[nearest]) / sd @ along).max() >= off[nearest] @ along
+        if distance < FAR or is_covered or (barrier := _barrier(draws, chain.x.mean(0), means, row)) < BARRIER:
             continue
         count += 1
-        value, i = float(chain.log_density.mean()), int(np.abs(off[squared.argmin()]).argmax())
-        if best is None or value > best.log_density:
-            at, mean = float(chain.x[:, i].mean()), float(means[squared.argmin(), i])
-            best = Elsewhere(0, 0, len(settled), distance, barrier, value, level, i, at, mean)
+        value, i = float(chain.log_density.mean()), int(np.abs(off[nearest]).argmax())
+        if best is None or gain > best.gain:
+            at, mean = float(chain.x[:, i].mean()), float(means[nearest, i])
+            best = Elsewhere(0, 0, len(settled), distance, barrier, value, level, gain, i, at, mean)
     return None if best is None else best._replace(n_there=count)
 
 
-def _is_settled(chain: _Settled, level: float) -> bool:
-    """Whether a chain moves, without a trend, at a log density that counts."""
+def _is_settled(chain: _Settled) -> bool:
+    """Whether a chain moves, without a trend."""
     if not (np.isfinite(chain.x).all() and np.isfinite(chain.log_density).all()):
         return False
     first, second = np.array_split(chain.log_density, 2)
     has_moved = (np.diff(chain.x, axis=0) != 0).any(1).mean() > 0.2
     is_steady = abs(second.mean() - first.mean()) < max(1.0, chain.log_density.std())
-    return bool(has_moved and is_steady and chain.log_density.mean() > level - COMPARABLE)
+    return bool(has_moved and is_steady)
 
 
 def _barrier(draws: Draws, place: np.ndarray, means: np.ndarray, row: np.ndarray) -> float:
