@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # the public page, for people and type checkers
     from pplebm.runs.fit import fit as fit
     from pplebm.runs.run import open_run as open_run
     from pplebm.sampling.diagnostics import diagnose as diagnose
+    from pplebm.sampling.guide_draws import sample_guide as sample_guide
     from pplebm.sampling.predictive import predictive as predictive
     from pplebm.sampling.sampler import sample as sample
     from pplebm.sampling.sampler import sample_prior as sample_prior
@@ -46,6 +47,7 @@ _HOME = {
     "Program": "pplebm.program",
     "open_run": "pplebm.runs.run",
     "diagnose": "pplebm.sampling.diagnostics",
+    "sample_guide": "pplebm.sampling.guide_draws",
     "predictive": "pplebm.sampling.predictive",
     "sample": "pplebm.sampling.sampler",
     "sample_prior": "pplebm.sampling.sampler",

@@ -1,16 +1,24 @@
-r"""Convergence of chains, and the worth of their draws: R-hat, effective sample sizes, energy, divergences."""
+r"""Convergence of chains, and the worth of their draws: figures by scalar, and a verdict that says what to do."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import ast
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from pplebm.errors import PplebmError
+from pplebm.sampling.arrival import LOST
+from pplebm.sampling.convergence import Figures, figures, nested_r_hat
 from pplebm.sampling.draws import Draws
-from pplebm.sampling.to_arviz import import_arviz
+from pplebm.sampling.probes import Elsewhere, coarse, elsewhere, rounding
+from pplebm.sampling.suspects import GOOD_BFMI, GOOD_ESS, GOOD_R_HAT, Advice, Chains, Sign, listed
+from pplebm.sampling.verdicts import bfmi, signs
 
-GOOD_R_HAT, GOOD_ESS, GOOD_BFMI = 1.01, 400.0, 0.3  # Vehtari et al. (2021); Betancourt (2016)
+MAX_ROUNDING = 0.3  # nats; accept decisions hang on the rounding beyond it
+MOST_PROBED = 16  # data whose rounding is measured
+EXPLAINED_BY_ROUNDING = ("stuck", "start", "warm-up", "steps", "trajectories", "modes")
 
 
 class Row(NamedTuple):
@@ -25,6 +33,19 @@ class Row(NamedTuple):
     r_hat: float
 
 
+class Finding(NamedTuple):
+    """A cause of trouble, in one sentence with the figure it rests on and the remedy.
+
+    The causes are "stuck", "start" (at a place without weight), "warm-up" (too short), "modes" (chains in different
+    ones), "elsewhere" (a mode that no chain has seen), "steps" (too large), "trajectories" (too short), "draws" (too
+    few), "divergences", "energy" and "rounding" (of float32).
+    """
+
+    cause: str
+    sentence: str
+    data: tuple[int, ...]  # their numbers; () for draws without an axis of data
+
+
 class Diagnosis(NamedTuple):
     """Findings about a run of `pplebm.sample`."""
 
@@ -32,50 +53,39 @@ class Diagnosis(NamedTuple):
     nested_r_hat: float | None  # the largest over all scalars, of 8 chains or more
     n_divergent: int
     acceptance: float | None
-    bfmi: float | None  # the smallest over chains
-    verdict: list[str]  # sentences; empty if nothing is wrong
+    bfmi: float | None  # the smallest over chains and data
+    findings: list[Finding]
+
+    @property
+    def verdict(self) -> list[str]:
+        """Sentences; empty if nothing is wrong."""
+        return [found.sentence for found in self.findings]
+
+    @property
+    def causes(self) -> list[str]:
+        """What is wrong, a word each."""
+        return [found.cause for found in self.findings]
 
 
-def nested_r_hat(draws: np.ndarray, n_super: int) -> float:
-    r"""Nested R-hat of many short chains, grouped into superchains.
+def diagnose(draws: Draws, sites: list[str] | None = None, *, n_elsewhere: int = 16, seed: int = 0) -> Diagnosis:
+    """Diagnose draws, scalar by scalar, and say what is wrong with them and what to do about it.
 
-    .. math:: \hat{\mathfrak n} = \sqrt{1 + \hat B / \hat W}
+    R-hat is rank-normalised and split, the effective sample sizes are those of bulk and tails, as in ArviZ. The verdict
+    names one cause for each way in which chains are sick, with the chains and data by number: chains that are stuck;
+    that settled where nothing is, or were under way when the draws began; that are in different modes; that walk
+    slowly. An R-hat above 1.01 is no cause by itself, since the largest of many exceeds it by chance: the chains must
+    differ by more than their own autocorrelation explains, or be worth fewer than 400 draws. Divergences count if
+    they are more than 1 % of the draws, or gather where the other draws are few.
 
-    with :math:`\hat B` the variance of the means of superchains and :math:`\hat W` the mean of their variances, each
-    the variance between its chains plus the mean variance within them. It is near 1 for converged chains however
-    short they are, if there are many.
-
-    Args:
-        draws: of one scalar, (chains, draws), neighbours of one superchain side by side.
-        n_super: superchains, at least 2, that divide the chains evenly.
-
-    Raises:
-        PplebmError: if they do not.
-
-    Source: Margossian et al. (Bayesian Analysis 2024, arXiv:2110.13017), definition 2.1.
-
-    Example:
-        >>> rng = np.random.default_rng(0)
-        >>> round(nested_r_hat(rng.normal(size=(128, 5)), 8), 2)
-        1.0
-    """
-    n_chains, n_draws = draws.shape
-    if n_super < 2 or n_chains % n_super or n_chains == n_super:
-        raise PplebmError(f"{n_chains} chains cannot be grouped into {n_super} superchains of equal size, two or more.")
-    grouped = draws.reshape(n_super, n_chains // n_super, n_draws)
-    within = grouped.var(2, ddof=1).mean(1) if n_draws > 1 else np.zeros(n_super)
-    total = grouped.mean(2).var(1, ddof=1) + within
-    return float(np.sqrt(1.0 + grouped.mean((1, 2)).var(ddof=1) / total.mean()))
-
-
-def diagnose(draws: Draws, sites: list[str] | None = None) -> Diagnosis:
-    """Diagnose draws, scalar by scalar.
-
-    R-hat is rank-normalised and split, the effective sample sizes are those of bulk and tails (ArviZ).
+    Where all seems well, short chains from starts elsewhere look for modes that no chain has seen
+    (`pplebm.sampling.probes.elsewhere`, with what these cannot see). Where chains are sick, the rounding of the log
+    density is measured, which no choice of steps can mend.
 
     Args:
-        draws: of `pplebm.sample`, at least 4 of each chain.
+        draws: of `pplebm.sample`, at least 4 of each chain; fewer than 80 or so tell little about causes.
         sites: names of the latent sites to look at; all by default.
+        n_elsewhere: chains from elsewhere, 0 for none; they cost about a tenth of a call of `pplebm.sample`.
+        seed: of these chains.
 
     Raises:
         PplebmError: for fewer draws, or a site that is not there.
@@ -91,39 +101,35 @@ def diagnose(draws: Draws, sites: list[str] | None = None) -> Diagnosis:
     """
     if draws.n_draws < 4:
         raise PplebmError(f"diagnostics need at least 4 draws of each chain; there are {draws.n_draws}.")
-    rows, nested = [], []
-    for site in sites or list(draws.latents):
-        values = draws[site]
-        flat = values.reshape(*values.shape[:2], -1)
-        for i, index in enumerate(np.ndindex(values.shape[2:])):
-            label = f"{site}[{','.join(map(str, index))}]" if index else site
-            rows.append(_row(label, flat[:, :, i]))
-            if values.shape[0] >= 8 and _groups(values.shape[0]):
-                nested.append(nested_r_hat(flat[:, :, i], _groups(values.shape[0])))
-    accept = draws.stats.get("accept_prob")
-    found = Diagnosis(
-        rows,
+    scalars = _Scalars(draws, sites or list(draws.latents))
+    seen = figures(scalars.x)
+    n_chains, groups, accept = len(scalars.x), _groups(len(scalars.x)), draws.stats.get("accept_prob")
+    is_nested = n_chains >= 8 and bool(groups)
+    nested = [nested_r_hat(scalars.x[:, :, i], groups) for i in range(len(scalars.names)) if is_nested]
+    energies = draws.stats.get("energy")
+    return Diagnosis(
+        [Row(name, *map(float, row)) for name, row in zip(scalars.names, zip(*seen, strict=True), strict=True)],
         max(nested, default=None),
         draws.n_divergent,
         None if accept is None else float(accept.mean()),
-        _bfmi(draws),
-        [],
+        None if energies is None or draws.n_draws < 2 else float(bfmi(energies).min()),
+        _findings(draws, scalars, seen, n_elsewhere, seed),
     )
-    return found._replace(verdict=_verdict(found, draws))
 
 
-def _row(name: str, x: np.ndarray) -> Row:
-    arviz = import_arviz()
-    with np.errstate(all="ignore"):  # a chain that never moved has no figures
-        return Row(
-            name,
-            float(x.mean()),
-            float(x.std(ddof=1)),
-            float(arviz.mcse(x, method="mean")),
-            float(arviz.ess(x, method="bulk")),
-            float(arviz.ess(x, method="tail", prob=(0.05, 0.95))),
-            float(arviz.rhat(x, method="rank")) if len(x) > 1 else float("nan"),
-        )
+class _Scalars:
+    """All scalars of some sites side by side, and the datum that each belongs to."""
+
+    def __init__(self, draws: Draws, sites: list[str]) -> None:
+        self.names: list[str] = []
+        parts, data = [], []
+        for site in sites:
+            values = draws[site]
+            parts.append(values.reshape(*values.shape[:2], -1))
+            for index in np.ndindex(values.shape[2:]):
+                self.names.append(f"{site}[{','.join(map(str, index))}]" if index else site)
+                data.append(index[0] if draws.has_data_axis else 0)
+        self.x, self.datum = np.concatenate(parts, 2), np.array(data)
 
 
 def _groups(n_chains: int) -> int:
@@ -132,29 +138,145 @@ def _groups(n_chains: int) -> int:
     return min(fitting, key=lambda n: abs(n - n_chains**0.5), default=0)
 
 
-def _bfmi(draws: Draws) -> float | None:
-    r"""Energy fraction :math:`\sum (E_t - E_{t-1})^2 / \sum (E_t - \bar E)^2`, the smallest over chains and data."""
-    energy = draws.stats.get("energy")
-    if energy is None or draws.n_draws < 2:
-        return None
-    spread = ((energy - energy.mean(1, keepdims=True)) ** 2).sum(1)
-    return float(((np.diff(energy, axis=1) ** 2).sum(1) / np.maximum(spread, 1e-30)).min())
+def _findings(draws: Draws, scalars: _Scalars, seen: Figures, n_elsewhere: int, seed: int) -> list[Finding]:
+    by_datum: dict[int, list[Sign]] = {}
+    for datum, chains in _suspects(draws, scalars, seen):
+        if told := signs(chains, _advice(draws)):
+            by_datum[datum] = told
+    for datum, sign in _too_coarse(draws):
+        told = [s for s in by_datum.get(datum, []) if s.cause not in EXPLAINED_BY_ROUNDING]
+        by_datum[datum] = [sign, *told]
+    sick = [datum for datum, told in by_datum.items() if {s.cause for s in told} & set(EXPLAINED_BY_ROUNDING)]
+    rounded = _rounded(draws, np.array(sick[:MOST_PROBED], int)) if sick else {}
+    for datum, sign in rounded.items():
+        by_datum[datum] = [sign, *(s for s in by_datum[datum] if s.cause not in EXPLAINED_BY_ROUNDING)]
+    if not by_datum and n_elsewhere and draws.n_draws >= 80 and "log_density" in draws.stats:
+        for unseen in elsewhere(draws, n_elsewhere, seed):
+            by_datum.setdefault(unseen.datum, []).append(_of_elsewhere(draws, unseen))
+    return _gathered(by_datum, draws.has_data_axis)
 
 
-def _verdict(found: Diagnosis, draws: Draws) -> list[str]:
-    sentences = []
-    worst = max(found.rows, key=lambda r: r.r_hat if np.isfinite(r.r_hat) else -1.0)
-    least = min(found.rows, key=lambda r: min(r.ess_bulk, r.ess_tail))
-    if worst.r_hat > GOOD_R_HAT:
-        sentences.append(f"R-hat of {worst.name} is {worst.r_hat:.3f} (> {GOOD_R_HAT}): chains disagree; run longer.")
-    if min(least.ess_bulk, least.ess_tail) < GOOD_ESS:
-        sentences.append(
-            f"{least.name} has {min(least.ess_bulk, least.ess_tail):.0f} effective draws (< {GOOD_ESS:.0f})."
+def _suspects(draws: Draws, scalars: _Scalars, seen: Figures) -> list[tuple[int, Chains]]:
+    """Chains of the data that a figure speaks against, with their scalars and the log density."""
+    ess = np.minimum(seen.ess_bulk, seen.ess_tail)
+    data = np.unique(scalars.datum)
+    stats = {
+        name: a if draws.has_data_axis else a[:, :, None]
+        for name, a in draws.stats.items()
+        if a.ndim == (3 if draws.has_data_axis else 2)
+    }
+    log_density = stats.get("log_density")
+    level = None if log_density is None else figures(log_density)
+    found = []
+    for datum in data:
+        mine = scalars.datum == datum
+        names, x, r_hat, own = [n for n, is_mine in zip(scalars.names, mine) if is_mine], scalars.x[:, :, mine], \
+            seen.r_hat[mine], ess[mine]  # fmt: skip
+        if level is not None and log_density is not None:
+            names, x = [*names, "log density"], np.concatenate([x, log_density[:, :, [datum]]], 2)
+            r_hat = np.append(r_hat, level.r_hat[datum])
+            own = np.append(own, min(level.ess_bulk[datum], level.ess_tail[datum]))
+        of_datum = {name: a[:, :, datum] for name, a in stats.items()}
+        place = f" of datum {datum}" if draws.has_data_axis else ""
+        chains = Chains(place, names, np.arange(len(x)), x, of_datum, r_hat, own)
+        if _is_suspect(chains):
+            found.append((int(datum), chains))
+    return found
+
+
+def _is_suspect(chains: Chains) -> bool:
+    is_good = bool((chains.ess >= GOOD_ESS).all()) and not (chains.r_hat > GOOD_R_HAT).any()
+    energies, divergent = chains.stats.get("energy"), chains.stats.get("is_divergent")
+    is_slow = energies is not None and len(energies[0]) >= 100 and bool((bfmi(energies) < GOOD_BFMI).any())
+    still = (chains.x[:, 1:] == chains.x[:, :-1]).all(2).mean(1).max()
+    return not is_good or is_slow or bool(still > 0.9) or (divergent is not None and bool(divergent.any()))
+
+
+def _advice(draws: Draws) -> Advice:
+    program, settings = draws.program, _settings(draws.plan.kernel)
+    can_move = program.coordinates == "centered" and any(program.has_noncentered.values())
+    name = settings[0] if settings else ""
+    if name == "hmc":
+        longer = f"take trajectories {{times:.0f}} times longer than hmc's {settings[1]} leapfrog steps"
+    elif name in ("mala", "langevin", "underdamped", "tempering"):
+        longer = f"{name} walks at random: take hmc, whose trajectories may be {{times:.0f}} steps long"
+    else:
+        longer = "take longer trajectories, or rescale what is far from unit scale"
+    temper = (
+        "take pplebm.kernels.tempering.parallel_tempering, which crosses between them"
+        if program.tilts
+        else "the share of the chains in a mode is not its weight; tell the modes apart in the model, or weigh them"
+    )
+    other = ', or move in noncentered coordinates (with_coordinates("noncentered"))' if can_move else ""
+    return Advice(longer, other, temper, draws.plan.n_warmup)
+
+
+def _settings(kernel: str) -> tuple[Any, ...]:
+    try:
+        found = ast.literal_eval(kernel)
+    except (SyntaxError, ValueError):
+        return ()
+    return found if isinstance(found, tuple) else ()
+
+
+def _rounded(draws: Draws, rows: np.ndarray) -> dict[int, Sign]:
+    """Signs of a log density whose rounding decides on acceptance, by datum."""
+    dtype = next(iter(draws.latents.values())).dtype
+    found = {}
+    for datum, size in zip(rows, rounding(draws, rows), strict=True):
+        if size > MAX_ROUNDING:
+            place = f" of datum {datum}" if draws.has_data_axis else ""
+            sentence = (
+                f"the log density{place} is rounded by {size:.2g} nats in {dtype} (> {MAX_ROUNDING}), which drowns "
+                f"what acceptance is decided by: {_finer(dtype)}."
+            )
+            found[int(datum)] = Sign("rounding", float(size), sentence, place)
+    return found
+
+
+def _too_coarse(draws: Draws) -> Iterator[tuple[int, Sign]]:
+    """Signs of latents that have too few numbers to move between, with their datum."""
+    dtype = next(iter(draws.latents.values())).dtype
+    for datum, name, step, sd in coarse(draws):
+        sentence = (
+            f"{name} moves in steps of {step:.2g}, which {dtype} has there, and has an sd of {sd:.2g} (under 4 steps): "
+            f"{_finer(dtype)}."
         )
-    if found.n_divergent:
-        sentences.append(
-            f"{found.n_divergent} divergent steps: lower the step size, or move in noncentered coordinates."
-        )
-    if found.bfmi is not None and found.bfmi < GOOD_BFMI and draws.n_draws >= 100:
-        sentences.append(f"the energy mixes slowly (BFMI {found.bfmi:.2f} < {GOOD_BFMI}): heavy tails or a funnel.")
-    return sentences
+        yield datum, Sign("rounding", step / max(sd, 1e-300), sentence, f" of datum {datum}" * draws.has_data_axis)
+
+
+def _finer(dtype: np.dtype[Any]) -> str:
+    return "sample in float64, or " * (dtype == np.float32) + "shift and rescale data and latents"
+
+
+def _of_elsewhere(draws: Draws, found: Elsewhere) -> Sign:
+    place = f" of datum {found.datum}" if draws.has_data_axis else ""
+    names = [
+        (site, index) for site, a in draws.latents.items() for index in np.ndindex(a.shape[2 + draws.has_data_axis :])
+    ]
+    site, index = names[found.scalar]
+    scalar = f"{site}[{','.join(map(str, index))}]" if index else site
+    told = (
+        f"{found.n_there} of {found.n_chains} chains{place} from starts elsewhere settled {found.distance:.2g} sd away "
+        f"from all chains (unconstrained {scalar} {found.at:.3g}, not {found.mean:.3g}) behind a barrier of "
+        f"{found.barrier:.2g} nats, at log density {found.log_density:.4g} beside {found.draws:.4g}"
+    )
+    if found.gain > LOST:
+        return Sign("start", found.gain, f"{told}: all chains are at a minor place; start them there (init=).", place)
+    return Sign(
+        "elsewhere", found.gain, f"{told}: there is a mode that no chain has seen; {_advice(draws).temper}.", place
+    )
+
+
+def _gathered(by_datum: dict[int, list[Sign]], has_data_axis: bool) -> list[Finding]:
+    """One finding of every cause: the worst sentence, and the data it holds for as well."""
+    causes = dict.fromkeys(sign.cause for told in by_datum.values() for sign in told)
+    found = []
+    for cause in causes:
+        met = [(s.severity, datum, s) for datum, told in by_datum.items() for s in told if s.cause == cause]
+        worst = max(met, key=lambda m: m[0])[2]
+        data = sorted({datum for _, datum, _ in met})
+        others = [datum for datum in data if worst.place != f" of datum {datum}"]
+        more = f" The same holds for {listed('datum', others)}." if others and has_data_axis else ""
+        found.append(Finding(cause, worst.sentence + more, tuple(data) if has_data_axis else ()))
+    return found

@@ -19,9 +19,8 @@ from pplebm.ppl.language import Array, Data, Key, Latents, Params
 from pplebm.ppl.trees import n_rows, take_rows, tree_fill, tree_leaves
 from pplebm.program import Program
 
-STANDARD_STATS = (  # kept of every kernel that has them
-    "log_density", "accept_prob", "is_divergent", "energy", "num_steps", "step_size"
-)  # fmt: skip
+# Kept of every kernel that has them.
+STANDARD_STATS = ("log_density", "accept_prob", "is_divergent", "energy", "num_steps", "step_size")
 ROWS_AT_ONCE = 20_000  # draws of data that are transformed at once
 
 
@@ -51,7 +50,7 @@ class Draws:
         program, params, data: what was sampled; data is None for a prior that reads none.
         is_prior: whether observed values were left out.
         stats: figures of the kernel, (chains, draws, data) each: `log_density`, and if the kernel has them
-            `accept_prob`, `is_divergent`, `energy`, and the extra fields.
+            `accept_prob`, `is_divergent`, `energy`, `num_steps`, `step_size`, and the extra fields.
         state: of the kernel, to go on from: that after the last step, or a few steps before it.
         facts: figures about the run, `seconds` among them.
     """

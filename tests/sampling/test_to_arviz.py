@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 
 import numpy as np
@@ -14,7 +15,8 @@ from pplebm.kernels.langevin import langevin
 from pplebm.ppl.language import load_backend
 from pplebm.sampling import buffers as persistent
 from pplebm.sampling import chains
-from pplebm.sampling.diagnostics import diagnose, nested_r_hat
+from pplebm.sampling.convergence import nested_r_hat
+from pplebm.sampling.diagnostics import diagnose
 from pplebm.sampling.predictive import log_likelihood, predictive
 from pplebm.sampling.sampler import sample
 from pplebm.sampling.to_arviz import has_inference_data, import_arviz
@@ -130,6 +132,19 @@ def test_a_joint_program_has_pointwise_likelihoods(backend):
     assert predictive(draws)["x"].shape == (2, 20, 4)
 
 
+def test_statistics_have_the_names_of_arviz(both):
+    """Of a kernel with trajectories of its own: the longest counts, since the others of the batch wait for it."""
+    posterior = copy.copy(both[0])
+    steps = np.random.default_rng(0).integers(1, 9, posterior.stats["energy"].shape)
+    posterior._stats = [posterior.stats | {"num_steps": steps, "step_size": 0.1 * steps}]
+    stats = group(pplebm.to_arviz(posterior, n_predictive=2), "sample_stats")
+    np.testing.assert_array_equal(stats["n_steps"], steps.max(2))
+    np.testing.assert_allclose(stats["step_size"], 0.1 * steps.mean(2))
+    np.testing.assert_array_equal(stats["n_steps_by_datum"], steps)
+    if IS_OLD:
+        assert (import_arviz().bfmi(pplebm.to_arviz(posterior, n_predictive=2)) > 0.3).all()
+
+
 def test_what_cannot_be_exported_is_said(both):
     posterior, prior, _ = both
     for wrong, word in (({}, "give to_arviz"), ({"posterior": prior}, "prior"), ({"prior": posterior}, "no prior")):
@@ -146,21 +161,21 @@ def test_what_cannot_be_exported_is_said(both):
 
 def test_diagnosis_of_good_chains_and_of_bad_ones(both):
     program, params, _ = instance("pyro")
-    good = diagnose(sample(program, params=params, n_chains=8, n_draws=1500, n_warmup=200))
+    good = diagnose(sample(program, params=params, n_chains=8, n_draws=1500, n_warmup=200), n_elsewhere=0)
     assert good.verdict == [] and good.nested_r_hat < 1.02 and {r.name for r in good.rows} >= {"z1[0]", "z2[1]"}
     slow = sample(program, langevin(0.02), params=params, n_chains=8, n_draws=100, n_warmup=0, init="normal")
     bad = diagnose(slow)
-    assert any("R-hat" in s for s in bad.verdict) and any("effective draws" in s for s in bad.verdict)
+    assert bad.causes == ["trajectories"] and "R-hat" in bad.verdict[0] and "langevin walks" in bad.verdict[0]
     assert bad.acceptance is None and bad.bfmi is None
     steep = sample(program, langevin(30.0), X, params=params, n_chains=2, n_draws=10, n_warmup=0)
-    assert diagnose(steep).n_divergent > 0 and any("divergent" in s for s in diagnose(steep).verdict)
+    assert diagnose(steep).n_divergent > 0 and "divergences" in diagnose(steep).causes
     with pytest.raises(PplebmError, match="at least 4"):
         diagnose(sample(program, n_draws=2, n_warmup=0))
 
 
 def test_figures_are_those_of_arviz(both):
     arviz, posterior = import_arviz(), both[0]
-    row = next(r for r in diagnose(posterior).rows if r.name == "z1[2,0]")
+    row = next(r for r in diagnose(posterior, n_elsewhere=0).rows if r.name == "z1[2,0]")
     x = posterior["z1"][:, :, 2, 0]
     assert row.r_hat == pytest.approx(float(arviz.rhat(x, method="rank")))
     assert row.ess_tail == pytest.approx(float(arviz.ess(x, method="tail", prob=(0.05, 0.95))))
