@@ -18,11 +18,11 @@ def mams(step_size: float = 0.5, target_accept: float = TARGET_ACCEPT, metric: M
     r"""Make a Metropolis-adjusted microcanonical kernel, which learns step size, metric and length as `adaptive_hmc`.
 
     .. math::
-        \dot u = v, \qquad \dot v = \frac{\sqrt{d}}{d - 1}\,(I - \hat v \hat v^T)\, g\, \sqrt d, \qquad
-        \log \alpha = \min\Big(0, \log \frac{p(z')}{p(z)} - (d - 1) \sum \log\big(\cosh\delta + c \sinh\delta\big)\Big)
+        \dot u = v, \qquad \dot v = \frac{d}{d - 1}\,(I - \hat v \hat v^T)\, g, \qquad
+        \log \alpha = \min\Big(0, \log \frac{p(z')}{p(z)} - (d - 1) \sum \log(\cosh\delta + c \sinh\delta)\Big)
 
     with u the latents and g the gradient in coordinates of the metric, :math:`\|v\| = \sqrt d` and
-    :math:`\hat v = v / \|v\|`; the sum goes over the turns of a trajectory, by :math:`\delta = s \sqrt d \|g\| / (d - 1)`
+    :math:`\hat v = v / \|v\|`; the sum goes over the turns of a trajectory, :math:`\delta = s \sqrt d \|g\| / (d - 1)` of
     each, at the cosine c between velocity and force. The speed is the same wherever the chain is, so that steep places
     throw it less far than Hamiltonian dynamics do. The target is exact. It needs two latents or more.
 

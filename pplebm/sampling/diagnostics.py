@@ -200,6 +200,8 @@ def _advice(draws: Draws) -> Advice:
         longer = f"take trajectories {{times:.0f}} times longer than hmc's {settings[1]} leapfrog steps"
     elif name in ("mala", "langevin", "underdamped", "tempering"):
         longer = f"{name} walks at random: take hmc, whose trajectories may be {{times:.0f}} steps long"
+    elif name in ("adaptive_hmc", "mams"):
+        longer = "give n_warmup more steps, in which metric and length are learned, or rescale the latents"
     else:
         longer = "take longer trajectories, or rescale what is far from unit scale"
     temper = (
