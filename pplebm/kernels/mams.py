@@ -22,8 +22,8 @@ def mams(step_size: float = 0.5, target_accept: float = TARGET_ACCEPT, metric: M
         \log \alpha = \min\Big(0, \log \frac{p(z')}{p(z)} - (d - 1) \sum \log(\cosh\delta + c \sinh\delta)\Big)
 
     with u the latents and g the gradient in coordinates of the metric, :math:`\|v\| = \sqrt d` and
-    :math:`\hat v = v / \|v\|`; the sum goes over the turns of a trajectory, :math:`\delta = s \sqrt d \|g\| / (d - 1)` of
-    each, at the cosine c between velocity and force. The speed is the same wherever the chain is, so that steep places
+    :math:`\hat v = v / \|v\|`; the sum goes over the turns of a trajectory, each by
+    :math:`\delta = s \sqrt d \|g\| / (d - 1)`, at the cosine c between velocity and force. The speed is the same wherever the chain is, so that steep places
     throw it less far than Hamiltonian dynamics do. The target is exact. It needs two latents or more.
 
     Args:
