@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -115,7 +117,7 @@ def test_what_a_trajectory_loses_is_of_second_order_in_the_step(make, float64):
         lost.append(1.0 - info.accept_prob.numpy())
     rows = lost[0] > 1e-5  # those that lose
     assert rows.sum() >= 2 and (lost[0] < 0.05).all()
-    for coarse, fine in zip(lost, lost[1:]):
+    for coarse, fine in pairwise(lost):
         assert (coarse[rows] / fine[rows] > 3.0).all()
 
 
