@@ -10,7 +10,7 @@ from pplebm.kernels.adaptive_hmc import adaptive_hmc
 from pplebm.kernels.dual_averaging import LEAST_ACCEPT, followed, middle, over_chains, restarted, shared
 from pplebm.kernels.metric import Metric, flat
 from pplebm.kernels.trajectory import TrajectoryInfo
-from pplebm.kernels.warming import _criterion, next_window, warmed, warming
+from pplebm.kernels.warming import COST, LONGEST, Lengths, _criterion, _followed, next_window, warmed, warming
 from pplebm.sampling import chains
 
 SHAPE = (2, 5, 3)  # replicas, chains, data
@@ -105,6 +105,16 @@ def test_the_criterion_is_the_change_in_squared_distance_and_its_slope_in_the_lo
     weight[0] = 0.0
     again = criterion_of(ppl, place, proposal, v, accept, divergent, pooled, metric)
     np.testing.assert_allclose(again, [exact(at), (exact(at + step) - exact(at - step)) / (2 * step)], rtol=1e-3)
+
+
+@pytest.mark.parametrize(("slope", "end"), [(COST + 0.1, LONGEST), (COST - 0.1, 0.0), (COST, 0.2)])
+def test_the_length_rises_where_the_criterion_does_by_more_than_its_cost(ppl, slope, end):
+    """Between its floor, 0, and a multiple of it; where the two are alike it stays."""
+    zero, start = ppl.asarray(0.0), ppl.asarray(0.2)
+    a = Lengths(start, start, zero, zero, zero, zero)
+    for _ in range(60):
+        a = _followed(ppl, a, (ppl.asarray(3.0), ppl.asarray(3.0 * (COST + 30.0 * (slope - COST)))))
+    assert float(a.log_length) == pytest.approx(end, abs=1e-4)
 
 
 def test_the_length_that_is_learned_is_the_best_one_for_a_round_gaussian(ppl):
