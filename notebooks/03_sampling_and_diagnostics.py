@@ -312,7 +312,7 @@ for ax, size in zip(axes, (0.1, 0.4, 1.2)):
     ax.fill_between(grid, exact()[0], color="0.85", label="exact")
     ax.hist(z["z1"].numpy(), 80, (-6, 7), density=True, histtype="step", color="#e08600", lw=1.5, label="30 steps")
     ax.set_title(f"step size {size}, mean {z['z1'].mean():.2f}")
-axes[0].legend()
+axes[2].legend(bbox_to_anchor=(1.0, 1.0), loc="upper left")
 plt.show()
 
 # %% [markdown]
