@@ -175,8 +175,8 @@ def halton(ppl: PPL, step: Array) -> Array:
 
 def clipped(ppl: PPL, a: Array, low: float, high: float) -> Array:
     """Numbers moved into an interval."""
-    a = ppl.where(a < high, a, 0.0 * a + high)
-    return ppl.where(a > low, a, 0.0 * a + low)
+    a = ppl.where(a < high, a, high)
+    return ppl.where(a > low, a, low)  # what is not a number becomes the least
 
 
 def rank_of(metric: str, width: int, rows: int) -> int:

@@ -291,6 +291,8 @@ def streamed_groups(draws: Draws) -> tuple[dict[str, Any], dict[str, dict[str, s
 def _in_file(name: str) -> str:
     """A slash would open a group."""
     return name.replace("/", ".")
+
+
 def _facts(draws: Draws) -> dict[str, Any]:
     plan = draws.plan
     facts = {"sampling_time": draws.facts["seconds"], "tuning_steps": plan.n_warmup, "thinning": plan.thin}
