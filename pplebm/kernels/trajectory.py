@@ -3,7 +3,7 @@ r"""Trajectories that are accepted or rejected as a whole, of learned length and
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -139,15 +139,21 @@ class Trajectory(NamedTuple):
     """The parts of a move, so that a backend may make a graph of one leapfrog step whatever their number."""
 
     dynamics: str  # name of the dynamics: leapfrog steps of the same name are the same
-    begin: Callable[[PPL, Tree, TrajectoryState], Leap]
+    begin: Callable[[PPL, Tree, Any], Leap]  # the state is a TrajectoryState, or holds one
     leap: Callable[[PPL, Leap, Target], Leap]
-    end: Callable[[PPL, Tree, TrajectoryState, Leap], tuple[TrajectoryState, TrajectoryInfo]]
+    end: Callable[[PPL, Tree, Any, Leap], tuple[Any, Any]]
 
 
-def assembled(settings: Hashable, init: Callable, noise: Callable, parts: Trajectory, tuning: Tuning | None) -> Kernel:
+def assembled(
+    settings: Hashable,
+    init: Callable[..., Any],
+    noise: Callable[[PPL, Key, Latents], Tree],
+    parts: Trajectory,
+    tuning: Tuning | None,
+) -> Kernel:
     """A kernel whose move is made of the parts of a trajectory."""
 
-    def move(ppl: PPL, noise: Tree, state: TrajectoryState, log_density: Target) -> tuple:
+    def move(ppl: PPL, noise: Tree, state: Any, log_density: Target) -> tuple[Any, Any]:
         start = parts.begin(ppl, noise, state)
         step = lambda at, _: (parts.leap(ppl, at, log_density), None)
         at, _ = ppl.iterate(step, start, start.left.max())
@@ -175,8 +181,8 @@ def halton(ppl: PPL, step: Array) -> Array:
 
 def clipped(ppl: PPL, a: Array, low: float, high: float) -> Array:
     """Numbers moved into an interval."""
-    a = ppl.where(a < high, a, 0.0 * a + high)
-    return ppl.where(a > low, a, 0.0 * a + low)
+    a = ppl.where(a < high, a, high)
+    return ppl.where(a > low, a, low)  # what is not a number becomes the least
 
 
 def rank_of(metric: str, width: int, rows: int) -> int:

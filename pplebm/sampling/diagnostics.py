@@ -55,6 +55,7 @@ class Diagnosis(NamedTuple):
     acceptance: float | None
     bfmi: float | None  # the smallest over chains and data
     findings: list[Finding]
+    n_redrawn: int = 0  # times that a chain which never moved, or lagged hopelessly, was moved during warm-up
 
     @property
     def verdict(self) -> list[str]:
@@ -114,6 +115,7 @@ def diagnose(draws: Draws, sites: list[str] | None = None, *, n_elsewhere: int =
         None if accept is None else float(accept.mean()),
         None if energies is None or draws.n_draws < 2 else float(bfmi(energies).min()),
         _findings(draws, scalars, seen, n_elsewhere, seed),
+        int(draws.facts.get("n_redrawn", 0)),
     )
 
 

@@ -16,6 +16,7 @@ from pplebm.kernels.adaptation import BASE_WINDOW, adapted, adapting, next_windo
 from pplebm.kernels.adaptive_hmc import adaptive_hmc
 from pplebm.kernels.kernel import Kernel, State
 from pplebm.kernels.warming import warmed, warming
+from pplebm.ppl.compilations import keep_compilations
 from pplebm.ppl.language import Array, Data, Key, Latents, Params
 from pplebm.ppl.trees import n_rows, take_rows, tree_leaves
 from pplebm.program import Program
@@ -116,6 +117,7 @@ def sample(
         >>> posterior["z"].shape, np.abs(posterior["z"].mean((0, 1)) - [1.5, 3.5]).max() < 0.2
         ((50, 100, 2), np.True_)
     """
+    keep_compilations()
     kernel = adaptive_hmc() if kernel is None else kernel
     counts = {"n_chains": n_chains, "n_draws": n_draws, "thin": thin}
     for name, count in (*counts.items(), ("n_warmup", n_warmup)):
@@ -268,7 +270,7 @@ class _Job:
         assert self.kernel.tuning is not None
         redraws = block.at >= REDRAWN_FROM * len(self.warm_up)
         seed = block_seed(self.plan.seed, 2**31 - block.at)
-        found, n = end_of_window(ppl, state, self.shape, self.kernel.tuning.step_size, redraws, seed)
+        found, n = end_of_window(self.program, state, self.shape, self.kernel.tuning.step_size, redraws, seed)
         draws.facts["n_redrawn"] = float(n)
         return Gathering(found, empty(ppl, found))
 
