@@ -24,7 +24,7 @@ from pplebm.sampling import chains
 from pplebm.sampling.blocks import Block, block_seed, draw_blocks, recording, unit_keys, warm_up
 from pplebm.sampling.draws import Draws, Plan
 from pplebm.sampling.starts import climbed
-from pplebm.sampling.warmup import Gathering, empty, end_of_window, first_scale, gathered
+from pplebm.sampling.warmup import Gathering, empty, end_of_window, first_scale, gathered, moved_on
 from pplebm.sampling.wide import Batches, batch_rows
 
 NUMBERS_PER_UNIT = 4_000_000  # latents of steps that are held at once
@@ -253,9 +253,15 @@ class _Job:
         """The state after a block of warm-up."""
         ppl, kernel, state = self.ppl, self.warming, draws.state
         keys = ppl.split(ppl.key(block_seed(self.plan.seed, block.at + 1)), block.n_steps)
+        seed, redraws = block_seed(self.plan.seed, 2**31 - block.at), block.at >= REDRAWN_FROM * len(self.warm_up)
         if not self.along:
             state, _ = self.program.chain(kernel, state, keys, self.params, self.x, self.observed)
-            return self._end(block)(state) if block.ends else state
+            if not block.ends:
+                return state
+            if redraws:
+                state, n = moved_on(ppl, state, self.shape, seed)
+                draws.facts["n_redrawn"] = float(n)
+            return self._end(block)(state)
         state, seen = self.program.chain(kernel, state.inner, keys, self.params, self.x, self.observed)
         draws.facts["n_gradients_warmup"] = float(seen.num_steps.sum())
         state = gathered(ppl, Gathering(state, draws.state.seen), seen, self.rows * self.plan.n_warmup)
@@ -264,8 +270,6 @@ class _Job:
         if block.ends == "warm-up":
             return self._end(block)(state.inner)
         assert self.kernel.tuning is not None
-        redraws = block.at >= REDRAWN_FROM * len(self.warm_up)
-        seed = block_seed(self.plan.seed, 2**31 - block.at)
         found, n = end_of_window(self.program, state, self.shape, self.kernel.tuning.step_size, redraws, seed)
         draws.facts["n_redrawn"] = float(n)
         return Gathering(found, empty(ppl, found))
