@@ -199,9 +199,14 @@ def _advice(draws: Draws) -> Advice:
     can_move = program.coordinates == "centered" and any(program.has_noncentered.values())
     name = settings[0] if settings else ""
     if name == "hmc":
-        longer = f"take trajectories {{times:.0f}} times longer than hmc's {settings[1]} leapfrog steps"
+        longer = (
+            f"leave out the kernel, since the default learns length and metric, or take trajectories {{times:.0f}} "
+            f"times longer than hmc's {settings[1]} leapfrog steps"
+        )
     elif name in ("mala", "langevin", "underdamped", "tempering"):
-        longer = f"{name} walks at random: take hmc, whose trajectories may be {{times:.0f}} steps long"
+        longer = (
+            f"{name} walks at random: leave out the kernel, since the default learns to go {{times:.0f}} steps at once"
+        )
     elif name in ("adaptive_hmc", "mams"):
         longer = "give n_warmup more steps, in which metric and length are learned, or rescale the latents"
     else:

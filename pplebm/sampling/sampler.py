@@ -57,23 +57,27 @@ def sample(
 ) -> Draws:
     r"""Draw from p(z|x) of every datum, or without data from the tilted prior, by many chains at once.
 
-    All chains of all data are rows of one batch on one device. During warm-up, kernels that accept and reject adapt
-    the step size of every datum and a diagonal metric, pooled over its chains; other kernels simply run.
+    All chains of all data are rows of one batch on one device. During warm-up the default kernel learns a step size
+    and a metric of every datum from its chains together, and one length of trajectories for all data; other kernels
+    that accept and reject learn a step size and a diagonal metric of every datum, and the rest simply run. Chains of
+    the default that never move, or that lag where no mass can be, are put where another chain of their datum is, while
+    warm-up lasts, and `facts["n_redrawn"]` of the draws counts them.
 
     Args:
         program: any program, tilted or not. One with a latent outside the data plate has a single posterior, that of
             all data together.
-        kernel: made by a function of `pplebm.kernels`; `hmc()` if left out.
+        kernel: made by a function of `pplebm.kernels`; if left out, `adaptive_hmc()`, which needs no settings.
         data: an array, a mapping of names to arrays, a data frame or a tuple: one posterior for every row; None for
             the prior, whose draws honour the tilt because the chain moves in the tilted density.
         n_chains: chains per datum.
         n_draws: draws of each chain after warm-up.
-        n_warmup: steps before the first draw.
+        n_warmup: steps before the first draw, in which the kernel learns.
         thin: steps per draw.
         seed: of all random numbers.
         params: where the program's parameters are not to be its own.
-        init: where chains start: "base" for ancestral draws, "normal", or latents with one row per chain and datum,
-            chain by chain.
+        init: where chains start, in unconstrained coordinates. If left out, posteriors start uniform in [-2, 2] and
+            uphill from there while the density is steep, priors at ancestral draws. Or else "uniform" in [-2, 2],
+            "normal", "base" for ancestral draws, or latents with one row per chain and datum, chain by chain.
         extra_fields: what else to keep of every draw, by name: fields of the kernel's Info or State.
         resume: draws of an earlier call, or the file that their `save(path)` or `out=` wrote, in a later session as
             well: goes on where they end, after an interruption or to a larger n_draws, without a second warm-up, to
