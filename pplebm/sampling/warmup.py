@@ -152,9 +152,10 @@ def moved_on(ppl: PPL, state: AdaptingState, shape: Shape, seed: int) -> tuple[A
     count, width = float(m.count), sum(int(np.prod(a.shape[1:])) for a in state.z.values())
     if count < LEAST_WARMUP:
         return state, 0
-    by_chain = lambda a: np.swapaxes(ppl.to_numpy(a).reshape(shape), 0, 1).reshape(shape[1], -1)  # replicas are as data
-    accepted, value = by_chain(m.n_accepted) / count, by_chain(m.log_density)
-    behind, spread = _behind(value, (by_chain(m.log_density_squares) / count) ** 0.5, accepted >= MOVES)
+    of_window = (ppl.to_numpy(a).reshape(shape) for a in (m.n_accepted, m.log_density, m.log_density_squares))
+    accepted, value, squares = (np.swapaxes(a, 0, 1).reshape(shape[1], -1) for a in of_window)  # replicas are as data
+    accepted = accepted / count
+    behind, spread = _behind(value, (squares / count) ** 0.5, accepted >= MOVES)
     is_lost = (accepted == 0.0) | (behind > LAG * spread + LOST + LOST_PER_LATENT * width)
     counts = (accepted > 0.0) & (behind <= LAG * spread)
     chain = _others(is_lost, counts, seed).reshape(shape[1], shape[0], shape[2])
