@@ -31,6 +31,15 @@ FURTHER = {  # of the names of tests
         "the same by NumPyro; swaps and laws of every strength on both backends",
     r"test_importance_weights_of_a_flow.*(?:mean_field|top_down)-pyro\]":
         "every family by NumPyro, the ladder by Pyro",
+    r"test_rotated_gaussians\[2-numpyro\]": "the same by Pyro, and by NumPyro in more dimensions",
+    r"test_every_datum_adapts_for_itself\[mams-pyro\]": "the same by NumPyro; the default by both",
+    r"test_a_noncentered_funnel_and_a_banana\[numpyro\]": "the same by Pyro",
+    r"test_supports_of_many_kinds\[pyro\]": "the same by NumPyro; further supports by both in test_sampler",
+    r"test_tempering_finds_the_shares_of_modes_six.*\[pyro\]": "the same by NumPyro",
+    r"test_chains_in_a_mode_of_no_mass_are_moved.*\[(?:mala-pyro|hmc-numpyro)\]":
+        "the same by the other kernel, and by the other backend",
+    r"test_no_chain_of_32_stands_still.*\[(?:steep-pyro|necked-numpyro)\]":
+        "the other posterior by this backend",
     r"test_svi_of_the_hosts_finds_the_maximum.*pyro_slope\](?<!numpyro_slope\])":
         "the same by NumPyro; one step of both against its closed form",
     r"test_parallel.*spawned_processes_are_those_of_a_script":

@@ -75,6 +75,16 @@ def _draw_banana(rng: np.random.Generator, n: int) -> np.ndarray:
     return np.stack([x, 0.5 * x**2 + 0.5 * rng.normal(size=n)], 1)
 
 
+def _skewed(ppl: Any, z: Any) -> Any:
+    x, y = z["a"][:, 0], z["b"][:, 0] - 0.7 * z["a"][:, 0]
+    return -(x + ppl.exp(-x)) - (y + ppl.exp(-y))
+
+
+def _draw_skewed(rng: np.random.Generator, n: int) -> np.ndarray:
+    x, y = rng.gumbel(size=(2, n))
+    return np.stack([x, y + 0.7 * x], 1)
+
+
 def mixture_tilt(ppl: Any, z: Any) -> Any:
     """A tilt of N(0, 1) with two unequal modes."""
     z = z["a"][:, 0]
@@ -96,6 +106,7 @@ TARGETS = [
     Target("banana", _draw_banana, _banana, 0.6),
     Target("tilted mixture", by_quadrature(_mixture_on_grid), _mixture, 0.6),
 ]
+SKEWED = Target("skewed", _draw_skewed, _skewed, 0.9)  # in both directions, for kernels that need two
 
 
 def statistics(rows: np.ndarray) -> np.ndarray:

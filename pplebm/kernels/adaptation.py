@@ -16,11 +16,14 @@ INIT_BUFFER, TERM_BUFFER = 75, 50  # steps of warm-up before and after the metri
 
 
 class Moments(NamedTuple):
-    """Mean and sum of squared deviations of the latents since the window began, per row."""
+    """Means and sums of squared deviations since the window began, per row, and steps that were accepted."""
 
     count: Array
     mean: Latents
     squares: Latents
+    n_accepted: Array
+    log_density: Array
+    log_density_squares: Array
 
 
 class AdaptingState(NamedTuple):
@@ -50,6 +53,19 @@ def with_tuning(state: State, step_size: Array, scale: Latents | None = None) ->
     return state._replace(step_size=step_size, scale=state.scale if scale is None else scale)
 
 
+def placed(state: State, rows: Array) -> State:
+    """The state with every row where another one is, all else its own.
+
+    Args:
+        rows: (B,) whose place each row takes.
+    """
+    at = {"z": {site: a[rows] for site, a in state.z.items()}}
+    if hasattr(state, "inner"):
+        return state._replace(inner=placed(state.inner, rows), **at)
+    at["gradient"] = {site: a[rows] for site, a in state.gradient.items()}
+    return state._replace(log_density=state.log_density[rows], **at)
+
+
 def adapting(kernel: Kernel, shape: Shape) -> Kernel:
     r"""The same kernel while it learns its step size, in the first window one for each chain, then one for a datum.
 
@@ -65,15 +81,11 @@ def adapting(kernel: Kernel, shape: Shape) -> Kernel:
         return _new_window(ppl, kernel.init(ppl, z, log_density), zeros(z) + log(ppl, start), 0.0)
 
     def move(ppl: PPL, noise: Tree, state: AdaptingState, log_density: Target) -> tuple[AdaptingState, Info]:
-        a, m = state.averages, state.moments
+        a = state.averages
         inner, info = kernel.move(ppl, noise, with_tuning(state.inner, ppl.exp(a.log_step)), log_density)
         of_datum = _over_chains(info.accept_prob, shape)
         averages = followed(a, ppl.where(state.is_pooled > 0.5, of_datum, info.accept_prob), target)
-        count = m.count + 1.0
-        off = {k: z - m.mean[k] for k, z in inner.z.items()}
-        mean = {k: m.mean[k] + o / count for k, o in off.items()}
-        squares = {k: m.squares[k] + o * (inner.z[k] - mean[k]) for k, o in off.items()}
-        return AdaptingState(inner, averages, Moments(count, mean, squares), state.is_pooled), info
+        return AdaptingState(inner, averages, _followed(state.moments, inner.z, info), state.is_pooled), info
 
     return replace(kernel, settings=("adapting", kernel.settings, shape), init=init, move=move)
 
@@ -127,8 +139,21 @@ def windows(n_warmup: int) -> list[tuple[int, bool]]:
 
 def _new_window(ppl: PPL, inner: State, log_step: Array, pooled: float) -> AdaptingState:
     empty = {k: 0.0 * z for k, z in inner.z.items()}
-    moments = Moments(ppl.asarray(0.0), empty, dict(empty))
+    zero = 0.0 * log_step
+    moments = Moments(ppl.asarray(0.0), empty, dict(empty), zero, zero, zero)
     return AdaptingState(inner, restarted(log_step), moments, ppl.asarray(pooled))
+
+
+def _followed(m: Moments, z: Latents, info: Info) -> Moments:
+    """The moments after one more step."""
+    count = m.count + 1.0
+    off = {k: a - m.mean[k] for k, a in z.items()}
+    mean = {k: m.mean[k] + o / count for k, o in off.items()}
+    squares = {k: m.squares[k] + o * (z[k] - mean[k]) for k, o in off.items()}
+    above = info.log_density - m.log_density
+    value = m.log_density + above / count
+    value_squares = m.log_density_squares + above * (info.log_density - value)
+    return Moments(count, mean, squares, m.n_accepted + info.is_accepted, value, value_squares)
 
 
 def _over_chains(per_row: Array, shape: Shape) -> Array:

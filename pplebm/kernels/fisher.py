@@ -7,7 +7,8 @@ import numpy as np
 from pplebm.kernels.metric import Metric
 
 SHRINKAGE = 1.0  # draws that speak for the metric as it is, in every direction
-SMALLEST, LARGEST = 1e-10, 1e10  # of a scale
+SMALLEST, LARGEST = 1e-10, 1e10  # of a scale and of a factor
+ROUNDING = 1e-13  # of a number, by which its mean may be off
 
 
 def fisher_metric(z: np.ndarray, gradient: np.ndarray, weight: np.ndarray, old: Metric) -> Metric:
@@ -46,14 +47,15 @@ def fisher_metric(z: np.ndarray, gradient: np.ndarray, weight: np.ndarray, old: 
     n = np.maximum(w.sum(1, keepdims=True), 1.0)
     off, slope = (np.sqrt(w / n) * (a - (w * a).sum(1, keepdims=True) / n) for a in (z, gradient))
     rank, width = old.factors.shape[1], z.shape[2]
+    varies = _varies(off, w * z) & _varies(slope, w * gradient)
     with np.errstate(all="ignore"):  # where there is nothing to learn from, the old one stands
         if rank == width:
-            return _kept(_dense(off, slope, n[:, 0, 0], old), old)
-        scale = np.sqrt(np.sqrt((off**2).sum(1) / (slope**2).sum(1)))
-        diagonal = _kept(Metric(scale, old.directions, old.factors), old)
+            return _kept(_dense(off, slope, n[:, 0, 0], old), old, varies)
+        scale = np.where(varies, np.sqrt(np.sqrt((off**2).sum(1) / (slope**2).sum(1))), old.scale)
+        diagonal = _kept(Metric(scale, old.directions, old.factors), old, varies)
         if not rank:
             return diagonal
-        return _kept(_low_rank(off, slope, n[:, 0, 0], diagonal, rank), old)
+        return _kept(_low_rank(off, slope, n[:, 0, 0], diagonal, rank), diagonal, varies)
 
 
 def matrix(metric: Metric) -> np.ndarray:
@@ -93,8 +95,11 @@ def _dense(off: np.ndarray, slope: np.ndarray, n: np.ndarray, old: Metric) -> Me
 def _low_rank(off: np.ndarray, slope: np.ndarray, n: np.ndarray, diagonal: Metric, rank: int) -> Metric:
     u, w = off / diagonal.scale[:, None], slope * diagonal.scale[:, None]
     basis = np.linalg.qr(np.concatenate([_widest_directions(u, rank), _widest_directions(w, rank)], 2))[0]
-    inner = _solved(_covariance(u @ basis, n), _covariance(w @ basis, n))
-    values, turn = np.linalg.eigh(inner)
+    along = np.swapaxes(basis, 1, 2) @ diagonal.directions  # those of the old metric, in units of which is shrunk
+    half = np.eye(basis.shape[2]) + (along * (diagonal.factors - 1.0)[:, None]) @ np.swapaxes(along, 1, 2)
+    u, w = np.swapaxes(np.linalg.solve(half, np.swapaxes(u @ basis, 1, 2)), 1, 2), w @ basis @ half
+    inner = half @ _solved(_covariance(u, n), _covariance(w, n)) @ half
+    values, turn = np.linalg.eigh(np.nan_to_num(inner))
     values = np.maximum(values, SMALLEST**2)
     far = np.argsort(-np.abs(np.log(values)), axis=1)[:, :rank]
     directions = np.take_along_axis(basis @ turn, far[:, None], 2)
@@ -130,8 +135,14 @@ def _power(a: np.ndarray, exponent: float) -> np.ndarray:
     return np.asarray((vectors * np.maximum(values, least)[:, None] ** exponent) @ np.swapaxes(vectors, 1, 2))
 
 
-def _kept(new: Metric, old: Metric) -> Metric:
-    """The new metric of data for which all of it is a number, not 0 and not huge; the old one of the others."""
-    good = np.isfinite(new.scale).all(1) & (new.scale > SMALLEST).all(1) & (new.scale < LARGEST).all(1)
-    good &= np.isfinite(new.factors).all(1) & np.isfinite(new.directions).all((1, 2))
+def _varies(off: np.ndarray, a: np.ndarray) -> np.ndarray:
+    """Whether a coordinate of a datum varies by more than rounding, (data, d)."""
+    return np.asarray((off**2).sum(1) > (ROUNDING * np.abs(a).max(1)) ** 2)
+
+
+def _kept(new: Metric, old: Metric, varies: np.ndarray) -> Metric:
+    """The new metric of data that vary, and for which all of it is a number, not 0 and not huge; else the old one."""
+    good = varies.any(1) & np.isfinite(new.directions).all((1, 2))
+    for size in (new.scale, new.factors):
+        good &= ((size > SMALLEST) & (size < LARGEST)).all(1)  # false for nan as well
     return Metric(*(np.where(good.reshape(-1, *[1] * (a.ndim - 1)), a, b) for a, b in zip(new, old, strict=True)))

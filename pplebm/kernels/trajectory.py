@@ -15,6 +15,7 @@ from pplebm.kernels.metropolis import Proposal, accept, init_state, uniform_nois
 from pplebm.ppl.language import PPL, Array, Key, Latents, Tree
 
 MAX_STEPS = 512  # of a trajectory
+LONGER_THAN_MOST = 4.0  # times the steps of the middle row are the most of any
 FIRST_STEPS = 16  # of the longest trajectory before a length is learned
 MAX_ENERGY_ERROR = 1000.0  # nats; a trajectory that loses more has diverged
 DENSE_WIDTH, LOW_RANK = 64, 16  # latents up to which the metric is dense; directions of a wider one
@@ -163,10 +164,15 @@ def assembled(
 
 
 def n_steps(ppl: PPL, state: TrajectoryState) -> Array:
-    r"""Leapfrog steps of the next trajectory of every row, (B,): :math:`\lceil h T / s \rceil`, h a Halton number."""
+    r"""Leapfrog steps of the next trajectory of every row, (B,): :math:`\lceil h T / s \rceil`, h a Halton number.
+
+    All rows wait for the longest: none has more than four times as many steps as the middle one.
+    """
     h = halton(ppl, state.step)
     wanted = ppl.where(state.length > 0.0, h * state.length / state.step_size, h * FIRST_STEPS + 0.0 * state.step_size)
-    return clipped(ppl, -((-wanted) // 1.0), 1.0, float(MAX_STEPS))
+    steps = clipped(ppl, -((-wanted) // 1.0), 1.0, float(MAX_STEPS))
+    most = LONGER_THAN_MOST * ppl.median(steps, 0)
+    return ppl.where(steps < most, steps, most)
 
 
 def halton(ppl: PPL, step: Array) -> Array:

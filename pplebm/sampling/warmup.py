@@ -1,4 +1,4 @@
-"""What happens between the windows of a warm-up along trajectories: a new metric, and chains that never moved."""
+"""What happens between the windows of a warm-up: a new metric for trajectories, and chains that never moved."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pplebm.kernels.adaptation import AdaptingState, placed
 from pplebm.kernels.dual_averaging import Shape
 from pplebm.kernels.fisher import fisher_metric, widest
 from pplebm.kernels.metric import Metric
 from pplebm.kernels.trajectory import TrajectoryState
 from pplebm.kernels.warming import Seen, WarmingState, next_window
 from pplebm.ppl.language import PPL, Array, Latents
-from pplebm.ppl.trees import tree_map
 from pplebm.program import Program
 
 MOST_NUMBERS = 20_000_000  # in the draws and gradients that a window keeps
@@ -115,7 +115,9 @@ def end_of_window(
     z, gradient = (_by_datum(seen[name], shape) for name in ("z", "gradient"))
     moved = (seen["is_accepted"] > 0.5).any(0).reshape(shape[1:])
     moves = seen["is_accepted"].mean(0).reshape(shape[1:]) >= MOVES
-    behind, spread = _behind(seen["log_density"].reshape(-1, *shape[1:]), moves)
+    value = seen["log_density"].reshape(-1, *shape[1:])
+    typical = np.median(np.nan_to_num(value, nan=-np.inf), 0)
+    behind, spread = _behind(typical, np.nan_to_num(value).std(0), moves)
     counts = moved & (behind <= LAG * spread)
     is_first = not bool(ppl.to_numpy(state.is_pooled).any())
     is_lost = ~moved | (behind > LAG * spread + LOST + LOST_PER_LATENT * z.shape[2])
@@ -135,26 +137,65 @@ def end_of_window(
     return _redrawn(ppl, state, is_lost, counts, seed) if redraws else (state, 0)
 
 
+def moved_on(ppl: PPL, state: AdaptingState, shape: Shape, seed: int) -> tuple[AdaptingState, int]:
+    """The state at the end of a window of mala or hmc, and how many chains were moved to where another one is.
+
+    Moved is a chain that accepted nothing in the window, or that lags as those do that `end_of_window` moves. The step
+    size of a datum is adapted to the mean of its chains' acceptance, which does not see one whose place is too steep.
+
+    Args:
+        state: with the moments of the window.
+        shape: replicas, chains and data.
+        seed: of the choice of the other chain.
+    """
+    m = state.moments
+    count, width = float(m.count), sum(int(np.prod(a.shape[1:])) for a in state.z.values())
+    if count < LEAST_WARMUP:
+        return state, 0
+    of_window = (ppl.to_numpy(a).reshape(shape) for a in (m.n_accepted, m.log_density, m.log_density_squares))
+    accepted, value, squares = (np.swapaxes(a, 0, 1).reshape(shape[1], -1) for a in of_window)  # replicas are as data
+    accepted = accepted / count
+    behind, spread = _behind(value, (squares / count) ** 0.5, accepted >= MOVES)
+    is_lost = (accepted == 0.0) | (behind > LAG * spread + LOST + LOST_PER_LATENT * width)
+    counts = (accepted > 0.0) & (behind <= LAG * spread)
+    chain = _others(is_lost, counts, seed).reshape(shape[1], shape[0], shape[2])
+    rows = np.arange(math.prod(shape)).reshape(shape)
+    index = np.take_along_axis(rows, np.swapaxes(chain, 0, 1), 1).reshape(-1)
+    n = int((index != np.arange(len(index))).sum())
+    return (state._replace(inner=placed(state.inner, ppl.asarray(index))) if n else state), n
+
+
 def _redrawn(
     ppl: PPL, state: WarmingState, is_lost: np.ndarray, counts: np.ndarray, seed: int
 ) -> tuple[WarmingState, int]:
-    rng, index = np.random.default_rng(seed), np.arange(is_lost.size).reshape(is_lost.shape)
+    index = (_others(is_lost, counts, seed) * is_lost.shape[1] + np.arange(is_lost.shape[1])).reshape(-1)
+    n = int((index != np.arange(is_lost.size)).sum())
+    return (state._replace(inner=placed(state.inner, ppl.asarray(index))) if n else state), n
+
+
+def _others(is_lost: np.ndarray, counts: np.ndarray, seed: int) -> np.ndarray:
+    """For every chain of a datum, (chains, data), itself; or for one that is lost one that counts, if there is any.
+
+    >>> _others(np.array([[True, False], [False, False]]), np.array([[False, True], [True, True]]), 0).tolist()
+    [[1, 0], [1, 1]]
+    """
+    rng, found = np.random.default_rng(seed), np.arange(len(is_lost))[:, None] + 0 * is_lost
     for chain, datum in np.argwhere(is_lost):
         others = np.flatnonzero(counts[:, datum])
         if len(others):
-            index[chain, datum] = rng.choice(others) * is_lost.shape[1] + datum
-    n = int((index.reshape(-1) != np.arange(is_lost.size)).sum())
-    if not n:
-        return state, 0
-    at, inner = ppl.asarray(index.reshape(-1)), state.inner
-    z, gradient = (tree_map(lambda a: a[at], tree) for tree in (inner.z, inner.gradient))
-    return state._replace(inner=inner._replace(z=z, gradient=gradient, log_density=inner.log_density[at])), n
+            found[chain, datum] = rng.choice(others)
+    return np.asarray(found)
 
 
-def _behind(log_density: np.ndarray, moves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How far the log density of every chain, (chains, data), is below the best chain's, and how much it varies."""
-    typical = np.median(np.nan_to_num(log_density, nan=-np.inf), 0)
-    spread = np.median(np.nan_to_num(log_density).std(0), 0) + math.sqrt(0.5)
+def _behind(typical: np.ndarray, by_chain: np.ndarray, moves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How far every chain, (chains, data), is below the best that moves, in log density, and how much that varies.
+
+    Args:
+        typical: log density of every chain.
+        by_chain: standard deviation of it in the window.
+        moves: chains that accept enough to be compared with.
+    """
+    spread = np.median(by_chain, 0) + math.sqrt(0.5)
     best = np.where(moves.any(0), np.where(moves, typical, -np.inf).max(0), np.median(typical, 0))
     return np.asarray(np.nan_to_num(best - typical, nan=0.0)), np.asarray(spread)
 

@@ -7,20 +7,23 @@ from functools import partial
 import numpy as np
 import pytest
 from scipy import stats
-from targets import LAMBDA, MEAN, TARGETS, assert_same_law, by_quadrature, rows_of
+from targets import LAMBDA, MEAN, SKEWED, TARGETS, assert_same_law, by_quadrature, rows_of
 
 from pplebm.errors import PplebmError
 from pplebm.kernels.adaptation import adapting
+from pplebm.kernels.adaptive_hmc import adaptive_hmc
 from pplebm.kernels.anisotropic import anisotropic
 from pplebm.kernels.ascent import ascent
 from pplebm.kernels.hmc import hmc
 from pplebm.kernels.kernel import Score
 from pplebm.kernels.langevin import langevin
 from pplebm.kernels.mala import mala
+from pplebm.kernels.mams import mams
 from pplebm.kernels.schedules import geometric
 from pplebm.kernels.tempering import parallel_tempering
 from pplebm.kernels.underdamped import underdamped
 from pplebm.kernels.unrolled import unrolled
+from pplebm.kernels.warming import warming
 from pplebm.sampling import chains
 
 N = 10_000  # chains; all tolerances follow from it
@@ -31,6 +34,11 @@ EXACT = {
     "hmc without jitter": lambda s: hmc(3, 0.7 * s, jitter=0.0),
     "hmc, scaled": lambda s: hmc(3, 0.7 * s, scale={"a": 0.8, "": 1.2}),
 }
+TRAJECTORIES = {"adaptive_hmc": adaptive_hmc, "mams": mams}  # without warm-up, of 1, 8, 4, 12 and 2 steps
+PAIRS = [(name, target) for name in EXACT for target in TARGETS]
+PAIRS += [(name, target) for name in TRAJECTORIES for target in [*TARGETS, SKEWED]
+          if name != "mams" or target.name not in ("gumbel", "tilted mixture")]  # fmt: skip
+EXACT |= {name: lambda s, make=make: make(0.7 * s) for name, make in TRAJECTORIES.items()}
 
 
 def run(ppl, kernel, z, log_density, n_steps, seed=0):
@@ -43,8 +51,7 @@ def gaussian(ppl, precision=1.0, mean=0.0):
     return lambda z: -0.5 * precision * ((z["a"] - mean) ** 2)[:, 0]
 
 
-@pytest.mark.parametrize("target", TARGETS, ids=lambda t: t.name)
-@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize(("name", "target"), PAIRS, ids=lambda part: getattr(part, "name", part))
 def test_exact_kernels_keep_the_target(ppl, name, target):
     """Chains that start at exact draws are exact draws after any number of steps: no bias, no burn-in."""
     kernel, start = EXACT[name](target.step_size), target.draw(np.random.default_rng(1), N)
@@ -55,7 +62,7 @@ def test_exact_kernels_keep_the_target(ppl, name, target):
     assert_same_law(got, target.draw(np.random.default_rng(2), N))
 
 
-@pytest.mark.parametrize("name", sorted(set(EXACT) - {"hmc without jitter"}))  # which returns to where it was
+@pytest.mark.parametrize("name", sorted(set(EXACT) - {"hmc without jitter", *TRAJECTORIES}))  # which returns; below
 def test_exact_kernels_find_the_target_from_afar(ppl, name):
     target = TARGETS[0]
     start = target.latents(ppl, np.full((N, 3), 3.0))
@@ -348,6 +355,9 @@ MAKERS = {
     "ascent": lambda s: ascent([s, 0.1]),
     "tempering": lambda s: parallel_tempering(hmc(4, s), [0.0, 1.0]),
     "adapting": lambda s: adapting(mala(s), (1, 4, 2)),
+    "adaptive hmc": adaptive_hmc,
+    "mams": lambda s: mams(s, metric="dense"),
+    "warming": lambda s: warming(mams(s), (1, 4, 2)),
 }
 
 

@@ -118,6 +118,18 @@ def test_iterate_over_a_number_of_steps_gives_them_nothing(ppl):
     assert ppl.to_numpy(end).tolist() == [32.0, 32.0] and outs is None
 
 
+def test_iterate_takes_an_array_as_number_of_steps_also_where_it_is_traced(ppl):
+    """The same function for every number; nothing is stacked."""
+    double = lambda a, given: ({"a": 2.0 * a["a"]}, a if given is None else None)
+    run = ppl.compiled(lambda state, n: ppl.iterate(double, state, n.max())[0])
+    for n in (0, 1, 5):
+        counts = ppl.asarray(np.array([0.0, n]))
+        start = {"a": ppl.asarray(np.ones(2))}
+        assert ppl.to_numpy(run(start, counts)["a"]).tolist() == [2.0**n] * 2
+        end, outs = ppl.iterate(double, start, counts.max())
+        assert ppl.to_numpy(end["a"]).tolist() == [2.0**n] * 2 and outs is None
+
+
 @pytest.mark.parametrize("axis", [0, 1, -1])
 def test_concat_and_stack_are_numpys(ppl, axis):
     rng = np.random.default_rng(0)
