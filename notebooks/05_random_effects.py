@@ -332,12 +332,13 @@ program = pplebm.Program(model, data=complete)
 program
 
 # %% [markdown]
-# These priors are wide, so a draw from them may be a regression that no data could have come from, and chains get stuck
-# on their way from there. `init="normal"` starts all of them near 0 of the unconstrained coordinates.
+# These priors are wide, and a draw from them may be a regression that no data could have come from. Chains do not start
+# there, but within 2 of 0 in the unconstrained coordinates, and uphill from there where the density is steep. Nothing
+# has to be set: step size, metric and the length of trajectories are learned in warm-up.
 
 # %%
 posterior = pplebm.sample(
-    program, data=complete, n_chains=N_CHAINS, n_draws=N_DRAWS, n_warmup=N_WARMUP, seed=3, init="normal", progress=False
+    program, data=complete, n_chains=N_CHAINS, n_draws=N_DRAWS, n_warmup=N_WARMUP, seed=3, progress=False
 )
 tree = pplebm.to_arviz(posterior)
 az.summary(tree, var_names=["~level"], round_to=3)

@@ -23,8 +23,9 @@ def mams(step_size: float = 0.5, target_accept: float = TARGET_ACCEPT, metric: M
 
     with u the latents and g the gradient in coordinates of the metric, :math:`\|v\| = \sqrt d` and
     :math:`\hat v = v / \|v\|`; the sum goes over the turns of a trajectory, each by
-    :math:`\delta = s \sqrt d \|g\| / (d - 1)`, at the cosine c between velocity and force. The speed is the same wherever the chain is, so that steep places
-    throw it less far than Hamiltonian dynamics do. The target is exact. It needs two latents or more.
+    :math:`\delta = s \sqrt d \|g\| / (d - 1)`, at the cosine c between velocity and force. The speed is the same
+    wherever the chain is, so that steep places throw it less far than Hamiltonian dynamics do. The target is exact. It
+    needs two latents or more.
 
     Args:
         step_size: s > 0 in units of the metric, where adaptation starts, or what is used without it.

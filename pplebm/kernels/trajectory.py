@@ -3,7 +3,7 @@ r"""Trajectories that are accepted or rejected as a whole, of learned length and
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from pplebm.kernels.metropolis import Proposal, accept, init_state, uniform_nois
 from pplebm.ppl.language import PPL, Array, Key, Latents, Tree
 
 MAX_STEPS = 512  # of a trajectory
+LONGER_THAN_MOST = 4.0  # times the steps of the middle row are the most of any
 FIRST_STEPS = 16  # of the longest trajectory before a length is learned
 MAX_ENERGY_ERROR = 1000.0  # nats; a trajectory that loses more has diverged
 DENSE_WIDTH, LOW_RANK = 64, 16  # latents up to which the metric is dense; directions of a wider one
@@ -139,15 +140,21 @@ class Trajectory(NamedTuple):
     """The parts of a move, so that a backend may make a graph of one leapfrog step whatever their number."""
 
     dynamics: str  # name of the dynamics: leapfrog steps of the same name are the same
-    begin: Callable[[PPL, Tree, TrajectoryState], Leap]
+    begin: Callable[[PPL, Tree, Any], Leap]  # the state is a TrajectoryState, or holds one
     leap: Callable[[PPL, Leap, Target], Leap]
-    end: Callable[[PPL, Tree, TrajectoryState, Leap], tuple[TrajectoryState, TrajectoryInfo]]
+    end: Callable[[PPL, Tree, Any, Leap], tuple[Any, Any]]
 
 
-def assembled(settings: Hashable, init: Callable, noise: Callable, parts: Trajectory, tuning: Tuning | None) -> Kernel:
+def assembled(
+    settings: Hashable,
+    init: Callable[..., Any],
+    noise: Callable[[PPL, Key, Latents], Tree],
+    parts: Trajectory,
+    tuning: Tuning | None,
+) -> Kernel:
     """A kernel whose move is made of the parts of a trajectory."""
 
-    def move(ppl: PPL, noise: Tree, state: TrajectoryState, log_density: Target) -> tuple:
+    def move(ppl: PPL, noise: Tree, state: Any, log_density: Target) -> tuple[Any, Any]:
         start = parts.begin(ppl, noise, state)
         step = lambda at, _: (parts.leap(ppl, at, log_density), None)
         at, _ = ppl.iterate(step, start, start.left.max())
@@ -157,10 +164,15 @@ def assembled(settings: Hashable, init: Callable, noise: Callable, parts: Trajec
 
 
 def n_steps(ppl: PPL, state: TrajectoryState) -> Array:
-    r"""Leapfrog steps of the next trajectory of every row, (B,): :math:`\lceil h T / s \rceil`, h a Halton number."""
+    r"""Leapfrog steps of the next trajectory of every row, (B,): :math:`\lceil h T / s \rceil`, h a Halton number.
+
+    All rows wait for the longest: none has more than four times as many steps as the middle one.
+    """
     h = halton(ppl, state.step)
     wanted = ppl.where(state.length > 0.0, h * state.length / state.step_size, h * FIRST_STEPS + 0.0 * state.step_size)
-    return clipped(ppl, -((-wanted) // 1.0), 1.0, float(MAX_STEPS))
+    steps = clipped(ppl, -((-wanted) // 1.0), 1.0, float(MAX_STEPS))
+    most = LONGER_THAN_MOST * ppl.median(steps, 0)
+    return ppl.where(steps < most, steps, most)
 
 
 def halton(ppl: PPL, step: Array) -> Array:
@@ -175,8 +187,8 @@ def halton(ppl: PPL, step: Array) -> Array:
 
 def clipped(ppl: PPL, a: Array, low: float, high: float) -> Array:
     """Numbers moved into an interval."""
-    a = ppl.where(a < high, a, 0.0 * a + high)
-    return ppl.where(a > low, a, 0.0 * a + low)
+    a = ppl.where(a < high, a, high)
+    return ppl.where(a > low, a, low)  # what is not a number becomes the least
 
 
 def rank_of(metric: str, width: int, rows: int) -> int:

@@ -11,6 +11,7 @@ from pplebm.kernels.kernel import Kernel, Target
 from pplebm.kernels.metric import Metric, flat, relax
 from pplebm.kernels.trajectory import (
     Leap,
+    Trajectory,
     TrajectoryInfo,
     TrajectoryState,
     assembled,
@@ -80,7 +81,8 @@ def warming(kernel: Kernel, shape: Shape) -> Kernel:
     arXiv:2110.11576), section 3.
     """
     assert kernel.tuning is not None and kernel.trajectory is not None, kernel.settings
-    parts, (start, target) = kernel.trajectory, kernel.tuning
+    parts: Trajectory = kernel.trajectory
+    start, target = kernel.tuning
 
     def init(ppl: PPL, z: Latents, log_density: Target) -> WarmingState:
         inner, number = kernel.init(ppl, z, log_density), ppl.asarray(0.0)
@@ -113,7 +115,7 @@ def warming(kernel: Kernel, shape: Shape) -> Kernel:
 
 
 def next_window(
-    ppl: PPL, state: WarmingState, metric: Metric, center: Array, floor: float, is_pooled: Array, shape: Shape,
+    ppl: PPL, state: WarmingState, metric: Metric, center: Array, log_floor: Array, is_pooled: Array, shape: Shape,
     start: float | None,
 ) -> WarmingState:  # fmt: skip
     """The state at the start of a window with a new metric.
@@ -122,12 +124,12 @@ def next_window(
         state: at the end of the last window.
         metric: new, with a row for every row.
         center: (B, d) mean of the latents.
-        floor: least length of the longest trajectory.
+        log_floor: logarithm of the least length of the longest trajectory.
         is_pooled: (B,) 1 of the chains that are to share a step size, 0 of those that find their own.
         shape: replicas, chains and data.
         start: step size, if this is the first metric.
     """
-    old, zero, log_floor = state.lengths, ppl.asarray(0.0), ppl.asarray(math.log(floor))
+    old, zero = state.lengths, 0.0 * log_floor
     log_step = shared(ppl, state.averages.log_step_mean, state.is_pooled, shape)
     log_step = log_step if start is None else 0.0 * log_step + math.log(start)
     log_length = log_floor if start is not None else ppl.where(old.log_length > log_floor, old.log_length, log_floor)
@@ -153,8 +155,9 @@ def _criterion(ppl: PPL, state: WarmingState, before: TrajectoryState, info: Tra
     slope = halton(ppl, before.step) * before.length * change * (v * info.velocity).sum(1)
     is_good = ppl.isfinite(slope) & ~info.is_divergent
     weight = state.is_pooled * ppl.where(is_good, info.accept_prob, 0.0 * info.accept_prob)
-    mean = lambda a: (weight * ppl.where(is_good, a, 0.0 * weight)).sum() / (weight.sum() + 1e-6)
-    return mean(0.25 * change**2), mean(slope)
+    total = weight.sum() + 1e-6
+    found = [(weight * ppl.where(is_good, a, 0.0 * weight)).sum() / total for a in (0.25 * change**2, slope)]
+    return found[0], found[1]
 
 
 def _followed(ppl: PPL, a: Lengths, now: tuple[Array, Array]) -> Lengths:

@@ -209,14 +209,14 @@ class Run:
     def to_arviz(self, x: Any = None, seed: int = 0, **settings: Any) -> Any:
         """Sample prior and, given data x, their posteriors by adjusted chains, and put them into ArviZ's container.
 
-        The chains are those of `pplebm.sample` with `hmc` in noncentered coordinates, not the short runs of learning;
-        how the two differ is what `pplebm diagnose` shows. Data are in model units there. A prior that reads covariates
-        is drawn at those of x.
+        The chains are those of `pplebm.sample`, of its default kernel in noncentered coordinates, not the short runs of
+        learning; how the two differ is what `pplebm diagnose` shows. Data are in model units there. A prior that reads
+        covariates is drawn at those of x.
 
         Args:
             x: data in the user's units.
             seed: of the chains.
-            settings: `n_chains`, `n_draws`, `n_warmup`, `thin`, `progress` of `pplebm.sample`.
+            settings: of `pplebm.sample`: `kernel`, `n_chains`, `n_draws`, `n_warmup`, `thin`, `progress`.
 
         Raises:
             PplebmError: for settings that `pplebm.sample` refuses, or data of another shape.

@@ -55,6 +55,7 @@ class Diagnosis(NamedTuple):
     acceptance: float | None
     bfmi: float | None  # the smallest over chains and data
     findings: list[Finding]
+    n_redrawn: int = 0  # times that a chain which never moved, or lagged hopelessly, was moved during warm-up
 
     @property
     def verdict(self) -> list[str]:
@@ -114,6 +115,7 @@ def diagnose(draws: Draws, sites: list[str] | None = None, *, n_elsewhere: int =
         None if accept is None else float(accept.mean()),
         None if energies is None or draws.n_draws < 2 else float(bfmi(energies).min()),
         _findings(draws, scalars, seen, n_elsewhere, seed),
+        int(draws.facts.get("n_redrawn", 0)),
     )
 
 
@@ -197,9 +199,14 @@ def _advice(draws: Draws) -> Advice:
     can_move = program.coordinates == "centered" and any(program.has_noncentered.values())
     name = settings[0] if settings else ""
     if name == "hmc":
-        longer = f"take trajectories {{times:.0f}} times longer than hmc's {settings[1]} leapfrog steps"
+        longer = (
+            f"leave out the kernel, since the default learns length and metric, or take trajectories {{times:.0f}} "
+            f"times longer than hmc's {settings[1]} leapfrog steps"
+        )
     elif name in ("mala", "langevin", "underdamped", "tempering"):
-        longer = f"{name} walks at random: take hmc, whose trajectories may be {{times:.0f}} steps long"
+        longer = (
+            f"{name} walks at random: leave out the kernel, since the default learns to go {{times:.0f}} steps at once"
+        )
     elif name in ("adaptive_hmc", "mams"):
         longer = "give n_warmup more steps, in which metric and length are learned, or rescale the latents"
     else:

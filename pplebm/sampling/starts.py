@@ -7,6 +7,7 @@ import numpy as np
 from pplebm.kernels.ascent import ascent
 from pplebm.kernels.batch import choose
 from pplebm.kernels.schedules import geometric
+from pplebm.ppl.compilations import quickly
 from pplebm.ppl.language import Data, Key, Latents, Params
 from pplebm.ppl.trees import take_rows
 from pplebm.program import Program
@@ -51,8 +52,10 @@ def climbed(program: Program, key: Key, params: Params, data: Data | None, n_cha
     tries = tries if tries * rows * program.width <= MOST_NUMBERS else 1
     if data is not None and tries > 1 and not program.has_global_latents:
         data = take_rows(data, program.ppl.asarray(np.tile(np.arange(rows), tries)))
-    z, value = _ascended(program, key, params, data, tries * rows)
-    return take_rows(z, program.ppl.asarray(_taken(value.reshape(tries * n_chains, n_data), n_chains, program.width)))
+    with quickly():
+        z, value = _ascended(program, key, params, data, tries * rows)
+    index = program.ppl.asarray(_taken(value.reshape(tries * n_chains, n_data), n_chains, program.width))
+    return {site: a[index] for site, a in z.items()}
 
 
 def _taken(value: np.ndarray, n: int, width: int) -> np.ndarray:

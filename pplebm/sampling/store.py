@@ -20,7 +20,7 @@ from pplebm.program import Program
 from pplebm.sampling.appending import append, create, note, settle
 from pplebm.sampling.draws import Draws, Plan, check_plan, plan_of, read_draws
 from pplebm.sampling.on_disk import OnDisk
-from pplebm.sampling.to_arviz import streamed_groups
+from pplebm.sampling.streamed import streamed_groups
 
 SUFFIX = ".nc"
 SECONDS_BETWEEN_STATES = 5.0  # of warm-up

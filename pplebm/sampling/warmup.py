@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +15,7 @@ from pplebm.kernels.metric import Metric
 from pplebm.kernels.trajectory import TrajectoryState
 from pplebm.kernels.warming import Seen, WarmingState, next_window
 from pplebm.ppl.language import PPL, Array, Latents
+from pplebm.program import Program
 
 MOST_NUMBERS = 20_000_000  # in the draws and gradients that a window keeps
 WIDEST = 10.0  # standard deviations in units of the metric that the length's floor takes seriously
@@ -70,8 +72,10 @@ class Gathering(NamedTuple):
 
 def empty(ppl: PPL, state: WarmingState) -> dict[str, Array]:
     """What a window has shown before its first step."""
-    value, center = state.inner.log_density[None][:0], state.center[None][:0]
-    return {"z": center, "gradient": center, "log_density": value, "is_accepted": value}
+    rows, width = state.center.shape
+    dtype = ppl.to_numpy(state.inner.log_density[:1]).dtype
+    value, place = (ppl.asarray(np.zeros(shape, dtype), keep=True) for shape in ((0, rows), (0, rows, width)))
+    return {"z": place, "gradient": place, "log_density": value, "is_accepted": value}
 
 
 def gathered(ppl: PPL, state: Gathering, seen: Seen, work: int) -> Gathering:
@@ -81,16 +85,16 @@ def gathered(ppl: PPL, state: Gathering, seen: Seen, work: int) -> Gathering:
         work: rows times steps of all of warm-up.
     """
     every = max(1, min(work * state.inner.center.shape[1] // MOST_NUMBERS, seen.num_steps.shape[0]))
-    moved = seen.is_accepted.sum(0) > 0
-    rows = {"z": seen.z, "gradient": seen.gradient, "log_density": seen.log_density,
-            "is_accepted": (seen.is_accepted | moved if every > 1 else seen.is_accepted)}  # fmt: skip
-    kept = {name: a[every - 1 :: every] for name, a in rows.items()}
-    kept["is_accepted"] = kept["is_accepted"] + 0.0 * kept["log_density"]
-    return state._replace(seen={name: ppl.concat([a, kept[name]], 0) for name, a in state.seen.items()})
+    new = {name: ppl.to_numpy(getattr(seen, name)) for name in state.seen}
+    moved = new["is_accepted"].any(0) if every > 1 else False
+    new["is_accepted"] = (new["is_accepted"] | moved).astype(new["log_density"].dtype)
+    old = {name: ppl.to_numpy(a) for name, a in state.seen.items()}
+    kept = {name: np.concatenate([old[name], a[every - 1 :: every]]) for name, a in new.items()}
+    return state._replace(seen={name: ppl.asarray(a, keep=True) for name, a in kept.items()})
 
 
 def end_of_window(
-    ppl: PPL, gathering: Gathering, shape: Shape, start: float, redraws: bool, seed: int
+    program: Program, gathering: Gathering, shape: Shape, start: float, redraws: bool, seed: int
 ) -> tuple[WarmingState, int]:
     """The state with the metric that a window asks for, and how many chains were moved to where another one is.
 
@@ -99,13 +103,15 @@ def end_of_window(
     can have no mass beside the other, is put where another chain of its datum is.
 
     Args:
+        program: whose chains these are.
         gathering: at the end of the window.
         shape: replicas, chains and data.
         start: step size to begin with where this is the first metric.
         redraws: whether there is warm-up left for chains to part again.
         seed: of the choice of the other chain.
     """
-    state, seen = gathering.inner, {name: ppl.to_numpy(a) for name, a in gathering.seen.items()}
+    ppl, state = program.ppl, gathering.inner
+    seen = {name: ppl.to_numpy(a) for name, a in gathering.seen.items()}
     z, gradient = (_by_datum(seen[name], shape) for name in ("z", "gradient"))
     moved = (seen["is_accepted"] > 0.5).any(0).reshape(shape[1:])
     moves = seen["is_accepted"].mean(0).reshape(shape[1:]) >= MOVES
@@ -124,10 +130,10 @@ def end_of_window(
     inner = state.inner
     rows = np.tile(center, (shape[1], 1))
     is_pooled = _like(ppl, (counts | (~counts.any(0)) | (is_lost if redraws else False)).reshape(-1), inner)
-    state = next_window(
-        ppl, state, _of_rows(ppl, metric, inner, shape), _like(ppl, rows, inner), floor, is_pooled, shape,
-        start if is_first else None,
-    )  # fmt: skip
+    begun = partial(next_window, ppl, shape=shape, start=start if is_first else None)
+    state = program.compiled(("next window", shape, is_first), begun)(
+        state, _of_rows(ppl, metric, inner, shape), _like(ppl, rows, inner), ppl.asarray(math.log(floor)), is_pooled
+    )
     return _redrawn(ppl, state, is_lost, counts, seed) if redraws else (state, 0)
 
 
@@ -146,9 +152,10 @@ def moved_on(ppl: PPL, state: AdaptingState, shape: Shape, seed: int) -> tuple[A
     count, width = float(m.count), sum(int(np.prod(a.shape[1:])) for a in state.z.values())
     if count < LEAST_WARMUP:
         return state, 0
-    by_chain = lambda a: np.swapaxes(ppl.to_numpy(a).reshape(shape), 0, 1).reshape(shape[1], -1)  # replicas are as data
-    accepted, value = by_chain(m.n_accepted) / count, by_chain(m.log_density)
-    behind, spread = _behind(value, (by_chain(m.log_density_squares) / count) ** 0.5, accepted >= MOVES)
+    of_window = (ppl.to_numpy(a).reshape(shape) for a in (m.n_accepted, m.log_density, m.log_density_squares))
+    accepted, value, squares = (np.swapaxes(a, 0, 1).reshape(shape[1], -1) for a in of_window)  # replicas are as data
+    accepted = accepted / count
+    behind, spread = _behind(value, (squares / count) ** 0.5, accepted >= MOVES)
     is_lost = (accepted == 0.0) | (behind > LAG * spread + LOST + LOST_PER_LATENT * width)
     counts = (accepted > 0.0) & (behind <= LAG * spread)
     chain = _others(is_lost, counts, seed).reshape(shape[1], shape[0], shape[2])
@@ -207,11 +214,11 @@ def _of_rows(ppl: PPL, metric: Metric, inner: TrajectoryState, shape: Shape) -> 
     return Metric(*(_like(ppl, np.tile(a, (shape[1], *[1] * (a.ndim - 1))), inner) for a in metric))
 
 
-def _like(ppl: PPL, a: np.ndarray, inner: TrajectoryState) -> np.ndarray:
+def _like(ppl: PPL, a: np.ndarray, inner: TrajectoryState) -> Array:
     dtype = ppl.to_numpy(inner.metric.scale[:1]).dtype
     return ppl.asarray(np.ascontiguousarray(a.astype(dtype)), keep=True)
 
 
-def _flat(ppl: PPL, tree: dict) -> np.ndarray:
+def _flat(ppl: PPL, tree: Latents) -> np.ndarray:
     rows = [ppl.to_numpy(tree[site]) for site in sorted(tree)]
     return np.concatenate([a.reshape(len(a), -1) for a in rows], 1)

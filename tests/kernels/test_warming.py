@@ -125,7 +125,8 @@ def test_the_length_that_is_learned_is_the_best_one_for_a_round_gaussian(ppl):
     log_density = lambda z: -0.5 * (z["a"] ** 2).sum(1)
     state = kernel.init(ppl, {"a": ppl.asarray(np.random.default_rng(0).normal(size=(200, 5)))}, log_density)
     everyone, metric = 0.0 * state.is_pooled + 1.0, state.inner.metric
-    state = next_window(ppl, state, metric, 0.0 * flat(ppl, state.z), 0.5 * np.pi, everyone, shape, 0.2)
+    floor = ppl.asarray(np.log(0.5 * np.pi))
+    state = next_window(ppl, state, metric, 0.0 * flat(ppl, state.z), floor, everyone, shape, 0.2)
     assert float(state.lengths.log_length) == pytest.approx(np.log(0.5 * np.pi), rel=1e-5)
     go = ppl.compiled(lambda key, state: chains.run(ppl, key, state, log_density, kernel, 250)[0])
     state = go(ppl.key(0), state)

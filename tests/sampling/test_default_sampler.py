@@ -14,7 +14,7 @@ from pplebm.kernels.mala import mala
 from pplebm.kernels.mams import mams
 from pplebm.kernels.tempering import parallel_tempering
 from pplebm.ppl.language import load_backend
-from pplebm.sampling import sampler as sampling
+from pplebm.sampling import job as sampling
 from pplebm.sampling.convergence import figures
 
 SHORT = {"n_warmup": 400, "n_draws": 500}
@@ -244,7 +244,7 @@ def test_no_chain_of_32_stands_still_while_acceptance_is_on_target(backend, make
 @pytest.mark.parametrize("make", [None, mala], ids=["default", "mala"])
 def test_a_warm_up_goes_on_bit_for_bit(backend, make, monkeypatch, tmp_path):
     """From the end of a window, from inside one, and from the draws; chains are moved on the way."""
-    program, path, advance = two_modes(backend, 50.0, 30.0), tmp_path / "draws.safetensors", sampling._Job.advance
+    program, path, advance = two_modes(backend, 50.0, 30.0), tmp_path / "draws.safetensors", sampling.Job.advance
     call = lambda **more: pplebm.sample(
         program, make and make(), np.zeros(1, np.float32), n_chains=6, n_warmup=100, n_draws=30, **more
     )  # fmt: skip
@@ -261,10 +261,10 @@ def test_a_warm_up_goes_on_bit_for_bit(backend, make, monkeypatch, tmp_path):
             done.append(block)
             advance(job, draws, block)
 
-        monkeypatch.setattr(sampling._Job, "advance", stopped)
+        monkeypatch.setattr(sampling.Job, "advance", stopped)
         with pytest.warns(PplebmWarning, match="resume="):
             call(**start).save(path)
-        monkeypatch.setattr(sampling._Job, "advance", advance)
+        monkeypatch.setattr(sampling.Job, "advance", advance)
         rest = call(resume=path)
         np.testing.assert_array_equal(rest["z"], whole["z"])
         assert rest.facts["n_redrawn"] == whole.facts["n_redrawn"]

@@ -12,7 +12,7 @@ from pplebm.kernels.hmc import hmc
 from pplebm.kernels.langevin import langevin
 from pplebm.kernels.mala import mala
 from pplebm.kernels.tempering import parallel_tempering
-from pplebm.sampling import sampler as sampling
+from pplebm.sampling import job as sampling
 
 X = np.array([28.0, 8.0, -3.0, 7.0], np.float32)
 CALLS = {
@@ -62,9 +62,9 @@ def test_extended_equals_uninterrupted(programs, case, monkeypatch):
 
 def test_an_extension_has_no_warm_up(programs, monkeypatch):
     call = caller(programs, "posteriors")
-    first, blocks, advance = call(5), [], sampling._Job.advance
+    first, blocks, advance = call(5), [], sampling.Job.advance
     monkeypatch.setattr(
-        sampling._Job, "advance", lambda job, draws, block: (blocks.append(block), advance(job, draws, block))
+        sampling.Job, "advance", lambda job, draws, block: (blocks.append(block), advance(job, draws, block))
     )
     call(9, resume=first)
     assert [block.n_draws for block in blocks] == [4]

@@ -18,7 +18,7 @@ from pplebm.kernels.mala import mala
 from pplebm.kernels.tempering import parallel_tempering
 from pplebm.kernels.underdamped import underdamped
 from pplebm.ppl.language import load_backend
-from pplebm.sampling import sampler as sampling
+from pplebm.sampling import job as sampling
 
 
 def in_order(draws):
@@ -179,7 +179,7 @@ def test_interrupted_saved_and_resumed_is_the_same(backend, where, monkeypatch, 
         program, mala(), X, params=params, n_chains=2, n_draws=50, n_warmup=150, thin=2, **more
     )  # fmt: skip
     monkeypatch.setattr(sampling, "DRAWS_PER_BLOCK", 10)
-    whole, advance, done = call(), sampling._Job.advance, []
+    whole, advance, done = call(), sampling.Job.advance, []
 
     def stopped(job, draws, block):
         if len(done) == where:
@@ -187,10 +187,10 @@ def test_interrupted_saved_and_resumed_is_the_same(backend, where, monkeypatch, 
         done.append(block)
         advance(job, draws, block)
 
-    monkeypatch.setattr(sampling._Job, "advance", stopped)
+    monkeypatch.setattr(sampling.Job, "advance", stopped)
     with pytest.warns(PplebmWarning, match="resume="):
         part = call()
-    monkeypatch.setattr(sampling._Job, "advance", advance)
+    monkeypatch.setattr(sampling.Job, "advance", advance)
     part.save(tmp_path / "draws.safetensors")
     assert part.n_draws < 50
     rest = call(resume=tmp_path / "draws.safetensors")

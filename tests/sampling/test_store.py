@@ -21,7 +21,7 @@ from pplebm.kernels.langevin import langevin
 from pplebm.kernels.mala import mala
 from pplebm.kernels.underdamped import underdamped
 from pplebm.sampling import appending, store
-from pplebm.sampling import sampler as sampling
+from pplebm.sampling import job as sampling
 from pplebm.sampling.diagnostics import diagnose
 from pplebm.sampling.on_disk import OnDisk
 from pplebm.sampling.predictive import log_likelihood, predictive
@@ -186,7 +186,7 @@ def test_killed_at_any_write(tmp_path, monkeypatch):
 @pytest.mark.parametrize("where", [1, 3], ids=["in warm-up", "in the draws"])
 def test_interrupted_streaming_goes_on(program, where, monkeypatch, tmp_path):
     call = lambda **more: pplebm.sample(program, mala(), X, n_draws=17, **SETTINGS, **more)
-    whole, advance, left = call(), sampling._Job.advance, iter(range(where))
+    whole, advance, left = call(), sampling.Job.advance, iter(range(where))
 
     def stopped(job, draws, block):
         if next(left, None) is None:
@@ -194,7 +194,7 @@ def test_interrupted_streaming_goes_on(program, where, monkeypatch, tmp_path):
         advance(job, draws, block)
 
     with monkeypatch.context() as patched:
-        patched.setattr(sampling._Job, "advance", stopped)
+        patched.setattr(sampling.Job, "advance", stopped)
         with pytest.warns(PplebmWarning, match="resume="):
             part = call(out=tmp_path / "draws.nc")
     assert part.n_draws < 17

@@ -47,7 +47,7 @@ def test_groups_dimensions_and_values(both):
     assert group(tree, "base_prior")["z1"].shape == (1, 50, 3)
     np.testing.assert_array_equal(group(tree, "posterior")["z2"].values, posterior["z2"])
     stats = group(tree, "sample_stats")
-    known = {"lp", "acceptance_rate", "diverging", "energy"}
+    known = {"lp", "acceptance_rate", "diverging", "energy", "n_steps", "step_size"}
     assert known | {f"{name}_by_datum" for name in known} == set(stats.data_vars)
     assert stats["lp"].dims == ("chain", "draw") and stats["lp_by_datum"].dims == ("chain", "draw", "data")
     np.testing.assert_allclose(stats["lp"], stats["lp_by_datum"].sum("data"), rtol=1e-5)

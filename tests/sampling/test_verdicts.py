@@ -51,7 +51,7 @@ def chains(seed, rho=0.3, shape=(4, N, D)):
 def as_draws(program, z, stats, kernel="('hmc', 8)"):
     rng = np.random.default_rng(0)
     data = program.ppl.asarray(np.zeros(z.shape[2], np.float32)) if z.ndim == 4 else None
-    plan = Plan("", kernel, z.shape[0], 1, z.shape[1], 1000, 1, 0, ())
+    plan = Plan("", kernel, z.shape[0], 1, z.shape[1], 1000, 1, 0, (), 4)
     found = Draws(program, program.params, data, plan, None)
     energy = -stats["log_density"] + 0.5 * rng.chisquare(D, stats["log_density"].shape)
     found.add({"z": z.astype(np.float32)}, {"energy": energy} | stats)

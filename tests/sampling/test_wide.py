@@ -9,7 +9,7 @@ from conjugate import BACKENDS, hierarchy, scalars
 import pplebm
 from pplebm.errors import PplebmError, PplebmWarning
 from pplebm.kernels.mala import mala
-from pplebm.sampling import sampler as sampling
+from pplebm.sampling import job as sampling
 from pplebm.sampling.wide import batch_rows
 
 X = np.array([28.0, 8.0, -3.0, 7.0, 1.0], np.float32)
@@ -64,7 +64,7 @@ def test_extended_in_batches(program, whole):
 @pytest.mark.parametrize("where", [1, 4], ids=["in warm-up", "in the draws"])
 def test_interrupted_between_batches(program, whole, where, monkeypatch, tmp_path):
     """What batches have done of a block is not done again; a file begins with the block."""
-    advance, done = sampling._Job.advance, []
+    advance, done = sampling.Job.advance, []
 
     def stopped(job, draws, block):
         if len(done) == where:
@@ -72,7 +72,7 @@ def test_interrupted_between_batches(program, whole, where, monkeypatch, tmp_pat
         done.append(block)
         advance(job, draws, block)
 
-    monkeypatch.setattr(sampling._Job, "advance", stopped)
+    monkeypatch.setattr(sampling.Job, "advance", stopped)
     with pytest.warns(PplebmWarning, match="resume="):
         part = pplebm.sample(program, mala(), X, **SETTINGS)
     part.save(tmp_path / "draws.safetensors")

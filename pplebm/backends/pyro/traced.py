@@ -19,7 +19,7 @@ from pplebm.backends.pyro.graphs import compile_graph
 from pplebm.backends.pyro.keys import seeded, split
 from pplebm.backends.pyro.precision import check_bf16
 from pplebm.backends.pyro.steps import Step, run_steps
-from pplebm.backends.pyro.trajectories import run_trajectories
+from pplebm.backends.pyro.trajectories import Ends, run_trajectories
 from pplebm.backends.rows import first_or_whole
 from pplebm.backends.structure import all_there, structure_of
 from pplebm.backends.traced import Traced
@@ -72,7 +72,7 @@ class TracedProgram(Traced):
         self._loops = self._draws_one_by_one = False
         self._store: dict[str, Any] = {"params": {}, "constraints": {}}
         self._compiled: dict[Any, Callable[..., Tensors]] = {}
-        self._steps: dict[Any, Step] = {}
+        self._steps: dict[Any, Any] = {}
         with tracing.store_scope(self._store), seeded(seed), pyro.validation_enabled(True):
             trace = poutine.trace(self._called).get_trace(data)
             self.structure = structure_of(*tracing.split_trace(trace), n_rows(data), plate, sites.BACKEND)
@@ -196,18 +196,22 @@ class TracedProgram(Traced):
     ) -> tuple[Any, Any]:
         """Steps of a kernel by a graph of one step, or of one leapfrog step, made once per kernel and shape."""
 
-        def made(kernel: Any, state: Any) -> Step:
-            tensors = tree_values((params, state, data))
-            key = (kernel.settings, options, observed, tuple((t.shape, t.dtype, t.device) for t in tensors))
+        def kept(kernel: Any, made: Callable[[], Any], *trees: Any) -> Any:
+            key = (kernel.settings, options, observed, tuple((t.shape, t.dtype, t.device) for t in tree_values(trees)))
             if key not in self._steps:
-                terms = self.eager(options.coordinates, observed)
-                tilts = frozenset(site.name for site in self.structure.tilts)
-                self._steps[key] = Step(ppl, terms, tilts, kernel, params, data, state, keys[0], options)
+                self._steps[key] = made()
             return self._steps[key]
 
-        if kernel.trajectory is not None:
-            return run_trajectories(ppl, made, kernel, state, keys, params, data)
-        return run_steps(ppl, made(kernel, state), kernel, state, keys, params, data)
+        def step(kernel: Any, state: Any) -> Step:
+            terms = self.eager(options.coordinates, observed)
+            tilts = frozenset(site.name for site in self.structure.tilts)
+            made = lambda: Step(ppl, terms, tilts, kernel, params, data, state, keys[0], options)
+            return kept(kernel, made, params, state, data)
+
+        if kernel.trajectory is None:
+            return run_steps(ppl, step(kernel, state), kernel, state, keys, params, data)
+        ends = lambda noise: kept(kernel, lambda: Ends(ppl, kernel.trajectory, noise, state), noise, state)
+        return run_trajectories(ppl, step, ends, kernel, state, keys, params, data)
 
     def dependencies(self, function: Callable[[Any], Tensors], data: Data) -> dict[str, set[str]] | None:
         """By result, paths of the data that it was made of; None where the model cannot be traced."""
