@@ -111,6 +111,9 @@ class Traced(Protocol):
     ) -> tuple[Any, Any]:
         """State after one step of a kernel per key towards p(z|x), or towards the prior; infos stacked by step."""
 
+    def as_latents(self, value: Array, z: Latents) -> Array:
+        """A log density, (B,), in the precision of the latents."""
+
     def move(self, params: Params, z: Latents, data: Data, coordinates: str, target: str) -> Latents:
         """The same latents in other coordinates."""
 

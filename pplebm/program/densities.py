@@ -62,14 +62,15 @@ class Densities(Rows):
     ) -> Callable[..., Array]:
         """What kernels move in: log p̃(x, z), or without observed sites log p̃(z), as a function of z.
 
-        The function takes `tilt_strength` as well, a number or one per row, that multiplies the tilts.
+        The function takes `tilt_strength` as well, a number or one per row, that multiplies the tilts. Its values have
+        the precision of the latents, whatever that of the data is.
         """
 
         def log_density(z: Latents, tilt_strength: Any = None) -> Array:
             terms = self.log_terms(params, z, data, observed)
             if tilt_strength is not None:
                 terms = terms | {t.name: tilt_strength * terms[t.name] for t in self.tilts}
-            return self.total(terms)
+            return self._traced.as_latents(self.total(terms), z)
 
         return log_density
 

@@ -80,7 +80,7 @@ def test_numpyro_chains_start_where_those_of_nuts_do(strategy, n_chains):
         jax.tree.map(np.testing.assert_array_equal, kernel.init(key, 0, None, (), {}).z, nuts.z)
 
 
-@pytest.mark.parametrize("method", ["vectorized", "sequential", jax.vmap], ids=str)
+@pytest.mark.parametrize("method", ["vectorized", "sequential", jax.vmap], ids=["vectorized", "sequential", "vmap"])
 def test_numpyro_chains_of_every_method_begin_at_the_value(method):
     kernel = in_numpyro.MALA(model, step_size=1e-3, init_strategy=STRATEGIES["value"])
     draws = run(kernel, 0, 1, num_chains=2, chain_method=method).get_samples(group_by_chain=True)

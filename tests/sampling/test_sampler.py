@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pyro
 import pytest
+import torch
 from conjugate import BACKENDS, X, hierarchy, instance
 from safetensors.numpy import save_file
 from scipy import stats
@@ -256,3 +258,15 @@ def test_given_starts_are_where_chains_start():
     assert np.abs(draws.latents["z1"] - 7.0).max() < 0.01
     with pytest.raises(PplebmError, match="z1"):
         sampling.sample(program, data=X, init={"z1": start["z1"][:2], "z2": start["z2"]}, n_chains=2)
+
+
+@pytest.mark.parametrize("kernel", [None, hmc()], ids=["default", "hmc"])
+def test_chains_keep_the_precision_of_their_latents_where_data_have_another(kernel):
+    def model(y):
+        b = pyro.sample("b", pyro.distributions.Normal(torch.zeros(2), 1.0).to_event(1))
+        with pyro.plate("data", len(y)):
+            pyro.sample("y", pyro.distributions.Normal((torch.ones(len(y), 2) @ b), 1.0), obs=y)
+
+    y = np.random.default_rng(0).normal(size=20)  # double precision, as NumPy makes it
+    draws = pplebm.sample(pplebm.Program(model, data=y), kernel, y, n_warmup=30, n_draws=10, progress=False)
+    assert draws["b"].dtype == draws.stats["log_density"].dtype == np.float32

@@ -158,7 +158,7 @@ class TracedProgram(Traced):
 
             def chain(state: Any, keys: jax.Array, params: Arrays, data: Data) -> tuple[Any, Any]:
                 def log_density(z: Arrays, tilt_strength: Any = None) -> jax.Array:
-                    return weighed(eager(params, z, data), tilts, tilt_strength)
+                    return self.as_latents(weighed(eager(params, z, data), tilts, tilt_strength), z)
 
                 def step(state: Any, noise: Any) -> tuple[Any, Any]:
                     return spread(kernel.move(ppl, spread(noise), state, log_density))
@@ -213,6 +213,10 @@ class TracedProgram(Traced):
 
     def numpy(self, a: jax.Array) -> np.ndarray:
         return np.asarray(a)
+
+    def as_latents(self, value: jax.Array, z: Arrays) -> jax.Array:
+        """A log density in the precision of the latents: data may have another, and a chain keeps its own."""
+        return value.astype(next(iter(z.values())).dtype)
 
     def like(self, a: np.ndarray, of: jax.Array) -> jax.Array:
         return asarray(a.astype(of.dtype), keep=True)

@@ -83,7 +83,7 @@ class Step:
 
         def log_density(z: Tensors, tilt_strength: Any = None) -> torch.Tensor:
             with self._precision():
-                return weighed(self._terms(params, z, data), self._tilts, tilt_strength)
+                return as_latents(weighed(self._terms(params, z, data), self._tilts, tilt_strength), z)
 
         self._outputs = self._kernel.move(self._ppl, noise, state, log_density)
         return tuple(contiguous(self._outputs))  # the next step takes them as they are
@@ -144,6 +144,11 @@ class Step:
                 f"the graph of a step disagrees with a plain run on {int(off.sum())} of {n} data: the model branches "
                 f"on values or keeps state between calls; write it with torch.where."
             )
+
+
+def as_latents(value: torch.Tensor, z: Tensors) -> torch.Tensor:
+    """A log density in the precision of the latents: data may have another, and a chain keeps its own."""
+    return value.to(next(iter(z.values())).dtype)
 
 
 def _unchanged(*fixed: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -18,7 +18,7 @@ from pplebm.backends.pyro.following import NotFollowed, made_of
 from pplebm.backends.pyro.graphs import compile_graph
 from pplebm.backends.pyro.keys import seeded, split
 from pplebm.backends.pyro.precision import check_bf16
-from pplebm.backends.pyro.steps import Step, run_steps
+from pplebm.backends.pyro.steps import Step, as_latents, run_steps
 from pplebm.backends.pyro.trajectories import Ends, run_trajectories
 from pplebm.backends.rows import first_or_whole
 from pplebm.backends.structure import all_there, structure_of
@@ -59,6 +59,7 @@ class TracedProgram(Traced):
     masks_of = staticmethod(sites.masks_of)
     off_gradient = staticmethod(torch.no_grad)
     splits = staticmethod(split)
+    as_latents = staticmethod(as_latents)
 
     def __init__(
         self,
