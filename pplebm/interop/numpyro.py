@@ -52,7 +52,7 @@ class NumPyroKernel(OneChain, MCMCKernel):
         >>> bool(abs(mcmc.get_samples()["z"].mean() - 3.) < 0.3)
         True
         >>> import arviz
-        >>> bool(0.3 < arviz.bfmi(arviz.from_numpyro(mcmc)).mean() < 1.7)
+        >>> bool(arviz.bfmi(arviz.from_numpyro(mcmc)).min() > 0.3)
         True
     """
 
