@@ -250,7 +250,8 @@ def test_steps_are_the_length_by_the_step_size_rounded_up_and_bounded(ppl):
     for step, h in ((1, 0.5), (3, 0.75)):
         found = ppl.to_numpy(n_steps(ppl, state._replace(step=state.step + step)))
         h += 2.0**-13
-        assert found.tolist() == [np.ceil(FIRST_STEPS * h), np.ceil(4 * h), np.ceil(20 * h), MAX_STEPS, 1.0]
+        wanted = np.array([np.ceil(FIRST_STEPS * h), np.ceil(4 * h), np.ceil(20 * h), MAX_STEPS, 1.0])
+        assert found.tolist() == np.minimum(wanted, 4 * np.median(wanted)).tolist()
 
 
 def test_rows_end_their_trajectories_each_for_itself(ppl, make):

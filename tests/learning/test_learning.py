@@ -175,8 +175,8 @@ def test_chains_start_where_they_are_told(init, float64):
 
 
 def test_bad_starts_are_named(program):
-    with pytest.raises(PplebmError, match="'uniform' is not known"):
-        chains.start(program, 0, program.params, 3, "uniform")
+    with pytest.raises(PplebmError, match="'anywhere' is not known"):
+        chains.start(program, 0, program.params, 3, "anywhere")
     with pytest.raises(PplebmError, match=r"'z1' is \(2, 1\); expected shape \(3, 1\)"):
         chains.start(program, 0, program.params, 3, {"z1": torch.zeros(2, 1)})
 

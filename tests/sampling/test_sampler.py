@@ -21,6 +21,7 @@ from pplebm.kernels.tempering import parallel_tempering
 from pplebm.kernels.underdamped import underdamped
 from pplebm.ppl.language import load_backend
 from pplebm.sampling import job as sampling
+from pplebm.sampling.sampler import sample, sample_prior
 
 
 def in_order(draws):
@@ -44,10 +45,10 @@ def test_prior_and_every_posterior_against_the_closed_form(backend, coordinates,
     """Adapted by datum, in both coordinates: the same law."""
     program, params, law = instance(backend, coordinates)
     settings = {"n_chains": 40, "n_draws": 200, "n_warmup": 150, "params": params, "thin": 1 if make is hmc else 4}
-    prior = sampling.sample_prior(program, make(), **settings)
+    prior = sample_prior(program, make(), **settings)
     assert in_order(prior).shape == (40, 200, 5)
     assert_moments(in_order(prior), law())
-    posterior = sampling.sample(program, make(), X, **settings)
+    posterior = sample(program, make(), X, **settings)
     assert in_order(posterior).shape == (40, 200, 3, 5)
     for i, x in enumerate(X):
         assert_moments(in_order(posterior)[:, :, i], law(x))
@@ -83,7 +84,7 @@ def constrained(backend):
 def test_constrained_supports(backend):
     """Gamma(3, 2) tilted by -g is Gamma(3, 3); the others keep their laws."""
     program = constrained(backend)
-    draws = sampling.sample(program, n_chains=100, n_draws=60, n_warmup=150, thin=2)
+    draws = sample(program, n_chains=100, n_draws=60, n_warmup=150, thin=2)
     laws = {"g": stats.gamma(3, scale=1 / 3), "b": stats.beta(2, 3)}
     for name, law in laws.items():
         for power in (1, 2, 3):
@@ -99,7 +100,7 @@ def test_constrained_supports(backend):
 def test_global_and_local_latents_together(backend, coordinates):
     x = np.array([0.5, -1.0, 2.0, 3.0])
     program = hierarchy(backend).with_coordinates(coordinates)
-    draws = sampling.sample(program, None, x, n_chains=40, n_draws=150, n_warmup=200)
+    draws = sample(program, None, x, n_chains=40, n_draws=150, n_warmup=200)
     assert draws["mean"].shape == (40, 150) and draws["z"].shape == (40, 150, 4)
     prior = np.block(
         [[np.array([[4.0]]), np.full((1, 4), 4.0)], [np.full((4, 1), 4.0), np.full((4, 4), 4.0) + np.eye(4)]]
@@ -128,7 +129,7 @@ def test_a_matrix_without_factor_is_one_chains_trouble(backend):
     z = {"c": program.ppl.asarray(np.array([0.5, 9.0, -1.0]))}
     value = program.ppl.to_numpy(program.log_joint(program.params, z, program.ppl.asarray([0.1, 0.2])))
     assert np.isfinite(value).tolist() == [True, False, True]
-    draws = sampling.sample(program, hmc(4), np.array([0.1, 0.2]), n_chains=8, n_draws=100, n_warmup=100)
+    draws = sample(program, hmc(4), np.array([0.1, 0.2]), n_chains=8, n_draws=100, n_warmup=100)
     assert np.abs(draws["c"]).max() < 1 / 0.3 + 1e-3
 
 
@@ -142,7 +143,7 @@ def test_scales_that_differ_by_ten_thousand_are_adapted_to(backend):
             host.sample("x", host.dist.Normal(z[..., 0], 1e6), obs=x)
 
     program = pplebm.Program(model, data=np.zeros(3, np.float32), backend=backend)
-    draws = sampling.sample(program, init="normal", n_chains=8, n_draws=300, n_warmup=400)
+    draws = sample(program, init="normal", n_chains=8, n_draws=300, n_warmup=400)
     found = pplebm.diagnose(draws)
     assert not [s for s in found.verdict if "R-hat" in s and found.rows[0].r_hat > 1.02]
     by_chain = (draws["z"] / scales).std(1)
@@ -163,7 +164,7 @@ def test_tempering_draws_from_both_modes(backend):
     grid = np.linspace(-9, 9, 20_001)
     x = np.array([0.0, 0.5], np.float32)
     kernel = parallel_tempering(hmc(5, 0.3), (0.0, 0.02, 0.1, 0.4, 1.0))
-    draws = sampling.sample(program, kernel, x, n_chains=60, n_draws=400, n_warmup=100, extra_fields=("is_swapped",))
+    draws = sample(program, kernel, x, n_chains=60, n_draws=400, n_warmup=100, extra_fields=("is_swapped",))
     assert draws["z"].shape == (60, 400, 2) and draws.stats["is_swapped"].mean() > 0.1
     for i, datum in enumerate(x):
         log_density = -(grid**2) / 18 - 0.08 * (grid**2 - 16) ** 2 - 0.5 * (datum - 0.1 * grid) ** 2
@@ -177,7 +178,7 @@ def test_tempering_draws_from_both_modes(backend):
 @pytest.mark.parametrize("where", [1, 7], ids=["in warm-up", "in the draws"])
 def test_interrupted_saved_and_resumed_is_the_same(backend, where, monkeypatch, tmp_path):
     program, params, _ = instance(backend)
-    call = lambda **more: sampling.sample(
+    call = lambda **more: sample(
         program, mala(), X, params=params, n_chains=2, n_draws=50, n_warmup=150, thin=2, **more
     )  # fmt: skip
     monkeypatch.setattr(sampling, "DRAWS_PER_BLOCK", 10)
@@ -200,9 +201,9 @@ def test_interrupted_saved_and_resumed_is_the_same(backend, where, monkeypatch, 
         np.testing.assert_array_equal(rest[name], whole[name])
     np.testing.assert_array_equal(rest.stats["energy"], whole.stats["energy"])
     with pytest.raises(PplebmError, match="thin=2"):
-        sampling.sample(program, mala(), X, params=params, n_chains=2, n_draws=50, n_warmup=150, resume=part)
+        sample(program, mala(), X, params=params, n_chains=2, n_draws=50, n_warmup=150, resume=part)
     with pytest.raises(PplebmError, match="other data"):
-        sampling.sample(
+        sample(
             program, mala(), X + 1.0, params=params, n_chains=2, n_draws=50, n_warmup=150, thin=2,
             resume=tmp_path / "draws.safetensors",
         )  # fmt: skip
@@ -213,20 +214,20 @@ def test_draws_of_another_version_are_refused(tmp_path):
     program, path = instance("pyro")[0], tmp_path / "draws.safetensors"
     save_file({}, path, metadata={"draws": json.dumps({"plan": {"key": 0, "extra_fields": []}})})
     with pytest.raises(PplebmError, match="another version"):
-        sampling.sample_prior(program, n_draws=1, n_warmup=0, resume=path)
+        sample_prior(program, n_draws=1, n_warmup=0, resume=path)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_extra_fields_and_thinning(backend):
     program, params, _ = instance(backend)
     kernel = underdamped(0.3)
-    every = sampling.sample(program, kernel, X, params=params, n_chains=2, n_draws=30, n_warmup=0,
+    every = sample(program, kernel, X, params=params, n_chains=2, n_draws=30, n_warmup=0,
                             extra_fields=("momentum",))  # fmt: skip
-    third = sampling.sample(program, kernel, X, params=params, n_chains=2, n_draws=10, n_warmup=0, thin=3)
+    third = sample(program, kernel, X, params=params, n_chains=2, n_draws=10, n_warmup=0, thin=3)
     np.testing.assert_allclose(third["z1"], every["z1"][:, 2::3], rtol=1e-5, atol=1e-6)
     assert every.stats["momentum/z1"].shape == (2, 30, 3, 3) and every.stats["is_divergent"].dtype == bool
     with pytest.raises(PplebmError, match=r"'accept_prob'.*is_divergent"):
-        sampling.sample(program, langevin(0.1), X, extra_fields=("accept_prob",))
+        sample(program, langevin(0.1), X, extra_fields=("accept_prob",))
 
 
 @pytest.mark.parametrize(
@@ -237,7 +238,7 @@ def test_extra_fields_and_thinning(backend):
 def test_bad_arguments_are_named(settings, word):
     program, _, _ = instance("pyro")
     with pytest.raises(PplebmError, match=word):
-        sampling.sample(program, **settings)
+        sample(program, **settings)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -246,7 +247,7 @@ def test_kernels_that_differ_in_scale_alone_are_told_apart(backend):
     program, params, _ = instance(backend)
     scales = {}
     for scale in (1.0, 0.25):
-        draws = sampling.sample(program, mala(0.1, scale), params=params, n_draws=1, n_warmup=0)
+        draws = sample(program, mala(0.1, scale), params=params, n_draws=1, n_warmup=0)
         scales[scale] = float(program.ppl.to_numpy(draws.state.scale["z1"]).max())
     assert scales == {1.0: 1.0, 0.25: 0.25}
 
@@ -254,10 +255,10 @@ def test_kernels_that_differ_in_scale_alone_are_told_apart(backend):
 def test_given_starts_are_where_chains_start():
     program, params, _ = instance("pyro")
     start = {"z1": program.ppl.asarray(np.full((6, 3), 7.0)), "z2": program.ppl.asarray(np.full((6, 2), 7.0))}
-    draws = sampling.sample(program, langevin(1e-4), X, params=params, init=start, n_chains=2, n_draws=1, n_warmup=0)
+    draws = sample(program, langevin(1e-4), X, params=params, init=start, n_chains=2, n_draws=1, n_warmup=0)
     assert np.abs(draws.latents["z1"] - 7.0).max() < 0.01
     with pytest.raises(PplebmError, match="z1"):
-        sampling.sample(program, data=X, init={"z1": start["z1"][:2], "z2": start["z2"]}, n_chains=2)
+        sample(program, data=X, init={"z1": start["z1"][:2], "z2": start["z2"]}, n_chains=2)
 
 
 @pytest.mark.parametrize("kernel", [None, hmc()], ids=["default", "hmc"])
