@@ -14,7 +14,6 @@ import numpy as np
 from posteriors.models import POSTERIORS
 
 CHAINS, WARMUP, DRAWS = 4, 1000, 1000  # the defaults of `pplebm.sample`; NUTS gets the same
-STEPS = 8  # gradients per draw of kernels whose trajectories have one fixed length, `hmc()` among them
 Values = dict[str, np.ndarray]  # (chains, draws, ...) by site
 
 
@@ -77,10 +76,8 @@ def by_pplebm(task: Task, model: Any, y: np.ndarray) -> Callable[[int], Run]:
 
     def run(seed: int) -> Run:
         draws = pplebm.sample(program, data=y, seed=seed, progress=False)
-        steps = draws.stats.get("num_steps")
-        count = STEPS * draws.stats["log_density"].size if steps is None else int(steps.sum())
-        warmup = draws.facts.get("n_gradients_warmup")
-        return Run(draws.values, count, None if warmup is None else int(warmup), draws.n_divergent, dict(draws.facts))
+        count, warmup = int(draws.stats["num_steps"].sum()), int(draws.facts["n_gradients_warmup"])
+        return Run(draws.values, count, warmup, draws.n_divergent, dict(draws.facts))
 
     return run
 

@@ -101,7 +101,7 @@ class OneChain:
         """What there is to see of a step, for the state after it."""
         energy = info.energy[0] if hasattr(info, "energy") else math.nan
         accept_prob = info.accept_prob[0] if hasattr(info, "accept_prob") else 1.0
-        num_steps = info.num_steps[0] if hasattr(info, "num_steps") else self._settings.get("n_leapfrog", 1)
+        num_steps = info.num_steps[0] if hasattr(info, "num_steps") else 1
         return Figures(accept_prob, num_steps, energy, self.step_size(state))
 
     def step_size(self, state: State) -> Array:

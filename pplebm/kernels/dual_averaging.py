@@ -9,7 +9,7 @@ from pplebm.ppl.language import PPL, Array
 
 SHRINKAGE, DECAY, DELAY = 0.05, 0.75, 10.0  # γ, κ, t0 as Hoffman and Gelman chose them
 FIRST_FACTOR = 10.0  # times the start is what the step size is pulled to, theirs as well
-LEAST_ACCEPT = 1e-3  # of a chain in the harmonic mean: one that never moves quarters the step, and no more
+LEAST_ACCEPT = 1e-3  # of a chain in the harmonic mean: of four chains, one that never moves brings it to 0.004
 
 Shape = tuple[int, int, int]  # replicas, chains, data; rows in this order
 

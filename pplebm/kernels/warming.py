@@ -60,7 +60,6 @@ class Seen(NamedTuple):
     gradient: Array
     log_density: Array
     is_accepted: Array
-    is_divergent: Array
     num_steps: Array
 
 
@@ -108,7 +107,7 @@ def warming(kernel: Kernel, shape: Shape) -> Kernel:
             lengths=_followed(ppl, state.lengths, _criterion(ppl, state, before, info)),
         )
         place, slope = flat(ppl, inner.z), flat(ppl, inner.gradient)
-        return new, Seen(place, slope, info.log_density, info.is_accepted, info.is_divergent, info.num_steps)
+        return new, Seen(place, slope, info.log_density, info.is_accepted, info.num_steps)
 
     changed = parts._replace(begin=begin, end=end)
     return assembled(("warming", kernel.settings, shape), init, kernel.noise, changed, kernel.tuning)

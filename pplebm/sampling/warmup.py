@@ -86,8 +86,8 @@ def gathered(ppl: PPL, state: Gathering, seen: Seen, work: int) -> Gathering:
     """
     every = max(1, min(work * state.inner.center.shape[1] // MOST_NUMBERS, seen.num_steps.shape[0]))
     new = {name: ppl.to_numpy(getattr(seen, name)) for name in state.seen}
-    moved = new["is_accepted"].any(0) if every > 1 else False
-    new["is_accepted"] = (new["is_accepted"] | moved).astype(new["log_density"].dtype)
+    accepted = new["is_accepted"].astype(new["log_density"].dtype)
+    new["is_accepted"] = accepted if every == 1 else 0.0 * accepted + accepted.mean(0)  # of steps that are left out too
     old = {name: ppl.to_numpy(a) for name, a in state.seen.items()}
     kept = {name: np.concatenate([old[name], a[every - 1 :: every]]) for name, a in new.items()}
     return state._replace(seen={name: ppl.asarray(a, keep=True) for name, a in kept.items()})
@@ -113,7 +113,7 @@ def end_of_window(
     ppl, state = program.ppl, gathering.inner
     seen = {name: ppl.to_numpy(a) for name, a in gathering.seen.items()}
     z, gradient = (_by_datum(seen[name], shape) for name in ("z", "gradient"))
-    moved = (seen["is_accepted"] > 0.5).any(0).reshape(shape[1:])
+    moved = (seen["is_accepted"] > 0.0).any(0).reshape(shape[1:])
     moves = seen["is_accepted"].mean(0).reshape(shape[1:]) >= MOVES
     value = seen["log_density"].reshape(-1, *shape[1:])
     typical = np.median(np.nan_to_num(value, nan=-np.inf), 0)
@@ -131,7 +131,7 @@ def end_of_window(
     rows = np.tile(center, (shape[1], 1))
     is_pooled = _like(ppl, (counts | (~counts.any(0)) | (is_lost if redraws else False)).reshape(-1), inner)
     begun = partial(next_window, ppl, shape=shape, start=start if is_first else None)
-    state = program.compiled(("next window", shape, is_first), begun)(
+    state = program.compiled(("next window", begun.keywords["start"], shape), begun)(
         state, _of_rows(ppl, metric, inner, shape), _like(ppl, rows, inner), ppl.asarray(math.log(floor)), is_pooled
     )
     return _redrawn(ppl, state, is_lost, counts, seed) if redraws else (state, 0)

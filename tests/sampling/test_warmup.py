@@ -5,9 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import pplebm
 from pplebm.kernels.adaptation import adapting
+from pplebm.kernels.adaptive_hmc import adaptive_hmc
 from pplebm.kernels.hmc import hmc
 from pplebm.kernels.tempering import parallel_tempering
+from pplebm.kernels.warming import Seen, warming
+from pplebm.sampling import warmup
 from pplebm.sampling.warmup import moved_on
 
 SHAPE = (2, 3, 2)  # replicas, chains, data
@@ -54,3 +58,24 @@ def test_none_is_moved_where_none_counts_or_the_window_says_nothing(ppl, state):
     accepted[1] = 0.0
     short = state.moments._replace(n_accepted=ppl.asarray(accepted), count=ppl.asarray(10.0))
     assert moved_on(ppl, still._replace(moments=short), SHAPE, 0)[1] == 0
+
+
+def test_warm_ups_of_kernels_that_differ_in_their_first_step_share_nothing():
+    """What is compiled for one of them, on the same program, is not taken for the other."""
+    settings = {"data": np.zeros((2, 3), np.float32), "n_warmup": 60, "n_draws": 10, "progress": False}
+    fresh = lambda: pplebm.Program(pplebm.bind("conjugate_tilt", shape=(3,)))
+    program = fresh()
+    pplebm.sample(program, adaptive_hmc(0.5), **settings)
+    again, alone = (pplebm.sample(p, adaptive_hmc(0.05), **settings)["z1"] for p in (program, fresh()))
+    np.testing.assert_array_equal(again, alone)
+
+
+def test_a_window_that_leaves_steps_out_counts_their_acceptance(ppl, monkeypatch):
+    monkeypatch.setattr(warmup, "MOST_NUMBERS", 1)
+    accepted, zero = np.array([[1, 0], [0, 0], [0, 0], [0, 0]], bool), np.zeros((4, 2))
+    place, value = ppl.asarray(np.zeros((4, 2, 3))), ppl.asarray(zero)
+    kernel = warming(adaptive_hmc(), (1, 2, 1))
+    state = kernel.init(ppl, {"a": place[0]}, lambda z: -0.5 * (z["a"] ** 2).sum(1))
+    seen = Seen(place, place, value, ppl.asarray(accepted), value)
+    found = warmup.gathered(ppl, warmup.Gathering(state, warmup.empty(ppl, state)), seen, 8)
+    assert ppl.to_numpy(found.seen["is_accepted"]).tolist() == [[0.25, 0.0]]

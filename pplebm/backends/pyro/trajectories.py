@@ -25,11 +25,7 @@ def leaping(parts: Trajectory) -> Kernel:
     def move(ppl: PPL, noise: Tree, at: Leap, log_density: Target) -> tuple[Leap, tuple[()]]:
         return parts.leap(ppl, at, log_density), ()
 
-    return Kernel(("leap", parts.dynamics), _none, lambda ppl, key, z: {}, move)
-
-
-def _none(*_: Any) -> Any:
-    raise NotImplementedError("a trajectory begins from a chain's state")
+    return Kernel(("leap", parts.dynamics), lambda ppl, at, log_density: at, lambda ppl, key, z: {}, move)
 
 
 class Ends:
