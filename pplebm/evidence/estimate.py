@@ -1,4 +1,4 @@
-"""An estimate of logarithms of normalising constants, by datum, with its error and the figures by which it is judged."""
+"""Estimates of logarithms of normalising constants by datum, with errors and the figures they are judged by."""
 
 from __future__ import annotations
 
