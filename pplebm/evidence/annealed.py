@@ -28,6 +28,7 @@ def annealed_importance(
     observed: bool,
     *,
     n_particles: int = 64,
+    tilted: bool = True,
     seed: int = 0,
     bar: tqdm | None = None,
 ) -> Evidence:
@@ -44,33 +45,27 @@ def annealed_importance(
         data: one target for every row; None for a prior that reads none.
         observed: whether the targets are posteriors, or tilted priors.
         n_particles: of every datum.
+        tilted: whether the tilts are part of the targets.
         seed: of all random numbers.
         bar: of progress.
 
     Source: Neal (Statistics and Computing 2001).
     """
-    found = _annealed(program, params, data, observed, n_particles, LOG_WEIGHT_VARIANCE, seed, bar)
+    run = lambda data, n, variance, seed: _annealed(
+        Path(program, params, data, observed, PILOT_PARTICLES, tilted), Path(program, params, data, observed, n, tilted),
+        variance, seed, bar,
+    )  # fmt: skip
+    found = run(data, n_particles, LOG_WEIGHT_VARIANCE, seed)
     again = np.flatnonzero(~found.is_trusted)
     if not len(again):
         return found
     rows = data if data is None or program.has_global_latents else take_rows(data, program.ppl.asarray(again))
-    finer = LOG_WEIGHT_VARIANCE / AGAIN
-    second = _annealed(program, params, rows, observed, AGAIN * n_particles, finer, block_seed(seed, 2), bar)
-    return found.replaced(again, second)
+    return found.replaced(again, run(rows, AGAIN * n_particles, LOG_WEIGHT_VARIANCE / AGAIN, block_seed(seed, 2)))
 
 
-def _annealed(
-    program: Program,
-    params: Params,
-    data: Data | None,
-    observed: bool,
-    n_particles: int,
-    variance: float,
-    seed: int,
-    bar: tqdm | None,
-) -> Evidence:
-    pilot = sequential(Path(program, params, data, observed, PILOT_PARTICLES), block_seed(seed, 0), bar=bar)
-    path = Path(program, params, data, observed, n_particles)
+def _annealed(first: Path, path: Path, variance: float, seed: int, bar: tqdm | None) -> Evidence:
+    """An estimate by the particles of a path, at settings that those of a first one find."""
+    pilot = sequential(first, block_seed(seed, 0), bar=bar)
     log_weight, _ = importance_sampled(path, block_seed(seed, 1), refined(pilot.schedule, variance), bar)
     return of_weights("annealed importance sampling", log_weight)
 
@@ -98,6 +93,7 @@ def sequential_monte_carlo(
     observed: bool,
     *,
     n_particles: int = 256,
+    tilted: bool = True,
     seed: int = 0,
     bar: tqdm | None = None,
 ) -> Evidence:
@@ -108,11 +104,11 @@ def sequential_monte_carlo(
     estimate has a bias of the order 1 / n.
 
     Args:
-        program, params, data, observed, seed, bar: as in `annealed_importance`.
+        program, params, data, observed, tilted, seed, bar: as in `annealed_importance`.
         n_particles: of every datum, a multiple of eight.
     """
     per_group = -(-n_particles // GROUPS)
-    path = Path(program, params, data, observed, GROUPS * per_group)
+    path = Path(program, params, data, observed, GROUPS * per_group, tilted)
     log_constants = sequential(path, block_seed(seed, 0), GROUPS, bar=bar).log_constants
     relative = np.exp(log_constants - log_constants.max(0))
     spread = relative.std(0, ddof=1) / relative.mean(0)

@@ -113,6 +113,7 @@ def log_evidence(
     method: str = "ais",
     n_particles: int = DATA_PARTICLES,
     log_z: Evidence | None = None,
+    base: bool = False,
     seed: int = 0,
     rows_at_once: int | None = None,
     progress: bool | None = None,
@@ -132,6 +133,7 @@ def log_evidence(
         params, method, seed, rows_at_once, progress, settings: as in `log_z`.
         n_particles: of every datum.
         log_z: constants that are known, of `pplebm.log_z`; otherwise they are estimated by the same method.
+        base: under the base in the place of the tilted program; its log Z is 0.
 
     Returns:
         Evidence of one entry for every row. Rows that cannot be trusted are NaN, with a reason.
@@ -153,8 +155,11 @@ def log_evidence(
     params = program.params if params is None else dict(params)
     x = program.data(data)
     program.check_data(x, params)
-    run = Settings(method, n_particles, seed, rows_at_once, progress, settings)
-    if log_z is None:
+    tilted = bool(program.tilts) and not base
+    run = Settings(method, n_particles, seed, rows_at_once, progress, {"tilted": tilted, **settings})
+    if not tilted:
+        log_z = Evidence.of("no tilt", [0.0], [0.0])
+    elif log_z is None:
         of_prior = replace(run, n_particles=PRIOR_PARTICLES, seed=batch_seed(seed, OF_PRIOR))
         log_z = _prior_constants(program, x if _reads(program) else None, params, of_prior)
     parts = list(by_batch(program, params, x, True, run, "log p(x)"))

@@ -53,11 +53,14 @@ class Path:
             reads none.
         observed: whether the target is the posterior; False for the prior at the covariates of the data.
         n: particles of a datum.
+        tilted: whether the tilts are part of the target.
     """
 
-    def __init__(self, program: Program, params: Params, data: Data | None, observed: bool, n: int) -> None:
+    def __init__(
+        self, program: Program, params: Params, data: Data | None, observed: bool, n: int, tilted: bool = True
+    ) -> None:
         self.program, self.params = program.with_coordinates("noncentered"), params
-        self.ppl, self.observed, self.n = program.ppl, observed, n
+        self.ppl, self.observed, self.n, self.tilted = program.ppl, observed, n, tilted
         self.n_data = 1 if data is None or program.has_global_latents else n_rows(data)
         self.rows = n * self.n_data
         is_whole = data is None or program.has_global_latents
@@ -73,7 +76,7 @@ class Path:
 
     def at(self, z: Latents) -> Particles:
         """Particles at latents, (n * data, *event), in the coordinates of the path."""
-        look = self.program.compiled(("potential", self.data is None, self.observed), self._look())
+        look = self.program.compiled(("potential", self.data is None, self.observed, self.tilted), self._look())
         log_base, potential, *slopes = (self.ppl.to_numpy(a).astype(float) for a in look(self.params, z, self.data))
         known = np.isfinite(potential) & (potential > LOWEST) & np.isfinite(log_base)
         slope, rise = (a.reshape(self.n, self.n_data, -1) for a in slopes)
@@ -82,7 +85,8 @@ class Path:
 
     def _look(self) -> Callable[..., tuple[Array, ...]]:
         program, ppl, observed = self.program, self.ppl, self.observed
-        added = (*program.tilts, *((*program.observed, *program.factors) if observed else ()))
+        added = (*program.observed, *program.factors) if observed else ()
+        added += program.tilts if self.tilted else ()
 
         def look(params: Params, z: Latents, data: Data | None) -> tuple[Array, ...]:
             terms = lambda z: program.log_terms(params, z, data, observed)
@@ -127,7 +131,7 @@ class Path:
             step=self.ppl.asarray(self.n_moves),  # Halton numbers go on from move to move
             n_divergent=0.0 * one,
         )
-        return AnnealedState(inner, rows(strength))
+        return AnnealedState(inner, rows(strength if self.tilted else 0.0 * strength), rows(strength))
 
     def unit_metric(self) -> Metric:
         """The metric before any is learned, a row for every datum."""

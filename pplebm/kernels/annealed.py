@@ -16,7 +16,8 @@ class AnnealedState(NamedTuple):
     """State of chains between steps, and the density each is in."""
 
     inner: TrajectoryState
-    strength: Array  # (B,) of the tilts and the likelihood
+    tilt: Array  # (B,) strength of the tilts
+    likelihood: Array  # (B,) strength of the likelihood
 
     @property
     def z(self) -> Latents:
@@ -33,7 +34,8 @@ class AnnealedLeap(NamedTuple):
     """A trajectory under way, and the density it is in."""
 
     inner: Leap
-    strength: Array
+    tilt: Array
+    likelihood: Array
 
     @property
     def z(self) -> Latents:
@@ -47,11 +49,11 @@ class AnnealedLeap(NamedTuple):
 
 
 def annealed(inner: Kernel) -> Kernel:
-    r"""Make a kernel that runs `inner` in the density of every row's strength, kept in its state.
+    r"""Make a kernel that runs `inner` in the density of every row's strengths, kept in its state.
 
-    .. math:: \pi_\beta(z) \propto p_0(z)\, \big(e^{f(z)}\, p(x \mid z)\big)^{\beta}
+    .. math:: \pi(z) \propto p_0(z)\, e^{\beta_f f(z)}\, p(x \mid z)^{\beta_x}
 
-    and without the likelihood for chains of the prior. A new state is at strength 1.
+    and without the likelihood for chains of the prior. The strengths of a new state are 1.
 
     Args:
         inner: made by `adaptive_hmc` or `mams`.
@@ -65,7 +67,7 @@ def annealed(inner: Kernel) -> Kernel:
         >>> kernel = annealed(adaptive_hmc(0.4))
         >>> def log_density(z, tilt_strength=1.0, likelihood_strength=1.0):  # N(0, 1) tilted to N(0, 1/4)
         ...     return -0.5 * z["z"] ** 2 * (1.0 + 3.0 * tilt_strength)
-        >>> state = kernel.init(ppl, {"z": torch.zeros(1000)}, log_density)._replace(strength=torch.zeros(1000))
+        >>> state = kernel.init(ppl, {"z": torch.zeros(1000)}, log_density)._replace(tilt=torch.zeros(1000))
         >>> for key in range(4):
         ...     state, info = kernel(ppl, key, state, log_density)
         >>> 0.8 < state.z["z"].var() < 1.2
@@ -76,16 +78,17 @@ def annealed(inner: Kernel) -> Kernel:
     parts: Trajectory = inner.trajectory
 
     def init(ppl: PPL, z: Latents, log_density: Target) -> AnnealedState:
-        return AnnealedState(inner.init(ppl, z, density_of(log_density, "annealed")), zeros(z) + 1.0)
+        one = zeros(z) + 1.0
+        return AnnealedState(inner.init(ppl, z, density_of(log_density, "annealed")), one, one)
 
     def noise(ppl: PPL, key: Key, z: Latents) -> Tree:
         return inner.noise(ppl, key, z)
 
     def begin(ppl: PPL, noise: Tree, state: AnnealedState) -> AnnealedLeap:
-        return AnnealedLeap(parts.begin(ppl, noise, state.inner), state.strength)
+        return AnnealedLeap(parts.begin(ppl, noise, state.inner), state.tilt, state.likelihood)
 
     def leap(ppl: PPL, at: AnnealedLeap, log_density: Target) -> AnnealedLeap:
-        return at._replace(inner=parts.leap(ppl, at.inner, at_strength(log_density, at.strength)))
+        return at._replace(inner=parts.leap(ppl, at.inner, at_strength(log_density, at.tilt, at.likelihood)))
 
     def end(ppl: PPL, noise: Tree, state: AnnealedState, at: AnnealedLeap) -> tuple[AnnealedState, TrajectoryInfo]:
         new, info = parts.end(ppl, noise, state.inner, at.inner)
@@ -95,7 +98,7 @@ def annealed(inner: Kernel) -> Kernel:
     return assembled(("annealed", inner.settings), init, noise, changed, None)
 
 
-def at_strength(log_density: Target, strength: Array) -> LogDensity:
+def at_strength(log_density: Target, tilt: Array, likelihood: Array) -> LogDensity:
     """The log density with its tilts and its likelihood times a number per row."""
     whole: Callable[..., Any] = density_of(log_density, "annealed")
-    return lambda z: whole(z, tilt_strength=strength, likelihood_strength=strength)
+    return lambda z: whole(z, tilt_strength=tilt, likelihood_strength=likelihood)
