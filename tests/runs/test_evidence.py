@@ -130,7 +130,7 @@ def test_the_command_prints_a_table_and_writes_a_file(run, tmp_path):
     told = CliRunner().invoke(main, arguments)
     assert told.exit_code == 0, told.output
     assert "log p(x) of 5 data by annealed importance sampling" in told.output and "its base" in told.output
-    rows = list(csv.reader(out.open()))
+    rows = list(csv.reader(out.read_text().splitlines()))
     assert rows[0][:3] == ["index", "tilted model log p(x)", "tilted model error"] and len(rows) == 6
     told = CliRunner().invoke(main, ["evaluate", str(run.path)])
     assert told.exit_code == 2 and "give --data" in told.output
