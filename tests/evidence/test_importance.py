@@ -1,5 +1,7 @@
 """Importance sampling by proposals: weights whose mean is known, bounds below it, and proposals that will not do."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from conjugate import BACKENDS, X, exact_one_layer, instance, one_layer
@@ -47,7 +49,7 @@ def test_bounds_rise_to_the_constant():
                                     n_particles=8000)  # fmt: skip
     exact = sum(exact_one_layer(data))
     bounds = [lower_bound(weights, k) for k in (1, 10, 100)]
-    for low, high in zip(bounds, bounds[1:], strict=False):
+    for low, high in pairwise(bounds):
         assert (high[0] > low[0]).all()
     assert (bounds[-1][0] < exact + 3 * bounds[-1][1]).all()
     elbo = -0.5 * np.log(2 * np.pi * 0.36) - 0.5 * (1.0 + data["x"] ** 2) / 0.36  # E of f + log p(x|z) under N(0, 1)

@@ -27,18 +27,17 @@ def test_swaps_keep_the_law_of_every_rung():
 
 def test_the_correction_of_the_trapezoid_is_that_of_the_variances():
     """U = z²/2 of N(0, 1 / (1 - b)): E U and var U are known, and the corrected rule is nearly exact with few rungs."""
-    strengths = np.linspace(0.0, 1.0, 7)[:, None]
+    strengths = np.linspace(0.0, 1.0, 4)[:, None]
     scale = 1.0 / (1.0 + 3.0 * strengths)  # U = -3/2 z²
-    rng, errors = np.random.default_rng(1), {}
-    u = -1.5 * scale[:, None] * rng.normal(size=(20_000, 7, 8, 1)) ** 2
+    rng = np.random.default_rng(1)
+    u = -1.5 * scale[:, None] * rng.normal(size=(40_000, 4, 8, 1)) ** 2
     found = integrals(u, strengths)[:, 0]
     exact = -0.5 * np.log(4.0)
     error = found.std(ddof=1) / 8**0.5
-    assert abs(found.mean() - exact) < 0.003 + 4 * error
+    assert abs(found.mean() - exact) < 0.01 + 4 * error < 0.02
     mean = u.mean(0)
     plain = (0.5 * np.diff(strengths, axis=0)[:, None] * (mean[1:] + mean[:-1])).sum(0).mean()
-    errors = abs(plain - exact), abs(found.mean() - exact)
-    assert errors[0] > 5 * errors[1]
+    assert abs(plain - exact) > 0.03
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
