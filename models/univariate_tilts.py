@@ -3,8 +3,7 @@ r"""One tilt for every latent, a function of one number: exact draws by inverse 
     p(z) = ∏ⱼ 1/Zⱼ · exp[ fⱼ(zⱼ) ] · N(zⱼ; 0, 1),        x | z ~ N( g(z), σ² I )
     fⱼ(t) = B( r Σₖ aⱼₖ exp[ -½ ((t - tₖ) / w)² ] ),      B(u) = log(1 + e^{u+b}) - log(1 + e^{u-b}) - b
 
-with K places tₖ at distances w from -reach to reach. B is u itself but near the bound ±b; beyond the reach f fades, and
-the tails are those of the normal.
+with K places tₖ at distances w from -reach to reach. B is u but near its bounds ±b; beyond the reach f fades to zero.
 """
 
 from collections.abc import Callable
@@ -77,17 +76,14 @@ def exact_prior(params: dict[str, Any], hyper: Hyper, n: int, seed: int) -> np.n
 
 def _tilts(h: Hyper, a: Any, z: Any, places: Any, exp: Callable[[Any], Any], softplus: Callable[[Any], Any]) -> Any:
     """fⱼ(zⱼ), of the shape of z, (..., latent_dim)."""
-    u = h.rate * (a * exp(-0.5 * ((z[..., None] - places) / _width(h)) ** 2)).sum(-1)
+    steps = (z[..., None] - places) * (0.5 * max(h.n_bumps - 1, 1) / h.reach)  # in units of w
+    u = h.rate * (a * exp(-0.5 * steps**2)).sum(-1)
     return softplus(u + h.tilt_bound) - softplus(u - h.tilt_bound) - h.tilt_bound
 
 
-def _width(h: Hyper) -> float:
-    return 2.0 * h.reach / max(h.n_bumps - 1, 1)
-
-
 def _density(params: dict[str, Any], h: Hyper) -> tuple[np.ndarray, np.ndarray]:
-    """Points (m,) at a tenth of the width of a bump or less, and exp[ fⱼ ] N(·; 0, 1) there, (latent_dim, m)."""
-    grid, f = np.linspace(-10.0, 10.0, 1 + int(20.0 / min(0.005, 0.1 * _width(h)))), 0.0
+    """Points (m,) at w/10 or less, and exp[ fⱼ ] N(·; 0, 1) there, (latent_dim, m)."""
+    grid, f = np.linspace(-10.0, 10.0, 1 + round(20.0 / min(0.005, 0.2 * h.reach / h.n_bumps))), 0.0
     if h.tilted:
         a, places = np.asarray(params["a"], dtype=float), np.linspace(-h.reach, h.reach, h.n_bumps)
         f = _tilts(h, a, grid[:, None], places, np.exp, lambda u: np.logaddexp(0.0, u)).T
