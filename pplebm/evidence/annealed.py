@@ -51,10 +51,8 @@ def annealed_importance(
 
     Source: Neal (Statistics and Computing 2001).
     """
-    run = lambda data, n, variance, seed: _annealed(
-        Path(program, params, data, observed, PILOT_PARTICLES, tilted), Path(program, params, data, observed, n, tilted),
-        variance, seed, bar,
-    )  # fmt: skip
+    path = lambda data, n: Path(program, params, data, observed, n, tilted)
+    run = lambda data, n, variance, seed: _annealed(path(data, PILOT_PARTICLES), path(data, n), variance, seed, bar)
     found = run(data, n_particles, LOG_WEIGHT_VARIANCE, seed)
     again = np.flatnonzero(~found.is_trusted)
     if not len(again):

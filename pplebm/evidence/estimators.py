@@ -102,7 +102,7 @@ def log_z(
     params = program.params if params is None else dict(params)
     rows = None if given is None else program.data(given)
     run = Settings(method, n_particles, seed, rows_at_once, progress, settings)
-    return _prior_constants(program, rows, params, run)
+    return prior_constants(program, rows, params, run)
 
 
 def log_evidence(
@@ -161,12 +161,12 @@ def log_evidence(
         log_z = Evidence.of("no tilt", [0.0], [0.0])
     elif log_z is None:
         of_prior = replace(run, n_particles=PRIOR_PARTICLES, seed=batch_seed(seed, OF_PRIOR))
-        log_z = _prior_constants(program, x if _reads(program) else None, params, of_prior)
+        log_z = prior_constants(program, x if _reads(program) else None, params, of_prior)
     parts = list(by_batch(program, params, x, True, run, "log p(x)"))
     return checked(Evidence.concatenate(parts).minus(log_z), "log p(x)")
 
 
-def _prior_constants(program: Program, rows: Data | None, params: Params, run: Settings) -> Evidence:
+def prior_constants(program: Program, rows: Data | None, params: Params, run: Settings) -> Evidence:
     """log Z of the tilted prior, at the rows if it reads them."""
     if rows is None and program.tilts and (_reads(program) or program.reads.fed_latents):
         raise PplebmError(
@@ -181,7 +181,7 @@ def _prior_constants(program: Program, rows: Data | None, params: Params, run: S
 
 
 def by_batch(
-    program: Program, params: Params, data: Data | None, observed: bool, run: Settings, what: str, first: int = 0
+    program: Program, params: Params, data: Data | None, observed: bool, run: Settings, what: str, done: int = 0
 ) -> Iterator[Evidence]:
     """Constants relative to the base, batch by batch of data; every batch has a seed of its own.
 
@@ -190,7 +190,7 @@ def by_batch(
         data, observed: as estimators take them.
         run: of the estimator.
         what: is estimated, for the bar.
-        first: batch to begin with.
+        done: rows of whole batches that are left out.
     """
     keep_compilations()
     is_whole = data is None or program.has_global_latents
@@ -198,7 +198,7 @@ def by_batch(
     size = batch_rows(program, data, run.n_particles, n, run.rows_at_once) // run.n_particles
     starts = range(0, n, size)
     with tqdm(desc=what, unit="step", disable=None if run.progress is None else not run.progress) as bar:
-        for i in range(first, len(starts)):
+        for i in range(-(-done // size), len(starts)):
             bar.set_description(what if len(starts) == 1 else f"{what}, batch {i + 1} of {len(starts)}")
             index = np.arange(starts[i], starts[i] + size) % n  # the last batch is filled up, so that shapes repeat
             part = data if is_whole else take_rows(data, program.ppl.asarray(index))

@@ -77,7 +77,9 @@ class Path:
     def at(self, z: Latents) -> Particles:
         """Particles at latents, (n * data, *event), in the coordinates of the path."""
         look = self.program.compiled(("potential", self.data is None, self.observed, self.tilted), self._look())
-        log_base, potential, *slopes = (self.ppl.to_numpy(a).astype(float) for a in look(self.params, z, self.data))
+        with self.ppl.threads_for(self.program.work(self.rows)):
+            found = look(self.params, z, self.data)
+        log_base, potential, *slopes = (self.ppl.to_numpy(a).astype(float) for a in found)
         known = np.isfinite(potential) & (potential > LOWEST) & np.isfinite(log_base)
         slope, rise = (a.reshape(self.n, self.n_data, -1) for a in slopes)
         potential = np.where(known, potential, -np.inf)
@@ -108,9 +110,9 @@ class Path:
         """
         state = self._state(at, strength, tuning)
         self.n_moves += n_steps
-        state, info = self.program.chain(
-            self.kernel, state, self.ppl.split(key, n_steps), self.params, self.data, self.observed
-        )
+        keys = self.ppl.split(key, n_steps)
+        with self.ppl.threads_for(self.program.work(self.rows)):
+            state, info = self.program.chain(self.kernel, state, keys, self.params, self.data, self.observed)
         return self.at(state.z), self._by_datum(self.ppl.to_numpy(info.accept_prob).mean(0))
 
     def _state(self, at: Particles, strength: np.ndarray, tuning: Tuning) -> AnnealedState:
