@@ -87,7 +87,7 @@ def univariate() -> Page:
     x = np.array([[0.2, -0.4, 0.5], [1.5, 0.3, -1.0], [-0.8, 0.9, 0.1]], np.float32)
     return Page(
         "univariate", x, values, None, PLANE,
-        sites=lambda p, e, c: {"z1": e[None]}, tilt=tilt, likelihood=likelihood, points=401,
+        sites=lambda p, e, c: {"z1": e[None]}, tilt=tilt, likelihood=likelihood, points=601,
         page="univariate_tilts", hyper=hyper,
     )  # fmt: skip
 

@@ -44,7 +44,7 @@ class Bed:
     data: Any  # an array, or arrays by name
     values: dict[str, np.ndarray]  # of the parameters
     declare: Callable[[Any, Any, Callable[[], Values]], Callable[..., Any]] | None
-    """The model, of the backend, of its arrays, and of a function that declares the parameters inside it; not of pages."""
+    """The model, of backend, its arrays and a function that declares the parameters inside it; None for pages."""
     is_joint: bool = field(default=False, kw_only=True)  # whether all data are one datum
 
     def __repr__(self) -> str:
