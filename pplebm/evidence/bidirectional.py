@@ -97,7 +97,7 @@ def bidirectional(
         (True, True)
     """
     program.refuse_global_latents("bidirectional bounds")
-    if isinstance(rows, int) and program.generator_reads:
+    if isinstance(rows, int) and (program.generator_reads or program.prior_reads):
         raise PplebmError(f"the program reads {', '.join(program.covariates)}; give rows= the data they are in.")
     params = program.params if params is None else dict(params)
     given = None if isinstance(rows, int) else program.data(rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -144,11 +145,11 @@ def _read(file: Path) -> Evidence | None:
     if not file.is_file():
         return None
     try:
-        with np.load(file, allow_pickle=False) as kept:
+        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as kept:
             arrays = {name: kept[name] for name in ARRAYS}
             reasons = tuple(str(reason) for reason in kept["reasons"])
             return Evidence(str(kept["method"]), **arrays, reasons=reasons, common_error=float(kept["common_error"]))
-    except (ValueError, KeyError, OSError, EOFError):
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
 
 
