@@ -34,6 +34,7 @@ from speed_parts.machine import machine  # noqa: E402
 
 import pplebm  # noqa: E402
 from pplebm.errors import PplebmError, PplebmWarning  # noqa: E402
+from pplebm.evidence import estimators  # noqa: E402
 from pplebm.evidence.estimate import Evidence  # noqa: E402
 
 RESULT = ROOT / "benchmarks" / "evidence.json"
@@ -56,8 +57,8 @@ def log_evidence(program: Any, params: Any, data: Any, seed: int, method: str) -
 
 
 ESTIMATORS: dict[str, dict[str, Estimator]] = {
-    "log_z": {method: partial(log_z, method=method) for method in ("ais", "smc")},
-    "log_evidence": {method: partial(log_evidence, method=method) for method in ("ais", "smc")},
+    "log_z": {method: partial(log_z, method=method) for method in estimators.METHODS},
+    "log_evidence": {method: partial(log_evidence, method=method) for method in estimators.METHODS},
 }
 METHODS = sorted({name for of in ESTIMATORS.values() for name in of})
 
