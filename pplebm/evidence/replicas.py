@@ -20,6 +20,7 @@ BETWEEN = 0.2  # nats squared: a step of strength changes the log density by abo
 LEAST_RUNGS = 6
 LEAST_SWAPS = 0.05  # mean probability of a swap of neighbours
 MOST_APART = 5.0  # standard errors between the two integrals of the same replicas
+NEAR = 1e-3  # nats, beyond these
 
 
 def thermodynamic_integration(
@@ -155,6 +156,6 @@ def _reason(value: float, error: float, bridged: float, bridged_error: float, sw
         return "the potential is infinite at draws of the base, and so is its mean; anneal."
     if swaps < LEAST_SWAPS:
         return f"neighbouring replicas swap with probability {swaps:.3f}: they do not overlap; anneal."
-    if not abs(value - bridged) < MOST_APART * np.hypot(error, bridged_error):
+    if not abs(value - bridged) < MOST_APART * np.hypot(error, bridged_error) + NEAR:
         return f"the integral differs by {abs(value - bridged):.2f} nats from bridges between its replicas; anneal."
     return ""
