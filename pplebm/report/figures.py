@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from pplebm.report.gathered import Chain
+from pplebm.runs.long_run import LongRun
 
 BASE, PRIOR, POSTERIOR, DATA = "#8c8c8c", "#e08600", "#0072b2", "#000000"  # told apart by colour-blind readers
 OTHER = "#009e73"
@@ -147,7 +147,7 @@ def grids(sets: Sequence[tuple[str, str, np.ndarray]], low: float, high: float) 
 
 
 @styled
-def strip(chain: Chain, low: float, high: float) -> list[Figure]:
+def strip(chain: LongRun, low: float, high: float) -> list[Figure]:
     """One chain per row, from its start to the last step that learning takes; a figure for either half."""
     assert chain.strip is not None
     half = -(-len(chain.strip) // 2)
@@ -172,7 +172,7 @@ def strip(chain: Chain, low: float, high: float) -> list[Figure]:
 
 
 @styled
-def profile(chain: Chain) -> list[Figure]:
+def profile(chain: LongRun) -> list[Figure]:
     """Energy and tilt along the prior chains, a figure each: mean, band from the 10th to the 90th percentile."""
     finite = np.isfinite(chain.energy).all(0) & np.isfinite(chain.tilt).all(0)
     drawn = []
