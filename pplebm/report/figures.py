@@ -124,10 +124,15 @@ def tiled(images: np.ndarray, across: int, low: float, high: float) -> np.ndarra
     x = np.clip((images - low) / (high - low), 0, 1)
     x = x[..., None] if x.ndim == 3 else x
     x = np.repeat(x, 3, axis=3) if x.shape[3] == 1 else x
-    gap = max(1, x.shape[1] // 14)
+    gap = gap_of(x.shape[1])
     x = np.pad(x, ((0, -len(x) % across), (0, gap), (0, gap), (0, 0)), constant_values=1.0)
     h, w = x.shape[1:3]
     return x.reshape(-1, across, h, w, 3).swapaxes(1, 2).reshape(-1, across * w, 3)[:-gap, :-gap]
+
+
+def gap_of(height: int) -> int:
+    """Width of the white lines between pictures of a height, in pixels."""
+    return max(1, height // 14)
 
 
 @styled

@@ -9,7 +9,10 @@ import numpy as np
 
 from pplebm.data import Dataset, Source
 from pplebm.errors import PplebmError
+from pplebm.ppl.compilations import quickly
+from pplebm.ppl.language import Latents
 from pplebm.ppl.trees import n_rows, take_rows
+from pplebm.runs.layers import Hierarchy, Traversal, hierarchy, traverse
 from pplebm.runs.long_run import LongRun, follow
 from pplebm.runs.run import Run
 
@@ -17,6 +20,7 @@ N_BASE = 2000  # base draws: enough for two digits of an effective sample size
 N_DRAWS = 512  # tilted prior draws, and held-out data with a posterior draw each
 N_CHAINS = 256  # followed step by step
 N_GRID = 64  # pictures of a grid
+N_REDRAWS = 8  # of each of the prior draws whose layers are drawn anew
 N_STRIP = 6  # followed chains that are shown
 LENGTHEN = 3  # the followed chains run so many times longer than those of learning
 MAX_KEPT = 240  # steps of the followed chains that are looked at
@@ -58,6 +62,8 @@ class Material(NamedTuple):
     held: Held | None
     samples: Samples | None
     chain: LongRun | None
+    hierarchy: Hierarchy | None
+    traversals: list[Traversal] | None  # of every layer, the one next to the data first
     why: dict[str, str]
 
 
@@ -66,17 +72,20 @@ def gather(run: Run, data: Source | None) -> Material:
     why: dict[str, str] = {}
     dataset, why["held"] = _find_data(run, data)
     rows = Rows(run, dataset)
-    base = _draws(run, run.prior_latents(N_BASE, seed=1, base=True, given=rows.given(N_BASE)), rows.given(N_BASE))
+    base = drawn_at(run, run.prior_latents(N_BASE, seed=1, base=True, given=rows.given(N_BASE)), rows.given(N_BASE))
     tilted = bool(run.program.tilts)
     given = rows.given(N_DRAWS)
+    draws = run.prior_latents(N_DRAWS, seed=2, given=given)
     return Material(
         run,
         run.metrics,
         base,
-        _draws(run, run.prior_latents(N_DRAWS, seed=2, given=given), given) if tilted else None,
+        drawn_at(run, draws, given) if tilted else None,
         None if dataset is None else _try(lambda: _hold(run, dataset), "held", why),
         _try(lambda: _sample(run, rows), "samples", why),
         _try(lambda: _follow(run, rows), "chain", why),
+        _try(lambda: _redraw(run, draws), "hierarchy", why),
+        _try(lambda: _traverse(run, draws), "traversals", why),
         why,
     )
 
@@ -132,7 +141,8 @@ def _find_data(run: Run, data: Source | None) -> tuple[Dataset | None, str]:
     return dataset, "" if same else "These data differ from those the run learned from; held-out data may be known."
 
 
-def _draws(run: Run, z: Any, data: Any = None) -> Draws:
+def drawn_at(run: Run, z: Any, data: Any = None) -> Draws:
+    """Latents as NumPy arrays, and the tilt at them."""
     tilt = run.program.log_tilt(run.params, z, data)
     return Draws({k: run.program.ppl.to_numpy(v) for k, v in z.items()}, run.program.ppl.to_numpy(tilt))
 
@@ -155,7 +165,7 @@ def _hold(run: Run, data: Dataset) -> Held:
     return Held(
         _as_table(run.site_to_user(name, x)),
         None if data.held_out_labels is None else np.asarray(data.held_out_labels)[index],
-        _draws(run, z, data_in),
+        drawn_at(run, z, data_in),
         None if means is None else ((means - x) ** 2).mean(event),
         float(((x - x.mean(0)) ** 2).mean()),
         ppl.to_numpy(program.log_likelihood(run.params, z, data_in)),
@@ -187,6 +197,32 @@ def _sample(run: Run, rows: Rows) -> Samples:
         return _as_table(run.site_to_user(name, program.ppl.to_numpy(program.predict(run.params, z, key, data)[name])))
 
     return Samples(drawn(5, True), drawn(4, False) if program.tilts else None)
+
+
+def _check_layers(run: Run) -> None:
+    program, shape = run.program, shown_shape(run)
+    if program.prior_reads or program.generator_reads:
+        raise PplebmError(
+            "Layers are not shown of models that read covariates; pplebm.runs.layers draws at given rows."
+        )
+    if len(program.observed) != 1 or not (is_image(shape) or len(shape) == 1):
+        raise PplebmError(
+            "Layers are shown of models with one observed site, whose data are pictures or rows of a table."
+        )
+
+
+def _redraw(run: Run, draws: Latents) -> Hierarchy:
+    """Draws that share layers."""
+    _check_layers(run)
+    with quickly():
+        return hierarchy(run, N_DRAWS // (N_REDRAWS + 1) // 2, N_REDRAWS, seed=7, latents=draws)
+
+
+def _traverse(run: Run, draws: Latents) -> list[Traversal]:
+    """Moves of every latent, layer by layer."""
+    _check_layers(run)
+    with quickly():
+        return [traverse(run, site.name, latents=draws) for site in reversed(run.program.latents)]
 
 
 def _follow(run: Run, rows: Rows) -> LongRun:

@@ -26,6 +26,8 @@ class Redrawn(NamedTuple):
     held: tuple[str, ...]  # sites whose values these share with the draws they go out from
     latents: Latents  # (n_redraws * n, *event), centered coordinates
     decoded: Any  # (n, n_redraws, *event) means of the data, user units; by site where there are several
+    share: float  # of the variance of the decoded data that is settled by the layers held
+    share_error: float  # its standard error, by the jackknife over the n draws
 
 
 class Hierarchy(NamedTuple):
@@ -33,7 +35,7 @@ class Hierarchy(NamedTuple):
 
     latents: Latents  # (n, *event), centered coordinates
     decoded: Any  # (n, *event) means of their data, user units
-    redrawn: list[Redrawn]  # from most layers held to fewest
+    redrawn: list[Redrawn]  # from most layers held to none, which are other draws of the prior
 
 
 def hierarchy(
@@ -46,6 +48,7 @@ def hierarchy(
     given: Any = None,
     n_warmup: int = 100,
     n_steps_redrawn: int = 50,
+    latents: Latents | None = None,
 ) -> Hierarchy:
     r"""Draw from the tilted prior, then draw the layers below each layer anew, or each layer alone, others held.
 
@@ -53,8 +56,14 @@ def hierarchy(
 
     .. math:: z_{<k}' \sim \tilde p(z_{<k} \mid z_{\ge k}), \qquad\text{or}\qquad z_k' \sim \tilde p(z_k \mid z_{-k})
 
-    What stays alike among pictures that share :math:`z_{\ge k}` is what these layers say; what differs is left to the
-    layers below.
+    What stays alike among data that share :math:`z_{\ge k}` is what these layers say; what differs is left to those
+    below. `share` is the part of the variance that they settle, over all numbers of a datum together,
+
+    .. math:: 1 - \frac{E\, \mathrm{var}(\hat x \mid z_{\ge k})}{\mathrm{var}(\hat x)}, \qquad
+              \hat x = E[x \mid z],
+
+    with variances of n_redraws draws given each of n, and of as many draws with no layer held. Where layers are close
+    to independent of what is decoded, an estimate may fall below 0.
 
     Args:
         run: a learned model.
@@ -66,9 +75,13 @@ def hierarchy(
         given: n rows in the user's units, where the model reads covariates; only these are looked at.
         n_warmup: steps of warm-up of the chains that draw layers anew.
         n_steps_redrawn: steps of these chains after that.
+        latents: draws of the tilted prior in the place of new ones, centered coordinates: the first n to go out from,
+            the n * n_redraws after them those with no layer held. For a model that reads no covariates.
 
     Raises:
-        PplebmError: for a model of a single layer, or an unknown word.
+        PplebmError: for a model of a single layer, an unknown word, or fewer than two draws or redraws.
+
+    Source: Cui, Wu, Han (CVPR 2023), hierarchical sampling; there without the tilt in the lower layers' conditional.
 
     Example:
         >>> import tempfile, numpy, pplebm
@@ -77,7 +90,7 @@ def hierarchy(
         ...     run = pplebm.fit("conjugate_tilt", data, out=f"{folder}/run", updates=1, hyper={"batch_size": 8})
         ...     found = hierarchy(run, 2, 3, n_warmup=25, n_steps_redrawn=2)
         >>> [(part.held, part.decoded.shape) for part in found.redrawn]
-        [(('z2',), (2, 3, 3))]
+        [(('z2',), (2, 3, 3)), ((), (2, 3, 3))]
     """
     names = [site.name for site in run.program.latents]  # top first
     if free not in get_args(Free):
@@ -88,18 +101,44 @@ def hierarchy(
             f"moves single latents."
         )
     data, n = _rows(run, given, n)
-    z = run.prior_latents(n, seed, n_steps=n_steps, given=data)
+    if min(n, n_redraws) < 2:
+        raise PplebmError(f"variances need two draws and two redraws of each; got n={n} and n_redraws={n_redraws}.")
+    rows = _repeated(run, data, n_redraws)
+    every = _draws(run, n * (n_redraws + 1), seed, n_steps, _repeated(run, data, n_redraws + 1), latents)
+    z, others = {k: a[:n] for k, a in every.items()}, {k: a[n : n * (n_redraws + 1)] for k, a in every.items()}
     groups = [tuple(names[:i]) for i in range(len(names) - 1, 0, -1)]
     if free == "only":
         groups = [tuple(name for name in names if name != one) for one in reversed(names)]
-    found = []
-    for i, held in enumerate(groups):
-        new = clamped(
+    drawn = {
+        held: clamped(
             run.program, run.params, z, held, data, False, n_redraws, n_warmup, n_steps_redrawn, seed=seed + 1 + i
         )
-        means = decoded(run, new, _repeated(run, data, n_redraws))
-        found.append(Redrawn(held, new, _each(means, lambda a: a.reshape(n_redraws, n, *a.shape[1:]).swapaxes(0, 1))))
-    return Hierarchy(z, decoded(run, z, data), found)
+        for i, held in enumerate(groups)
+    } | {(): others}
+    by_row = lambda a: a.reshape(n_redraws, n, *a.shape[1:]).swapaxes(0, 1)
+    means = {held: _each(decoded(run, new, rows), by_row) for held, new in drawn.items()}
+    redrawn = [Redrawn(held, new, means[held], *_share(means[held], means[()])) for held, new in drawn.items()]
+    return Hierarchy(z, decoded(run, z, data), redrawn)
+
+
+def _share(held: Any, free: Any) -> tuple[float, float]:
+    """Share of the variance that is settled, and its standard error by the jackknife over the first axis."""
+    within, among = (_numbers(means) for means in (held, free))
+    n = len(within)
+    variance = within.var(1, ddof=1).sum(1)
+
+    def share(rows: np.ndarray) -> float:
+        total = among[rows].reshape(-1, among.shape[2]).var(0, ddof=1).sum()
+        return float(1.0 - variance[rows].mean() / total) if total > 0 else float("nan")
+
+    left_out = np.array([share(np.arange(n) != i) for i in range(n)])
+    return share(np.full(n, True)), float(((n - 1) ** 2 / n) ** 0.5 * left_out.std(ddof=1) if n > 1 else np.nan)
+
+
+def _numbers(means: Any) -> np.ndarray:
+    """Decoded data of all sites side by side, (n, n_redraws, numbers)."""
+    parts = list(means.values()) if isinstance(means, dict) else [means]
+    return np.concatenate([a.reshape(*a.shape[:2], -1).astype(float) for a in parts], 2)
 
 
 class Traversal(NamedTuple):
@@ -139,7 +178,8 @@ def traverse(
         quantiles: where to go.
         seed: of the draws.
         n_steps: of the chains of the prior; those of learning by default.
-        latents: what to go out from in the place of draws, (n, *event) by site, centered coordinates.
+        latents: draws of the tilted prior in the place of new ones, centered coordinates: n to go out from, and all
+            of them for quantiles. For a model that reads no covariates.
         given: rows in the user's units, where the model reads covariates; quantiles are those over these rows.
 
     Raises:
@@ -159,15 +199,13 @@ def traverse(
     which = tuple(range(width)) if index is None else tuple(int(i) for i in index)
     if not which or not all(0 <= i < width for i in which):
         raise PplebmError(f"'{site}' has latents 0 to {width - 1}; got index={index!r}.")
-    data, n = _rows(run, given, n if latents is None else len(latents[site]))
-    z = run.prior_latents(n, seed, n_steps=n_steps, given=data) if latents is None else latents
+    data, n = _rows(run, given, n)
     many = _repeated(run, data, N_MARGINAL // n + 1)
-    drawn = run.prior_latents(N_MARGINAL if many is None else n_rows(many), seed + 1, n_steps=n_steps, given=many)
-    marginal = ppl.to_numpy(moving_latents(run, drawn, many)[site]).reshape(-1, width)
-    values = np.quantile(marginal[:, which], quantiles, axis=0).T
+    drawn = _draws(run, N_MARGINAL if many is None else n_rows(many), seed, n_steps, many, latents, least=n)
+    every = {name: ppl.to_numpy(a) for name, a in moving_latents(run, drawn, many).items()}
+    values = np.quantile(every[site].reshape(-1, width)[:, which], quantiles, axis=0).T
     copies = len(which) * len(quantiles)
-    start = moving_latents(run, z, data)
-    moved = {name: np.tile(ppl.to_numpy(a), (copies, *[1] * (a.ndim - 1))) for name, a in start.items()}
+    moved = {name: np.tile(a[:n], (copies, *[1] * (a.ndim - 1))) for name, a in every.items()}
     flat = moved[site].reshape(len(which), len(quantiles), n, width)
     for k, i in enumerate(which):
         flat[k, :, :, i] = values[k][:, None]
@@ -267,6 +305,18 @@ def _rows(run: Run, given: Any, n: int) -> tuple[Any, int]:
         )
     data = run.data(given)
     return data, n_rows(data)
+
+
+def _draws(
+    run: Run, n: int, seed: int, n_steps: int | None, data: Any, latents: Latents | None, least: int | None = None
+) -> Latents:
+    """Draws of the tilted prior: new ones, or those given, of which there must be enough."""
+    if latents is None:
+        return run.prior_latents(n, seed, n_steps=n_steps, given=data)
+    there = len(next(iter(latents.values())))
+    if data is not None or there < (least or n):
+        raise PplebmError(f"latents= takes {least or n} draws or more of a model without covariates; got {there}.")
+    return latents
 
 
 def _repeated(run: Run, data: Any, times: int) -> Any:

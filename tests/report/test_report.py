@@ -19,7 +19,7 @@ from pplebm.runs import files
 from pplebm.runs.manifest import RollBack, read_manifest, write_manifest
 from pplebm.runs.short_run_bias import short_run_bias
 
-SECTIONS = ("figures", "curves", "samples", "chains", "latents", "reproduce")
+SECTIONS = ("figures", "curves", "samples", "chains", "latents", "layers", "reproduce")
 SHORT = {"batch_size": 16, "n_steps_prior": 3, "n_steps_posterior": 3}
 SMALL = {**SHORT, "latent_dim": 3, "width": 8, "tilt_width": 8}
 
