@@ -215,7 +215,7 @@ def _redraw(run: Run, draws: Latents) -> Hierarchy:
     """Draws that share layers."""
     _check_layers(run)
     with quickly():
-        return hierarchy(run, N_DRAWS // (N_REDRAWS + 1) // 2, N_REDRAWS, seed=7, latents=draws)
+        return hierarchy(run, N_DRAWS // (N_REDRAWS + 1), N_REDRAWS, seed=7, latents=draws)
 
 
 def _traverse(run: Run, draws: Latents) -> list[Traversal]:

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from sklearn.decomposition import PCA
 
-from pplebm.report.figures import BASE, DATA, OTHER, POSTERIOR, PRIOR, WIDTH, blank, gap_of, styled, tiled
+from pplebm.report.figures import BASE, OTHER, POSTERIOR, PRIOR, WIDTH, blank, gap_of, styled, tiled
 from pplebm.report.scatter import common_limits
 from pplebm.runs.layers import Hierarchy, Redrawn, Traversal, Way
 from pplebm.runs.long_run import LongRun
@@ -98,13 +98,20 @@ def hierarchy(found: Hierarchy, low: float, high: float) -> list[Figure]:
 
 
 def _picture_rows(found: Hierarchy, low: float, high: float) -> list[Figure]:
+    """A grid per group, the draws that its rows go out from at the left."""
     n = min(MOST_ROWS, len(found.decoded))
-    parts = [("Draws", found.decoded[:n, None])]
-    parts += [(told(part), part.decoded[:n]) for part in found.redrawn]
-    cell, drawn = min(0.55, (WIDTH - 0.2 * len(parts)) / sum(images.shape[1] for _, images in parts)), []
-    for title, images in parts:
-        figure, ax, *_ = grid(images, low, high, cell)
-        ax.set_title(title, fontsize=8, color=DATA if title == "Draws" else PRIOR, fontweight="bold")
+    draws = found.decoded[:n, None]
+    white = np.full_like(draws, high)
+    parts = [
+        np.concatenate([draws, white, part.decoded[:n]], 1) if part.held else part.decoded[:n] for part in found.redrawn
+    ]
+    cell, drawn = min(0.55, (WIDTH - 0.2 * len(parts)) / sum(images.shape[1] for images in parts)), []
+    for part, images in zip(found.redrawn, parts, strict=True):
+        figure, ax, _, width = grid(images, low, high, cell)
+        if part.held:
+            ax.text(0, -0.12 * width, "Draw", fontsize=8, fontweight="bold", va="bottom")
+        ax.text(2 * width * bool(part.held), -0.12 * width, told(part), fontsize=8, color=PRIOR, fontweight="bold",
+                va="bottom")  # fmt: skip
         drawn.append(figure)
     return drawn
 
@@ -116,7 +123,8 @@ def traversal(found: Traversal, low: float, high: float) -> list[Figure]:
     means = found.decoded[order, :, 0]
     labels = [f"{found.site}[{found.moved[i]}]" for i in order]
     if is_picture(means, 2):
-        figure, ax, height, width = grid(means, low, high, min(0.5, 3.4 / means.shape[1]), left=1.15, top=0.55)
+        cell = (3.4 if len(order) > 1 else 6.8) / means.shape[1]  # a single row may be wide
+        figure, ax, height, width = grid(means, low, high, min(cell, 0.9), left=1.15, top=0.55)
         ax.set_title(f"{found.site}: quantiles of each latent (change of the data)", fontsize=8, loc="right", pad=16)
         told_change = [f"{name}  ({found.change[i]:.2g})" for name, i in zip(labels, order, strict=True)]
         ax.set_yticks((np.arange(len(order)) + 0.5) * height, told_change, fontsize=8)

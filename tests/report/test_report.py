@@ -157,7 +157,7 @@ def test_an_untilted_run_of_one_row(tmp_path):
     assert len(run.metrics) == 1
     shown = written(run)
     assert "no tilt gap" in shown.words and "no chain is needed" in shown.words
-    assert "tilt_gap" not in shown.words and "Tilted prior" not in shown.words and len(shown.all("figure")) == 4
+    assert "tilt_gap" not in shown.words and "Tilted prior" not in shown.words and len(shown.all("figure")) == 5
     one = (run.path / files.REPORT).read_bytes()
     assert report.write(pplebm.open_run(run.path)).read_bytes() == one, "the same run makes the same report"
 

@@ -110,7 +110,7 @@ def test_rows_and_chains_keep_their_order_and_draws_their_seed():
 def test_what_cannot_be_held_is_refused_by_name():
     program, params, _ = conjugate.instance("pyro")
     z = program.draw_base(program.ppl.key(0), 2, params)
-    with pytest.raises(PplebmError, match="no latent site 'z3'.*z2, z1"):
+    with pytest.raises(PplebmError, match=r"no latent site 'z3'.*z2, z1"):
         clamped(program, params, z, ["z3"])
     with pytest.raises(PplebmError, match="'z1' is a name"):
         clamped(program, params, z, "z1")
