@@ -1,6 +1,7 @@
 """Learns the digits 0 and 1 with two layers of two latents, and draws what tilts do: `python docs/toy_two_digits.py`.
 
-Writes docs/toy.md and its pictures, in about three minutes. `--data-dir` takes MNIST instead of scikit-learn's 8 x 8 digits.
+Writes docs/toy.md and its pictures, in about three minutes. `--data-dir` takes MNIST instead of scikit-learn's 8 x 8
+digits.
 """
 
 from __future__ import annotations
@@ -174,7 +175,11 @@ def draw_pictures(run: Run, x: np.ndarray, y: np.ndarray, folder: Path) -> None:
     found, low, high = hierarchy(run, 48, 8, seed=1), *(float(run.scaling.to_user(end)) for end in (-1.0, 1.0))
     rows = {"layers": [[picture_of_layers(run, x, y)]], "hierarchy": [drawn_hierarchy(found, low, high)]}
     for kind, figures in rows.items():
-        image = Image.fromarray(stitched(figures, 96)).convert("RGB").quantize(64)
+        image = (
+            Image.fromarray(stitched(figures, 96))
+            .convert("RGB")
+            .quantize(200, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        )
         image.save(folder / f"{kind}-{page}.png", optimize=True)
 
 
@@ -192,15 +197,15 @@ the default of the pages.
 
 ![Base, aggregated posterior, tilted prior and tilt of both layers, short_run_mle](toy/layers-short_run_mle.png)
 
-Rows: z2 on top, z1 next to the data. Columns: draws of the base; draws given the data, colours telling the digits, which
-learning did not see; draws of the tilted prior; the tilt. Prior and posterior are the short chains of learning, of the
-first seed. The base of z2 is N(0, I), that of z1 what its conditional makes of it. Tilts take mass away where the base has
-it and the data do not, and the tilted prior follows: a Gaussian becomes a prior of several modes.
+Rows: z2 on top, z1 next to the data. Columns: draws of the base; draws given the data, colours telling the digits,
+which learning did not see; draws of the tilted prior; the tilt. Prior and posterior are the short chains of learning,
+of the first seed. The base of z2 is N(0, I), that of z1 what its conditional makes of it. Tilts take mass away where
+the base has it and the data do not, and the tilted prior follows: a Gaussian becomes a prior of several modes.
 
 ![Draws that share z2, short_run_mle](toy/hierarchy-short_run_mle.png)
 
-Each row goes out from the draw at its left: z2 is held exactly, z1 is drawn anew given it by adjusted chains in the tilted
-conditional. The percentage is the share of the variance of the decoded images that z2 settles.
+Each row goes out from the draw at its left: z2 is held exactly, z1 is drawn anew given it by adjusted chains in the
+tilted conditional. The percentage is the share of the variance of the decoded images that z2 settles.
 
 ## Noise contrast against a twin
 
@@ -211,14 +216,14 @@ conditional. The percentage is the share of the variance of the decoded images t
 ## Figures
 
 How far a random forest tells prior draws from the aggregated posterior, {N} draws of each: AUC in five folds, mean ±
-standard deviation over {len(seeds)} seeds; 0.5 is chance, lower is better. Last but two: the share that z2 settles, as a
-fraction.
+standard deviation over {len(seeds)} seeds; 0.5 is chance, lower is better. Last but two: the share that z2 settles, as
+a fraction.
 
 {rows}
 
-Read rows across, not down: the AUC of an algorithm is about its own posterior. Where base and tilted prior are equally far
-from 0.5, the tilt has found nothing to do, as in a layer that the data do not use. What remains above 0.5 is left by tilts
-that see one layer each and are bounded by 8 nats, and by chains of finite length.
+Read rows across, not down: the AUC of an algorithm is about its own posterior. Where base and tilted prior are equally
+far from 0.5, the tilt has found nothing to do, as in a layer that the data do not use. What remains above 0.5 is left
+by tilts that see one layer each and are bounded by 8 nats, and by chains of finite length.
 """
 
 

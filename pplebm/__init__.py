@@ -16,6 +16,9 @@ if TYPE_CHECKING:  # the public page, for people and type checkers
     from pplebm.checking import check as check
     from pplebm.errors import PplebmError as PplebmError
     from pplebm.errors import PplebmWarning as PplebmWarning
+    from pplebm.evidence.bidirectional import bidirectional as bidirectional
+    from pplebm.evidence.estimators import log_evidence as log_evidence
+    from pplebm.evidence.estimators import log_z as log_z
     from pplebm.gallery.pages import bind as bind
     from pplebm.gallery.pages import inference_available as inference_available
     from pplebm.gallery.pages import load as load
@@ -39,6 +42,9 @@ _HOME = {
     "check": "pplebm.checking",
     "PplebmError": "pplebm.errors",
     "PplebmWarning": "pplebm.errors",
+    "bidirectional": "pplebm.evidence.bidirectional",
+    "log_evidence": "pplebm.evidence.estimators",
+    "log_z": "pplebm.evidence.estimators",
     "fit": "pplebm.runs.fit",
     "bind": "pplebm.gallery.pages",
     "inference_available": "pplebm.gallery.pages",

@@ -48,3 +48,24 @@ def scalars(backend):
             host.sample("x", host.dist.Normal(z, 1.0), obs=x)
 
     return pplebm.Program(model, data=np.zeros(3, np.float32), backend=backend)
+
+
+def one_layer(backend, tilt=0.7, slope=0.0):
+    """z ~ N(0, 1) tilted by `tilt` z + `slope` c z, x ~ N(z, 0.6²): everything is Gaussian; c is a covariate."""
+    host = load_backend(backend)
+
+    def model(x, c):
+        with host.plate("data", len(x)):
+            z = host.sample("z", host.dist.Normal(0.0, 1.0))
+            host.tilt("f", tilt * z + slope * c * z)
+            host.sample("x", host.dist.Normal(z, 0.6), obs=x)
+
+    x = np.array([0.5, -1.0, 2.0, 0.0], np.float32)
+    c = np.array([0.0, 1.0, -2.0, 0.5], np.float32)
+    return pplebm.Program(model, data={"x": x, "c": c}, backend=backend), {"x": x, "c": c}
+
+
+def exact_one_layer(data, tilt=0.7, slope=0.0, base=False):
+    """log Z(c) and log p(x | c): the tilted prior is N(m, 1) with m the whole tilt."""
+    m = 0.0 * data["c"] if base else tilt + slope * data["c"]
+    return 0.5 * m**2, -0.5 * (data["x"] - m) ** 2 / 1.36 - 0.5 * np.log(2 * np.pi * 1.36)

@@ -189,11 +189,19 @@ def describe(site: SiteDict, value: Any, plate: str, backend: BackendSites, has_
     return Site(site["name"], tuple(shape), backend.support_name(fn.support), type(fn).__name__, local, tuple(names))
 
 
-def weighed(terms: dict[str, Any], tilts: frozenset[str], tilt_strength: Any = None) -> Any:
-    """Sum of the log densities of all sites, (B,); the tilts times a strength, a number per row, if one is given."""
-    parts = [
-        term if tilt_strength is None or name not in tilts else tilt_strength * term for name, term in terms.items()
-    ]
+def weighed(
+    terms: dict[str, Any], structure: Structure, tilt_strength: Any = None, likelihood_strength: Any = None
+) -> Any:
+    """Sum of the log densities of all sites, (B,): tilts, and observed sites and factors, times a strength if given.
+
+    Args:
+        terms: by site.
+        structure: of the program, which tells their kinds.
+        tilt_strength, likelihood_strength: a number, or one per row.
+    """
+    strengths = {site.name: tilt_strength for site in structure.tilts}
+    strengths |= {site.name: likelihood_strength for site in (*structure.observed, *structure.factors)}
+    parts = [term if strengths.get(name) is None else strengths[name] * term for name, term in terms.items()]
     return sum(parts[1:], parts[0])
 
 

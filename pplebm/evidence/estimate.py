@@ -34,9 +34,8 @@ class Evidence:
     reasons: tuple[str, ...]  # by datum; "" where the estimate can be trusted
     common_error: float = 0.0  # the part of the errors that is the same for all data, such as that of one log Z
 
-    @classmethod
+    @staticmethod
     def of(
-        cls,
         method: str,
         value: Sequence[float] | np.ndarray,
         error: Sequence[float] | np.ndarray,
@@ -55,7 +54,7 @@ class Evidence:
         for i, reason in enumerate(why):
             if reason:
                 numbers[0][i] = numbers[1][i] = np.nan
-        return cls(method, *numbers, why, common_error)
+        return _made(method, numbers, why, common_error)
 
     def __len__(self) -> int:
         return len(self.value)
@@ -125,12 +124,22 @@ class Evidence:
         index = np.arange(len(self))[rows]
         arrays = (self.value, self.error, self.ess, self.k_hat, self.freedom)
         reasons = tuple(self.reasons[i] for i in index)
-        return Evidence(self.method, *(a[index] for a in arrays), reasons, self.common_error)
+        return _made(self.method, [a[index] for a in arrays], reasons, self.common_error)
+
+    def replaced(self, rows: np.ndarray, other: Evidence) -> Evidence:
+        """The estimates, others in the place of those of some data."""
+        place = {int(row): len(self) + i for i, row in enumerate(rows)}
+        return Evidence.concatenate([self, other]).take(np.array([place.get(i, i) for i in range(len(self))]))
 
     @staticmethod
     def concatenate(parts: Sequence[Evidence]) -> Evidence:
         """The estimates of several lists of data, one after the other."""
         names = ("value", "error", "ess", "k_hat", "freedom")
-        arrays = (np.concatenate([getattr(part, name) for part in parts]) for name in names)
+        arrays = [np.concatenate([getattr(part, name) for part in parts]) for name in names]
         reasons = tuple(reason for part in parts for reason in part.reasons)
-        return Evidence(parts[0].method, *arrays, reasons, parts[0].common_error)
+        return _made(parts[0].method, arrays, reasons, parts[0].common_error)
+
+
+def _made(method: str, arrays: Sequence[np.ndarray], reasons: tuple[str, ...], common_error: float) -> Evidence:
+    value, error, ess, k_hat, freedom = arrays
+    return Evidence(method, value, error, ess, k_hat, freedom, reasons, common_error)

@@ -10,7 +10,7 @@ from pplebm.errors import PplebmError
 from pplebm.kernels.batch import zeros
 from pplebm.ppl.language import PPL, Array, Key, Latents, Tree
 
-LogDensity = Callable[..., Array]  # latents -> (B,); those of programs also take tilt_strength=, a number per row
+LogDensity = Callable[..., Array]  # latents -> (B,); those of programs also take strengths, a number per row
 State = Any  # a NamedTuple, `z` and `n_divergent` among its fields
 Info = Any  # a NamedTuple of figures of a step, `log_density` and `is_divergent` among them
 

@@ -140,9 +140,9 @@ class Trajectory(NamedTuple):
     """The parts of a move, so that a backend may make a graph of one leapfrog step whatever their number."""
 
     dynamics: str  # name of the dynamics: leapfrog steps of the same name are the same
-    begin: Callable[[PPL, Tree, Any], Leap]  # the state is a TrajectoryState, or holds one
-    leap: Callable[[PPL, Leap, Target], Leap]
-    end: Callable[[PPL, Tree, Any, Leap], tuple[Any, Any]]
+    begin: Callable[[PPL, Tree, Any], Any]  # a TrajectoryState, or what holds one, to a Leap, or what holds one
+    leap: Callable[[PPL, Any, Target], Any]
+    end: Callable[[PPL, Tree, Any, Any], tuple[Any, Any]]
 
 
 def assembled(

@@ -93,7 +93,8 @@ def warming(kernel: Kernel, shape: Shape) -> Kernel:
         return state.inner._replace(step_size=ppl.exp(state.averages.log_step), length=length)
 
     def begin(ppl: PPL, noise: Tree, state: WarmingState) -> Leap:
-        return parts.begin(ppl, noise, tuned(ppl, state))
+        leap: Leap = parts.begin(ppl, noise, tuned(ppl, state))
+        return leap
 
     def end(ppl: PPL, noise: Tree, state: WarmingState, at: Leap) -> tuple[WarmingState, Seen]:
         before = tuned(ppl, state)

@@ -62,14 +62,19 @@ class Densities(Rows):
     ) -> Callable[..., Array]:
         """What kernels move in: log p̃(x, z), or without observed sites log p̃(z), as a function of z.
 
-        The function takes `tilt_strength` as well, a number or one per row, that multiplies the tilts. Its values have
-        the precision of the latents, whatever that of the data is.
+        The function takes `tilt_strength` and `likelihood_strength` as well, each a number or one per row: they
+        multiply the tilts, and the observed sites and factors of the likelihood. Its values have the precision of the
+        latents, whatever that of the data is.
         """
 
-        def log_density(z: Latents, tilt_strength: Any = None) -> Array:
+        def log_density(z: Latents, tilt_strength: Any = None, likelihood_strength: Any = None) -> Array:
             terms = self.log_terms(params, z, data, observed)
-            if tilt_strength is not None:
-                terms = terms | {t.name: tilt_strength * terms[t.name] for t in self.tilts}
+            for strength, group in (
+                (tilt_strength, self.tilts),
+                (likelihood_strength, (*self.observed, *self.factors)),
+            ):
+                if strength is not None:
+                    terms = terms | {site.name: strength * terms[site.name] for site in group if site.name in terms}
             return self._traced.as_latents(self.total(terms), z)
 
         return log_density

@@ -6,6 +6,7 @@ from typing import Any
 
 from pplebm.errors import PplebmError
 from pplebm.ppl.language import Array, Data, Latents, Params
+from pplebm.ppl.trees import tree_fill, tree_leaves
 from pplebm.program.rows import Rows
 
 
@@ -93,6 +94,32 @@ class Draws(Rows):
         self._check_latents(z, data)
         rows = self._data_for(data, z, "simulate", self.generator_reads or self._needs_data)
         return self._traced.predict(self._own(params), z, rows, self.coordinates, key, fixed)
+
+    def with_observed(self, values: dict[str, Array], rows: Data | int) -> Data:
+        """Data in the structure of the model whose observed sites have other values, such as simulated ones.
+
+        Args:
+            values: of every observed site, as `predict` gives them.
+            rows: data whose other arrays stay as they are; or how many rows, where all arrays are observed.
+
+        Raises:
+            PplebmError: for a site whose value is a part of an array, or made of several; or data that lack arrays.
+        """
+        tree = self._traced.rows(rows) if isinstance(rows, int) else rows
+        leaves = dict(tree_leaves(tree))
+        for site in self.observed:
+            if site.name not in self.reads.whole:
+                raise PplebmError(
+                    f"observed site '{site.name}' is no array of the data, number by number, so that simulated values "
+                    f"have no place in them; give the model that array as an argument of its own."
+                )
+            path = self.reads.whole[site.name]
+            leaves[path] = values[site.name].reshape(leaves[path].shape)
+        observed = {self.reads.whole[site.name] for site in self.observed}
+        if isinstance(rows, int) and (others := sorted(set(leaves) - observed)):
+            names = ", ".join(self.reads.names.get(path, path) for path in others)
+            raise PplebmError(f"data have {names} beside what is observed; give the rows that these are to be of.")
+        return tree_fill(tree, leaves)
 
     def observed_data(self, data: Data) -> dict[str, Array]:
         """Values of the observed sites when the program is called with data: the data, or what it makes of them."""

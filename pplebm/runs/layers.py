@@ -59,11 +59,11 @@ def hierarchy(
     What stays alike among data that share :math:`z_{\ge k}` is what these layers say; what differs is left to those
     below. `share` is the part of the variance that they settle, over all numbers of a datum together,
 
-    .. math:: 1 - \frac{E\, \mathrm{var}(\hat x \mid z_{\ge k})}{\mathrm{var}(\hat x)}, \qquad
-              \hat x = E[x \mid z],
+    .. math:: \frac{\mathrm{var}\, E(\hat x \mid z_{\ge k})}{\mathrm{var}\, E(\hat x \mid z_{\ge k})
+              + E\, \mathrm{var}(\hat x \mid z_{\ge k})}, \qquad \hat x = E[x \mid z],
 
-    with variances of n_redraws draws given each of n, and of as many draws with no layer held. Where layers are close
-    to independent of what is decoded, an estimate may fall below 0.
+    estimated without bias of numerator and denominator from the redraws alone, as in an analysis of variance; it may
+    fall a little below 0. Draws to go out from are by the chains of learning, redraws by adjusted ones.
 
     Args:
         run: a learned model.
@@ -117,22 +117,23 @@ def hierarchy(
     } | {(): others}
     by_row = lambda a: a.reshape(n_redraws, n, *a.shape[1:]).swapaxes(0, 1)
     means = {held: _each(decoded(run, new, rows), by_row) for held, new in drawn.items()}
-    redrawn = [Redrawn(held, new, means[held], *_share(means[held], means[()])) for held, new in drawn.items()]
+    redrawn = [Redrawn(held, new, means[held], *_share(means[held])) for held, new in drawn.items()]
     return Hierarchy(z, decoded(run, z, data), redrawn)
 
 
-def _share(held: Any, free: Any) -> tuple[float, float]:
-    """Share of the variance that is settled, and its standard error by the jackknife over the first axis."""
-    within, among = (_numbers(means) for means in (held, free))
-    n = len(within)
-    variance = within.var(1, ddof=1).sum(1)
+def _share(means: Any) -> tuple[float, float]:
+    """Share of the variance that lies between rows, and its standard error by the jackknife over rows."""
+    every = _numbers(means)
+    n, m = every.shape[:2]
+    centre, within = every.mean(1), every.var(1, ddof=1).sum(1)
 
     def share(rows: np.ndarray) -> float:
-        total = among[rows].reshape(-1, among.shape[2]).var(0, ddof=1).sum()
-        return float(1.0 - variance[rows].mean() / total) if total > 0 else float("nan")
+        inner = within[rows].mean()
+        between = centre[rows].var(0, ddof=1).sum() - inner / m
+        return float(between / (between + inner)) if between + inner > 0 else float("nan")
 
-    left_out = np.array([share(np.arange(n) != i) for i in range(n)])
-    return share(np.full(n, True)), float(((n - 1) ** 2 / n) ** 0.5 * left_out.std(ddof=1) if n > 1 else np.nan)
+    left_out = np.array([share(np.arange(n) != i) for i in range(n)]) if n > 2 else np.full(n, np.nan)
+    return share(np.full(n, True)), float(((n - 1) ** 2 / n) ** 0.5 * left_out.std(ddof=1))
 
 
 def _numbers(means: Any) -> np.ndarray:

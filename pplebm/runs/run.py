@@ -10,11 +10,12 @@ import numpy as np
 
 from pplebm.data import Dataset, Scaling, columns, load_for
 from pplebm.errors import PplebmError
+from pplebm.evidence.estimate import Evidence
 from pplebm.learning.algorithm import Algorithm
 from pplebm.ppl.language import Latents, Params
 from pplebm.ppl.trees import n_rows, take_rows, tree_leaves, tree_map
 from pplebm.program import Program
-from pplebm.runs import files
+from pplebm.runs import evidence, files
 from pplebm.runs.manifest import Manifest
 from pplebm.runs.opening import data_of, opened
 from pplebm.sampling.sampler import sample
@@ -205,6 +206,25 @@ class Run:
             return {"score": -sum(draws) / n_draws}
 
         return self._by_chunks(score, x, seed)["score"]
+
+    def log_z(self, given: Any = None, **settings: Any) -> Evidence:
+        """Log normalising constant of the tilted prior with its error; computed once, and kept in the run's folder.
+
+        Args:
+            given: data in the user's units with the covariates that the prior reads.
+            settings: of `pplebm.log_z`: `method`, `n_particles`, `seed`, `rows_at_once`, `progress`.
+        """
+        return evidence.log_z(self, given, **settings)
+
+    def log_evidence(self, x: Any, base: bool = False, **settings: Any) -> Evidence:
+        """Log p(x) of every datum with its error, nats in model units; kept, and gone on with after an interruption.
+
+        Args:
+            x: data in the user's units.
+            base: under the base of the model, tilts ignored.
+            settings: of `pplebm.log_evidence`: `method`, `n_particles`, `seed`, `rows_at_once`, `progress`.
+        """
+        return evidence.log_evidence(self, x, base=base, **settings)
 
     def to_arviz(self, x: Any = None, seed: int = 0, **settings: Any) -> Any:
         """Sample prior and, given data x, their posteriors by adjusted chains, and put them into ArviZ's container.

@@ -154,11 +154,12 @@ class TracedProgram(Traced):
         """Steps of a kernel as one scan, compiled once per kernel and shape."""
         name = (kernel.settings, options, observed)
         if name not in self._chains:
-            eager, tilts = self.eager(options.coordinates, observed), frozenset(s.name for s in self.structure.tilts)
+            eager = self.eager(options.coordinates, observed)
 
             def chain(state: Any, keys: jax.Array, params: Arrays, data: Data) -> tuple[Any, Any]:
-                def log_density(z: Arrays, tilt_strength: Any = None) -> jax.Array:
-                    return self.as_latents(weighed(eager(params, z, data), tilts, tilt_strength), z)
+                def log_density(z: Arrays, *strengths: Any, **by_name: Any) -> jax.Array:
+                    terms = eager(params, z, data)
+                    return self.as_latents(weighed(terms, self.structure, *strengths, **by_name), z)
 
                 def step(state: Any, noise: Any) -> tuple[Any, Any]:
                     return spread(kernel.move(ppl, spread(noise), state, log_density))

@@ -20,7 +20,7 @@ from pplebm.backends.pyro.passes import hoist, simplify, writes
 from pplebm.backends.pyro.precision import check_bf16
 from pplebm.backends.structure import weighed
 from pplebm.errors import PplebmError, PplebmWarning
-from pplebm.ppl.language import PPL, ChainOptions, Data
+from pplebm.ppl.language import PPL, ChainOptions, Data, Structure
 from pplebm.ppl.trees import tree_fill, tree_leaves, tree_map, tree_values
 
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-8}  # relative, of a state after one step
@@ -40,7 +40,7 @@ class Step:
     Args:
         ppl: the backend, for the kernel.
         terms: log density of every site, by running the program.
-        tilts: names of the tilts among them.
+        structure: kinds of the sites.
         kernel: a `pplebm.kernels.kernel.Kernel`.
         params, data, state, key: an example of what the step will be given; only shapes matter.
         options: `compiled` and `precision` are used here.
@@ -50,7 +50,7 @@ class Step:
         self,
         ppl: PPL,
         terms: Terms,
-        tilts: frozenset[str],
+        structure: Structure,
         kernel: Any,
         params: Tensors,
         data: Data,
@@ -60,7 +60,7 @@ class Step:
     ) -> None:
         if options.precision == "bf16":
             check_bf16(next(iter(state.z.values())).device)
-        self._ppl, self._terms, self._tilts, self._kernel, self._options = ppl, terms, tilts, kernel, options
+        self._ppl, self._terms, self._structure, self._kernel, self._options = ppl, terms, structure, kernel, options
         self._inputs = (params, data, state, kernel.noise(ppl, key, state.z))
         self._paths = [path for path, _ in tree_leaves(self._inputs)]
         self._outputs: tuple[Any, Any] = (state, None)
@@ -81,9 +81,10 @@ class Step:
         """The step by running the program, which is what the graph is traced from and checked against."""
         params, data, state, noise = tree_fill(self._inputs, dict(zip(self._paths, tensors, strict=True)))
 
-        def log_density(z: Tensors, tilt_strength: Any = None) -> torch.Tensor:
+        def log_density(z: Tensors, *strengths: Any, **by_name: Any) -> torch.Tensor:
             with self._precision():
-                return as_latents(weighed(self._terms(params, z, data), self._tilts, tilt_strength), z)
+                terms = self._terms(params, z, data)
+                return as_latents(weighed(terms, self._structure, *strengths, **by_name), z)
 
         self._outputs = self._kernel.move(self._ppl, noise, state, log_density)
         return tuple(contiguous(self._outputs))  # the next step takes them as they are

@@ -205,8 +205,7 @@ class TracedProgram(Traced):
 
         def step(kernel: Any, state: Any) -> Step:
             terms = self.eager(options.coordinates, observed)
-            tilts = frozenset(site.name for site in self.structure.tilts)
-            made = lambda: Step(ppl, terms, tilts, kernel, params, data, state, keys[0], options)
+            made = lambda: Step(ppl, terms, self.structure, kernel, params, data, state, keys[0], options)
             return kept(kernel, made, params, state, data)
 
         if kernel.trajectory is None:

@@ -40,7 +40,7 @@ class Ends:
     def __init__(self, ppl: PPL, parts: Trajectory, noise: Tree, state: Any) -> None:
         self.first, self.leap = _graph(lambda noise, state: parts.begin(ppl, noise, state), noise, state)
         self.last, self.out = _graph(lambda *trees: parts.end(ppl, *trees), noise, state, self.leap)
-        self.left = [path for path, _ in tree_leaves(self.leap)].index("left")
+        self.left = [path.split("/")[-1] for path, _ in tree_leaves(self.leap)].index("left")  # also of a leap within
 
 
 def _graph(function: Callable[..., Any], *trees: Any) -> tuple[Callable[..., Any], Any]:
