@@ -1,6 +1,9 @@
 """The command `pplebm`: words of a shell become arguments of the library's functions, and results lines of text.
 
-for command in (*pages.COMMANDS, *learning.COMMANDS, *use.COMMANDS, *evaluate.COMMANDS, *picture.COMMANDS):
+`learning` has the commands that learn, `pages` those about pages of the galleries, `use` those that use a run,
+`evaluate` the one that asks for its evidence, and `picture` the one that draws its layers. `group` gives all of them
+their manners: errors in one or two lines, exit statuses, "did you mean". Importing this room loads neither torch nor a
+backend; commands do so when they run.
 """
 
 from __future__ import annotations
