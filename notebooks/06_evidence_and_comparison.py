@@ -155,8 +155,8 @@ print(f"exact mean of the simulated data: {(np.log((at * tilted).sum(1) * step) 
 # %% [markdown]
 # ## 3. Digits: the tilted model, its base, and its twin
 #
-# Two layers of latents, both tilted, learned on 8x8 digits; and the same generator without tilts, learned by itself. The
-# question that a picture does not answer: how much better does the tilted model explain digits that it has not seen?
+# Two layers of latents, both tilted, learned on 8x8 digits; and the same generator without tilts, learned by itself.
+# The question that a picture does not answer: how much better does the tilted model explain digits that it has not seen?
 
 # %%
 settings = {"backend": "numpyro", "seed": 0, "updates": 20 if SMOKE else 1500, "progress": False}
@@ -188,8 +188,8 @@ axis.set_title(f"mean {mean:+.2f} ± {error:.2f}", fontsize=10)
 plt.show()
 
 # %% [markdown]
-# Where does it win? Where the base is wrong about where digits live. The likelihood given a good latent is the same; the
-# tilted prior says that such latents are common.
+# Where does it win? Where the base is wrong about where digits live. The likelihood given a good latent is the same;
+# the tilted prior says that such latents are common.
 #
 # Everything that was estimated is kept in the run's folder. The same call gives the same numbers at once, and goes on
 # after an interruption; on the command line it is `pplebm evaluate RUN --twin RUN`.
