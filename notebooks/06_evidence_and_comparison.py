@@ -156,7 +156,7 @@ print(f"exact mean of the simulated data: {(np.log((at * tilted).sum(1) * step) 
 # ## 3. Digits: the tilted model, its base, and its twin
 #
 # Two layers of latents, both tilted, learned on 8x8 digits; and the same generator without tilts, learned by itself.
-# The question that a picture does not answer: how much better does the tilted model explain digits that it has not seen?
+# The question that a picture does not answer: how much better does the tilted model explain digits it has not seen?
 
 # %%
 settings = {"backend": "numpyro", "seed": 0, "updates": 20 if SMOKE else 1500, "progress": False}
