@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from tqdm import tqdm
 
-from pplebm.evidence.annealing import VARIANCE, Schedule, cut, sequential, steps
+from pplebm.evidence.annealing import VARIANCE, Pilot, Schedule, cut, sequential, steps
 from pplebm.evidence.bridge import bridge
 from pplebm.evidence.estimate import Evidence
-from pplebm.evidence.path import Path, Tuning
+from pplebm.evidence.path import Particles, Path, Tuning
 from pplebm.kernels.metric import Metric
 from pplebm.ppl.language import Data, Params
 from pplebm.program import Program
@@ -17,7 +17,7 @@ from pplebm.sampling.blocks import block_seed
 N_CHAINS = 16  # tempering systems of a datum: independent, so that their spread is the error
 WARM_UP = 30  # rounds of moves and swaps before the first that counts
 BETWEEN = 0.2  # nats squared: a step of strength changes the log density by about this variance
-LEAST_RUNGS = 6
+LEAST_RUNGS, LEAST_DRAWS = 6, 320
 LEAST_SWAPS = 0.05  # mean probability of a swap of neighbours
 MOST_APART = 5.0  # standard errors between the two integrals of the same replicas
 NEAR = 1e-3  # nats, beyond these
@@ -54,27 +54,29 @@ def thermodynamic_integration(
     pilot = sequential(Path(program, params, data, observed, 2 * N_CHAINS, tilted), block_seed(seed, 0), bar=bar)
     n_steps = np.ceil(steps(pilot.schedule).max() * (VARIANCE / BETWEEN) ** 0.5)
     ladder = cut(pilot.schedule, max(LEAST_RUNGS - 1, int(n_steps)))
-    potential, swaps = replicas(
-        Path(program, params, data, observed, N_CHAINS * len(ladder.strengths), tilted),
-        ladder, block_seed(seed, 1), -(-n_particles // N_CHAINS), bar,
-    )  # fmt: skip
+    path = Path(program, params, data, observed, N_CHAINS * len(ladder.strengths), tilted)
+    start = path.at_flat(_on_rungs(pilot, ladder))
+    potential, swaps = replicas(path, ladder, start, block_seed(seed, 1), -(-n_particles // N_CHAINS), bar)
     n_data = ladder.strengths.shape[1]
     by_system = integrals(potential, ladder.strengths)
     value, error = by_system.mean(0), by_system.std(0, ddof=1) / N_CHAINS**0.5
     bridges = np.array([_bridged(potential[..., i], ladder.strengths[:, i]) for i in range(n_data)])
     reasons = [_reason(*row) for row in zip(value, error, *bridges.T, swaps.min(0), strict=True)]
+    if n_particles < LEAST_DRAWS:
+        reasons = [reason or f"{n_particles} draws are few; take {LEAST_DRAWS} or more." for reason in reasons]
     ess = np.minimum(n_particles, 1.0 / np.maximum(error, 1e-12) ** 2)
     return Evidence.of("thermodynamic integration", value, error, ess, np.nan, N_CHAINS - 1, reasons)
 
 
 def replicas(
-    path: Path, ladder: Schedule, seed: int, n_rounds: int, bar: tqdm | None = None
+    path: Path, ladder: Schedule, start: Particles, seed: int, n_rounds: int, bar: tqdm | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Potentials of replicas, (rounds, strengths, systems, data), and mean swap probabilities, (strengths - 1, data).
 
     Args:
         path: with systems x strengths particles, strength by strength.
         ladder: strengths from 0 to 1.
+        start: where replicas begin.
         seed: of all random numbers.
         n_rounds: that count; those of warm-up come before.
         bar: of progress.
@@ -83,8 +85,8 @@ def replicas(
     n = path.n // n_rungs
     strength = np.repeat(ladder.strengths, n, 0)
     tuning = _of_rungs(ladder, n)
-    k_base, *keys = path.ppl.split(path.ppl.key(seed), 1 + 2 * (WARM_UP + n_rounds))
-    at, rng = path.draw_base(k_base), np.random.default_rng(seed)
+    keys = path.ppl.split(path.ppl.key(seed), 2 * (WARM_UP + n_rounds))
+    at, rng = start, np.random.default_rng(seed)
     kept, swapped = [], np.zeros((n_rungs - 1, n_data))
     for t in range(WARM_UP + n_rounds):
         at, _ = path.move(keys[2 * t], at, np.maximum(strength, 1e-30), tuning, 1)
@@ -99,6 +101,14 @@ def replicas(
             bar.update()
     tries = np.bincount((np.arange(WARM_UP, WARM_UP + n_rounds) % 2), minlength=2)[np.arange(n_rungs - 1) % 2]
     return np.array(kept), swapped / np.maximum(tries, 1)[:, None]
+
+
+def _on_rungs(pilot: Pilot, ladder: Schedule) -> np.ndarray:
+    """Latents of the pilot's particles at the strengths nearest to the ladder's, (strengths x systems, data, d)."""
+    nearest = np.abs(pilot.schedule.strengths[None] - ladder.strengths[:, None]).argmin(1)
+    trail, data = np.array(pilot.trail), np.arange(nearest.shape[1])  # (steps, particles, data, d)
+    found = trail[nearest, :, data][:, :, ::2]  # of copies that resampling made side by side, one of two
+    return np.asarray(np.moveaxis(found, 2, 1).reshape(len(nearest) * N_CHAINS, *trail.shape[2:]))
 
 
 def integrals(potential: np.ndarray, strengths: np.ndarray) -> np.ndarray:
