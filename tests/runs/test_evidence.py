@@ -16,6 +16,7 @@ from pplebm.runs.evidence import bits_per_dimension
 
 X = np.random.default_rng(0).normal(2.0, 3.0, size=(160, 4))
 SMALL = {"n_particles": 32}
+ANNEALED = {**SMALL, "method": "ais"}
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def test_what_is_done_is_kept_and_gone_on_with(run, monkeypatch):
             raise KeyboardInterrupt
         return estimator(*args, **settings)
 
-    settings = {**SMALL, "rows_at_once": 64, "seed": 7, "base": True}
+    settings = {**SMALL, "rows_at_once": 64, "seed": 7, "base": True, "method": "ais"}
     whole = pplebm.log_evidence(run.program, run.data(X[:6]), params=run.params, **settings)
     monkeypatch.setitem(estimators.METHODS, "ais", estimators.METHODS["ais"]._replace(estimate=counting))
     with pytest.raises(KeyboardInterrupt):
@@ -107,16 +108,20 @@ def test_a_twin_in_other_units_is_refused(run, tmp_path):
 def test_a_row_that_cannot_be_trusted_is_told(run, monkeypatch):
     monkeypatch.setattr(annealed, "GOOD_K_HAT", 0.0)
     with pytest.warns(PplebmWarning, match=r"of \d+ of 12 data .* is NaN; the first of them"):
-        found = pplebm.log_evidence(run.program, run.data(X[:12]), params=run.params, base=True, **SMALL)
+        found = pplebm.log_evidence(run.program, run.data(X[:12]), params=run.params, base=True, **ANNEALED)
     assert np.isnan(found.value[~found.is_trusted]).all() and np.isnan(found.mean)
     with pytest.raises(PplebmError, match="cannot be trusted: k-hat"):
         monkeypatch.setattr(annealed, "GOOD_K_HAT", -np.inf)
-        pplebm.log_evidence(run.program, run.data(X[:2]), params=run.params, base=True, **SMALL)
+        pplebm.log_evidence(run.program, run.data(X[:2]), params=run.params, base=True, **ANNEALED)
 
 
 @pytest.mark.parametrize(
     ("settings", "sentence"),
-    [({"method": "magic"}, "choose one of ais, smc"), ({"n_particles": 3}, "from 16 on"), ({"n_particles": 2.5}, "16")],
+    [
+        ({"method": "magic"}, "choose one of auto, ais, smc"),
+        ({"n_particles": 3}, "from 16 on"),
+        ({"n_particles": 2.5}, "16"),
+    ],
 )
 def test_slips_are_told(run, settings, sentence):
     with pytest.raises(PplebmError, match=sentence):
@@ -126,10 +131,10 @@ def test_slips_are_told(run, settings, sentence):
 def test_the_command_prints_a_table_and_writes_a_file(run, tmp_path):
     np.save(tmp_path / "x.npy", X[:5])
     out = tmp_path / "scores.csv"
-    arguments = ["evaluate", str(run.path), "--data", str(tmp_path / "x.npy"), "--particles", "32", "--out", str(out)]
+    arguments = ["evaluate", str(run.path), "--data", str(tmp_path / "x.npy"), "--particles", "320", "--out", str(out)]
     told = CliRunner().invoke(main, arguments)
     assert told.exit_code == 0, told.output
-    assert "log p(x) of 5 data by annealed importance sampling" in told.output and "its base" in told.output
+    assert "log p(x) of 5 data by bridge sampling" in told.output and "its base" in told.output
     rows = list(csv.reader(out.read_text().splitlines()))
     assert rows[0][:3] == ["index", "tilted model log p(x)", "tilted model error"] and len(rows) == 6
     told = CliRunner().invoke(main, ["evaluate", str(run.path)])
