@@ -249,7 +249,7 @@ assert SMOKE or abs(prior["z1"].mean() - exact()[1]) < 5 * error(prior)
 
 # %%
 tree = pplebm.to_arviz(posteriors, prior)
-likelihood = tree.log_likelihood["x"]
+likelihood = tree.conditional_log_likelihood["x"]
 z1 = tree.posterior["z1"].sel(draw=likelihood.draw).values
 assert np.allclose(likelihood.values, -0.5 * (given.numpy() - z1) ** 2 - 0.5 * np.log(2 * np.pi))
 fig, ax = plt.subplots(figsize=(6, 2.8))

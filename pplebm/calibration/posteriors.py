@@ -16,11 +16,16 @@ from pplebm.sampling import chains
 from pplebm.sampling.draws import ROWS_AT_ONCE
 from pplebm.sampling.sampler import sample
 
+Arrays = dict[str, np.ndarray]
+
 
 class Posteriors(Protocol):
     """A way to draw from the posterior of every datum."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """As it stands in sentences."""
+        ...
 
     def draw(
         self, program: Program, params: Params, x: Data, seed: int, progress: bool | None
@@ -121,7 +126,7 @@ def centered(moving: Program) -> Any:
     return move
 
 
-def in_parts(program: Program, x: Data, n_draws: int, seed: int, run: Any) -> dict[str, np.ndarray]:
+def in_parts(program: Program, x: Data, n_draws: int, seed: int, run: Any) -> Arrays:
     """Independent draws of every datum, (1, n_draws, data, *event), as many at once as a batch may hold.
 
     Args:

@@ -118,8 +118,8 @@ def _of_user(
     program: Program, params: Params, prior: dict[str, np.ndarray], n: int, rows: Data | None
 ) -> dict[str, np.ndarray]:
     for site in program.latents:
-        shape = np.shape(prior.get(site.name))
-        if site.name not in prior or shape != (n, *site.shape):
+        shape = np.shape(prior[site.name]) if site.name in prior else None
+        if shape != (n, *site.shape):
             got = f"have shape {shape}" if site.name in prior else "are missing"
             raise PplebmError(
                 f"draws of the prior of site '{site.name}' {got}; give prior= (n_replications, *event), "

@@ -180,12 +180,12 @@ def sbc(
         >>> sbc(program, short, n_replications=100).failed[0]
         'z'
     """
-    by = AdjustedChains() if by is None else by
-    found = replicate(program, by, n_replications, params=params, given=given, prior=prior, seed=seed,
+    way: Posteriors = AdjustedChains() if by is None else by
+    found = replicate(program, way, n_replications, params=params, given=given, prior=prior, seed=seed,
                       progress=progress)  # fmt: skip
     ranks, ess = {}, {}
     for i, (name, (true, draws)) in enumerate(numbers(found, quantities).items()):
         flat = draws.reshape(-1, draws.shape[2])
         ranks[name] = uniformity.ranks_of(true, flat, seed + i)
         ess[name] = float(effective_size(draws.transpose(2, 0, 1)).mean()) if draws.shape[1] > 3 else float(len(flat))
-    return Calibration(by.name, ranks, len(flat), ess)
+    return Calibration(way.name, ranks, len(flat), ess)

@@ -197,5 +197,5 @@ def test_what_cannot_be_calibrated_is_refused():
         def draw(self, program, params, x, seed, progress):
             return {"z": np.full((1, 4, len(x)), np.nan)}
 
-    with pytest.raises(PplebmError, match="100.0% of the draws of 'z' by lost chains"):
+    with pytest.raises(PplebmError, match=r"100\.0% of the draws of 'z' by lost chains"):
         sbc(program, Lost(), prior=prior, n_replications=300)
