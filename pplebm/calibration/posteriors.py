@@ -9,7 +9,7 @@ import numpy as np
 
 from pplebm.errors import PplebmError
 from pplebm.kernels.kernel import Kernel
-from pplebm.ppl.language import Data, Latents, Params
+from pplebm.ppl.language import Data, Key, Latents, Params
 from pplebm.ppl.trees import n_rows, take_rows
 from pplebm.program import Program
 from pplebm.sampling import chains
@@ -88,8 +88,12 @@ class ShortRun:
     def draw(
         self, program: Program, params: Params, x: Data, seed: int, progress: bool | None
     ) -> dict[str, np.ndarray]:
-        settings = {"init": self.init, "coordinates": self.coordinates}
-        run = lambda key, rows: chains.short_run(program, key, params, rows, self.kernel, self.n_steps, **settings)[0]
+        def run(key: Key, rows: Data) -> Latents:
+            kernel, n, init = self.kernel, self.n_steps, self.init
+            return chains.short_run(
+                program, key, params, rows, kernel, n, init=init, coordinates=self.coordinates
+            )[0]  # fmt: skip
+
         return in_parts(program, x, self.n_draws, seed, run)
 
 

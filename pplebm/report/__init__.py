@@ -2,7 +2,8 @@
 
 `gathered` draws from a run, as arrays, all that the page shows. `metrics`, `tables`, `figures`, `scatter` and
 `captions` turn them into numbers, pictures and sentences, and `page` joins these with the command of `reproduce`.
-`diagnosis` and `calibration` make the sections that `pplebm diagnose` and `pplebm calibrate` add. Nothing flows back: a report changes no run.
+`diagnosis` and `calibration` make the sections that `pplebm diagnose` and `pplebm calibrate` add. Nothing flows back: a
+report changes no run.
 """
 
 from __future__ import annotations
