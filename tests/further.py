@@ -50,6 +50,11 @@ FURTHER = {  # of the names of tests
         "the same with gradients accumulated over two batches",
     r"test_to_arviz.*diagnosis_of_good_chains_and_of_bad_ones\[pyro\]":
         "the same by NumPyro; draws of both in test_sampler",
+    r"test_estimators.*within_errors_of_the_truth\[(?!univariate-|joint-|.*-ais\])":
+        "every estimator on two cases, annealed importance sampling on all",
+    r"test_estimators.*within_errors_of_the_truth\[(?:linear_6|bimodal|counts|positive)-ais\]":
+        "the same by the other cases; the whole table by benchmarks/evidence.py",
+    r"test_bounds_bracket_in_every_run\[[3-5]\]": "further seeds",
     r"test_notebooks.*it_runs\[0[1245]": "the other notebooks; what these call is in the tests of the rooms",
 }  # fmt: skip
 

@@ -24,7 +24,7 @@ from pplebm.ppl.trees import n_rows, take_rows
 )
 @click.option("--twin", type=click.Path(), help="Run of the untilted twin, or of another model of the same data.")
 @click.option("--method", default="ais", show_default=True, help="Estimator, as pplebm.log_evidence knows it.")
-@click.option("--particles", default=64, show_default=True, type=click.IntRange(16), help="Of every datum.")
+@click.option("--particles", type=click.IntRange(16), help="Of every datum.  [default: as suits the method]")
 @click.option("--seed", default=0, show_default=True, type=SEED)
 @click.option("--out", type=click.Path(), help="A .csv file of log p(x) and its error by datum and model.")
 @TRUST
@@ -35,7 +35,7 @@ def evaluate(
     rows: int,
     twin: str | None,
     method: str,
-    particles: int,
+    particles: int | None,
     seed: int,
     out: str | None,
     trust: bool,

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from pplebm.errors import PplebmError, PplebmWarning
 from pplebm.evidence.annealed import annealed_importance, sequential_monte_carlo
+from pplebm.evidence.bridge import bridge_sampling
 from pplebm.evidence.estimate import Evidence
+from pplebm.evidence.importance import importance_sampling
+from pplebm.evidence.replicas import thermodynamic_integration
 from pplebm.ppl.compilations import keep_compilations
 from pplebm.ppl.language import Data, Params
 from pplebm.ppl.trees import n_rows, take_rows
@@ -20,12 +23,22 @@ from pplebm.program import Program
 from pplebm.sampling.blocks import batch_seed
 from pplebm.sampling.wide import batch_rows
 
-METHODS: dict[str, Callable[..., Evidence]] = {
-    "ais": annealed_importance,
-    "smc": sequential_monte_carlo,
+
+class Method(NamedTuple):
+    """An estimator, and how many particles or draws it takes unless told otherwise."""
+
+    estimate: Callable[..., Evidence]
+    n_prior: int  # of a log Z, whose error all data share
+    n_data: int  # of a datum
+
+
+METHODS = {
+    "ais": Method(annealed_importance, 1024, 64),
+    "smc": Method(sequential_monte_carlo, 1024, 256),
+    "thermodynamic": Method(thermodynamic_integration, 3200, 1600),
+    "bridge": Method(bridge_sampling, 4000, 1000),
+    "importance": Method(importance_sampling, 16_000, 1024),
 }
-PRIOR_PARTICLES = 1024  # of the one log Z that all data share, whose error they share as well
-DATA_PARTICLES = 64
 LEAST_PARTICLES = 16
 OF_PRIOR = 2**31  # number of its seed, beyond those of batches
 
@@ -39,11 +52,12 @@ class Settings:
     """
 
     method: str
-    n_particles: int
+    wanted: int | None  # particles of every constant; None for what the method takes
     seed: int
     rows_at_once: int | None
     progress: bool | None
     further: dict[str, Any]  # of the method alone
+    of_prior: bool = False
 
     def __post_init__(self) -> None:
         """Check them."""
@@ -52,6 +66,12 @@ class Settings:
         if not isinstance(self.n_particles, int) or self.n_particles < LEAST_PARTICLES:
             raise PplebmError(f"n_particles must be an integer from {LEAST_PARTICLES} on, got {self.n_particles!r}.")
 
+    @property
+    def n_particles(self) -> int:
+        """Particles of every constant."""
+        method = METHODS[self.method]
+        return (method.n_prior if self.of_prior else method.n_data) if self.wanted is None else self.wanted
+
 
 def log_z(
     program: Program,
@@ -59,7 +79,7 @@ def log_z(
     *,
     params: Params | None = None,
     method: str = "ais",
-    n_particles: int = PRIOR_PARTICLES,
+    n_particles: int | None = None,
     seed: int = 0,
     rows_at_once: int | None = None,
     progress: bool | None = None,
@@ -76,8 +96,9 @@ def log_z(
         given: data with the covariates that the prior reads, one row for every constant wanted; all data of a program
             whose latents stand outside the data plate.
         params: where the program's parameters are not to be its own.
-        method: "ais", annealed importance sampling, which has no bias; "smc", sequential Monte Carlo.
-        n_particles: of every constant.
+        method: "ais", annealed importance sampling, which has no bias; "smc", sequential Monte Carlo; "thermodynamic"
+            integration over replicas; "bridge" sampling between chains of both ends; "importance" sampling.
+        n_particles: of every constant: particles, or draws of chains; by default as many as suit the method.
         seed: of all random numbers.
         rows_at_once: particles x rows that run as one batch; by default as many as memory likes.
         progress: show a bar; by default if the output is a terminal.
@@ -101,7 +122,7 @@ def log_z(
     """
     params = program.params if params is None else dict(params)
     rows = None if given is None else program.data(given)
-    run = Settings(method, n_particles, seed, rows_at_once, progress, settings)
+    run = Settings(method, n_particles, seed, rows_at_once, progress, settings, of_prior=True)
     return prior_constants(program, rows, params, run)
 
 
@@ -111,7 +132,7 @@ def log_evidence(
     *,
     params: Params | None = None,
     method: str = "ais",
-    n_particles: int = DATA_PARTICLES,
+    n_particles: int | None = None,
     log_z: Evidence | None = None,
     base: bool = False,
     seed: int = 0,
@@ -131,7 +152,7 @@ def log_evidence(
         program: any, tilted or not.
         data: one row for every number wanted.
         params, method, seed, rows_at_once, progress, settings: as in `log_z`.
-        n_particles: of every datum.
+        n_particles: of every datum, as there.
         log_z: constants that are known, of `pplebm.log_z`; otherwise they are estimated by the same method.
         base: under the base in the place of the tilted program; its log Z is 0.
 
@@ -160,7 +181,7 @@ def log_evidence(
     if not tilted:
         log_z = Evidence.of("no tilt", [0.0], [0.0])
     elif log_z is None:
-        of_prior = replace(run, n_particles=PRIOR_PARTICLES, seed=batch_seed(seed, OF_PRIOR))
+        of_prior = Settings(method, None, batch_seed(seed, OF_PRIOR), rows_at_once, progress, settings, of_prior=True)
         log_z = prior_constants(program, x if _reads(program) else None, params, of_prior)
     parts = list(by_batch(program, params, x, True, run, "log p(x)"))
     return checked(Evidence.concatenate(parts).minus(log_z), "log p(x)")
@@ -203,7 +224,7 @@ def by_batch(
             index = np.arange(starts[i], starts[i] + size) % n  # the last batch is filled up, so that shapes repeat
             part = data if is_whole else take_rows(data, program.ppl.asarray(index))
             seed = batch_seed(run.seed, i)
-            found = METHODS[run.method](
+            found = METHODS[run.method].estimate(
                 program, params, part, observed, n_particles=run.n_particles, seed=seed, bar=bar, **run.further
             )  # fmt: skip
             yield found.take(slice(0, n - starts[i]))

@@ -13,9 +13,7 @@ import numpy as np
 from pplebm.errors import PplebmError
 from pplebm.evidence.estimate import Evidence
 from pplebm.evidence.estimators import (
-    DATA_PARTICLES,
     OF_PRIOR,
-    PRIOR_PARTICLES,
     Settings,
     by_batch,
     checked,
@@ -37,7 +35,7 @@ def log_z(
     given: Any = None,
     *,
     method: str = "ais",
-    n_particles: int = PRIOR_PARTICLES,
+    n_particles: int | None = None,
     seed: int = 0,
     rows_at_once: int | None = None,
     progress: bool | None = None,
@@ -52,7 +50,7 @@ def log_z(
     """
     program = run.program
     rows = None if given is None else run.data(given)
-    how = Settings(method, n_particles, seed, rows_at_once, progress, settings)
+    how = Settings(method, n_particles, seed, rows_at_once, progress, settings, of_prior=True)
     reads = program.prior_reads or program.has_global_latents
     file = _file(run, "log_z", rows if reads else None, how)
     if (kept := _read(file)) is None:
@@ -66,7 +64,7 @@ def log_evidence(
     x: Any,
     *,
     method: str = "ais",
-    n_particles: int = DATA_PARTICLES,
+    n_particles: int | None = None,
     base: bool = False,
     seed: int = 0,
     rows_at_once: int | None = None,
