@@ -2,6 +2,6 @@
 
 `replications` draws latents from the tilted prior, data from them, and posteriors of all these data in one batch, by a
 way of `posteriors`; `quantities` makes numbers of both, `uniformity` ranks and their bands, and `sbc` puts them
-together. `averaged` compares the data-averaged posterior with the prior and data with replicated data, `compare`
-ranks programs by their evidence, and `simulator` lends the program to packages that simulate themselves.
+together. `averaged` compares the data-averaged posterior with the prior, `checks` data with replicated data, `compare`
+programs by their evidence; `simulator` lends a program to packages that calibrate by themselves.
 """

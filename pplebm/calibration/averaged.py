@@ -61,9 +61,9 @@ def data_averaged(posterior: Draws, prior: Draws) -> list[Moment]:
         ...         z = pyro.sample("z", dist.Normal(0., 1.))
         ...         pplebm.tilt("f", 2. * z)
         ...         pyro.sample("x", dist.Normal(z, 1.), obs=x)
-        >>> x = 2. + 2. ** 0.5 * torch.randn(50, generator=torch.Generator().manual_seed(0))
+        >>> x = 2. + 2. ** 0.5 * torch.randn(20, generator=torch.Generator().manual_seed(0))
         >>> program = pplebm.Program(model, data=x)
-        >>> settings = {"n_chains": 20, "n_draws": 20, "n_warmup": 100}
+        >>> settings = {"n_chains": 10, "n_draws": 10, "n_warmup": 50}
         >>> found = data_averaged(pplebm.sample(program, data=x, **settings), pplebm.sample_prior(program, **settings))
         >>> max(abs(moment.sigmas) for moment in found) < 4
         True
