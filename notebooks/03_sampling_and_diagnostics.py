@@ -244,8 +244,9 @@ assert SMOKE or abs(prior["z1"].mean() - exact()[1]) < 5 * error(prior)
 
 # %% [markdown]
 # All chains of all data run as one batch, and every datum has a posterior, a step size and a metric of its own. ArviZ
-# gets it all in one container, with `base_prior` beside the prior: the same program with its tilt ignored. The log
-# likelihood is that of the data given the latents; the tilt is a factor of the prior and stays out of it.
+# gets it all in one container, with `base_prior` beside the prior: the same program with its tilt ignored. The
+# conditional log likelihood is that of the data given the latents; the tilt is a factor of the prior and stays out
+# of it.
 
 # %%
 tree = pplebm.to_arviz(posteriors, prior)

@@ -42,9 +42,9 @@ def replicate(
 ) -> Replications:
     r"""Draw :math:`z^* \sim \tilde p(z | c) / Z(c)`, :math:`x^* \sim p(x | z^*, c)` and posteriors of every x*.
 
-    Latents of the prior are the last draws of chains of `pplebm.sample_prior`, one draw of every chain, so that no two
-    replications share a chain. They are as right as these chains: where the tilted prior has modes that chains do not
-    travel between, give exact draws.
+    Latents of a tilted prior are the last draws of chains of `pplebm.sample_prior`, one draw of every chain, so that no
+    two replications share a chain. They are as right as these chains: where the tilted prior has modes that chains do
+    not travel between, give exact draws. Those of a program without tilt are ancestral draws.
 
     Args:
         program: any without global latents.
@@ -65,7 +65,11 @@ def replicate(
     rows = None if given is None else program.data(given)
     index = None if rows is None else np.arange(n) % n_rows(rows)
     at = None if rows is None else take_rows(rows, ppl.asarray(index))
-    if prior is None:
+    if prior is None and not program.tilts:
+        key = ppl.key(batch_seed(seed, PRIOR))
+        drawn = plain.draw_base(key, at if at is not None and program.prior_reads else n, params)
+        z = {site: ppl.to_numpy(a) for site, a in drawn.items()}
+    elif prior is None:
         z = _of_chains(program, params, rows, n, batch_seed(seed, PRIOR), progress)
     else:
         z = _of_user(plain, params, prior, n, at)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conjugate import BACKENDS, hierarchy, one_layer
+from conjugate import BACKENDS, hierarchy, one_layer, scalars
 from scipy import stats
 
 import pplebm
@@ -136,6 +136,23 @@ def test_latents_and_data_of_replications_are_those_of_the_tilted_program(backen
         assert abs(np.corrcoef(a[:-4], a[4:])[0, 1]) < 4 / n**0.5  # neighbours of a row share no chain
     assert abs(np.corrcoef(noise, error)[0, 1]) < 4 / n**0.5
     assert stats.kstest(found.latents["z"], "norm").pvalue < 1e-6
+
+
+def test_a_program_without_tilt_is_simulated_forward():
+    """z* ~ N(0, 1) exactly, and the ranks among exact posterior draws, N(x / 2, 1 / 2), are uniform."""
+    program = scalars("pyro")
+
+    class Exact:
+        name = "exact draws"
+
+        def draw(self, program, params, x, seed, progress):
+            x = program.ppl.to_numpy(x)
+            noise = np.random.default_rng(seed).normal(size=(1, 40, len(x)))
+            return {"z": (0.5 * x + 0.5**0.5 * noise).astype(np.float32)}
+
+    found = replicate(program, Exact(), 300)
+    assert stats.kstest(found.latents["z"], "norm").pvalue > 0.01
+    assert not sbc(program, Exact(), n_replications=300).failed
 
 
 def test_more_rows_than_replications_are_left_alone():
