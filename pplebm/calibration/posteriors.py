@@ -30,7 +30,10 @@ class Posteriors(Protocol):
     def draw(
         self, program: Program, params: Params, x: Data, seed: int, progress: bool | None
     ) -> dict[str, np.ndarray]:
-        """Latents in centered coordinates, (chains, draws, data, *event) by site."""
+        """Latents in centered coordinates, (chains, draws, data, *event) by site.
+
+        Of a program with global latents, whose whole data have one posterior, they are (chains, draws, *event).
+        """
         ...
 
 
@@ -135,7 +138,11 @@ def in_parts(program: Program, x: Data, n_draws: int, seed: int, run: Any) -> Ar
 
     Args:
         run: of a key and rows of data to latents.
+
+    Raises:
+        PplebmError: for global latents, of which one posterior is drawn at a time.
     """
+    program.refuse_global_latents("a short run or a guide")
     ppl, n = program.ppl, n_rows(x)
     size = max(1, min(n_draws, ROWS_AT_ONCE // n))
     rows, parts = take_rows(x, ppl.asarray(np.tile(np.arange(n), size))), []

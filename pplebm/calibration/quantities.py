@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -41,8 +41,7 @@ def numbers(found: Replications, further: Mapping[str, Quantity] | None = None) 
 
     Source: Modrák, Moon, Kim, Bürkner, Huurre, Faltejsková, Gelman, Vehtari (Bayesian Analysis 2023), section 3.
     """
-    n = n_rows(found.data)
-    chains, n_draws = next(iter(found.draws.values())).shape[:2]
+    chains, n_draws, n = next(iter(found.draws.values())).shape[:3]
     z = {site: np.concatenate([a[None], found.draws[site].reshape(-1, *a.shape)]) for site, a in found.latents.items()}
     values = evaluated(found.program, found.params, z, found.data)
     arrays: dict[str, np.ndarray] = {}
@@ -65,8 +64,15 @@ def numbers(found: Replications, further: Mapping[str, Quantity] | None = None) 
     return {name: Numbers(a[0], a[1:].reshape(chains, n_draws, n)) for name, a in arrays.items()}
 
 
-def evaluated(program: Program, params: Params, z: dict[str, np.ndarray], x: Data) -> dict[str, np.ndarray]:
-    """Values by site and both log densities at latents (draws, data, *event) of every datum, (draws, data, ...)."""
+def evaluated(program: Program, params: Params, z: dict[str, np.ndarray], x: Any) -> dict[str, np.ndarray]:
+    """Values by site and both log densities at latents (draws, data, *event) of every datum, (draws, data, ...).
+
+    Args:
+        x: rows of data, or a list of whole data sets of a program with global latents.
+    """
+    if program.has_global_latents:
+        sets = [_of_set(program, params, {site: a[:, i] for site, a in z.items()}, one) for i, one in enumerate(x)]
+        return {name: np.stack([found[name] for found in sets], 1) for name in sets[0]}
     ppl, n = program.ppl, n_rows(x)
     n_draws = len(next(iter(z.values())))
     size = max(1, min(n_draws, ROWS_AT_ONCE // n))
@@ -78,6 +84,14 @@ def evaluated(program: Program, params: Params, z: dict[str, np.ndarray], x: Dat
         part = run(params, given, rows)
         parts.append({name: ppl.to_numpy(a).reshape(size, n, *a.shape[1:]) for name, a in part.items()})
     return {name: np.concatenate([p[name] for p in parts])[:n_draws] for name in parts[0]}
+
+
+def _of_set(program: Program, params: Params, z: dict[str, np.ndarray], x: Data) -> dict[str, np.ndarray]:
+    """Of one whole data set, (draws, ...)."""
+    ppl = program.ppl
+    run = program.compiled("calibrated numbers", _at(program))
+    found = run(params, {site: ppl.asarray(a, keep=True) for site, a in z.items()}, x)
+    return {name: ppl.to_numpy(a) for name, a in found.items()}
 
 
 def _at(program: Program) -> Callable[..., dict[str, Array]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
 from pplebm.calibration.posteriors import Posteriors, centered
 from pplebm.errors import PplebmError
@@ -25,7 +26,7 @@ class Replications(NamedTuple):
     program: Program
     params: Params
     latents: dict[str, np.ndarray]  # (n, *event), of the tilted prior
-    data: Data  # n rows, simulated
+    data: Any  # simulated: n rows, or a list of n whole data sets of a program with global latents
     draws: dict[str, np.ndarray]  # (chains, draws, n, *event), of the posterior of each
 
 
@@ -47,7 +48,8 @@ def replicate(
     not travel between, give exact draws. Those of a program without tilt are ancestral draws.
 
     Args:
-        program: any without global latents.
+        program: any. Where latents stand outside the data plate a replication is a whole data set, as large as the one
+            given, and has one posterior: these are drawn one after the other.
         by: how posteriors are drawn.
         n: replications; `prior` and `given` change nothing about it, and rows given are used in turn.
         params: where the program's parameters are not to be its own.
@@ -57,31 +59,49 @@ def replicate(
         progress: show bars; by default if the output is a terminal.
 
     Raises:
-        PplebmError: for a program that simulates no data, global latents, or draws of the prior that do not fit.
+        PplebmError: for a program that simulates no data, or draws of the prior that do not fit.
     """
     _check(program, n)
     params = program.params if params is None else dict(params)
     ppl, plain = program.ppl, program.with_coordinates("centered")
     rows = None if given is None else program.data(given)
-    index = None if rows is None else np.arange(n) % n_rows(rows)
-    at = None if rows is None else take_rows(rows, ppl.asarray(index))
-    if prior is None and not program.tilts:
-        key = ppl.key(batch_seed(seed, PRIOR))
-        drawn = plain.draw_base(key, at if at is not None and program.prior_reads else n, params)
-        z = {site: ppl.to_numpy(a) for site, a in drawn.items()}
-    elif prior is None:
+    is_whole = program.has_global_latents
+    if rows is None or is_whole:
+        at = rows
+    else:
+        at = take_rows(rows, ppl.asarray(np.arange(n) % n_rows(rows)))
+    if is_whole and rows is None:
+        raise PplebmError(
+            "the program has global latents: give given= a whole data set, as large as those to simulate."
+        )
+    if prior is not None:
+        z = _of_user(plain, params, prior, n, at)
+    elif program.tilts:
         z = _of_chains(program, params, rows, n, batch_seed(seed, PRIOR), progress)
     else:
-        z = _of_user(plain, params, prior, n, at)
+        z = _of_base(plain, params, n, at, batch_seed(seed, PRIOR))
     latents = {site: ppl.asarray(a, keep=True) for site, a in z.items()}
     found = plain.predict(params, latents, ppl.key(batch_seed(seed, DATA)), at)
+    if is_whole:
+        sets = [program.with_observed({site: a[i] for site, a in found.items()}, rows) for i in range(n)]
+        return Replications(plain, params, z, sets, _one_by_one(program, params, by, sets, seed, progress))
     x = program.with_observed(found, n if at is None else at)
     draws = by.draw(program, params, x, batch_seed(seed, POSTERIOR), progress)
     return Replications(plain, params, z, x, _finite(draws, by.name))
 
 
+def _one_by_one(
+    program: Program, params: Params, by: Posteriors, sets: list[Data], seed: int, progress: bool | None
+) -> dict[str, np.ndarray]:
+    """Draws of the posterior of every data set, (chains, draws, n, *event)."""
+    parts = []
+    for i, x in enumerate(tqdm(sets, desc=by.name, disable=None if progress is None else not progress)):
+        part = by.draw(program, params, x, batch_seed(batch_seed(seed, POSTERIOR), i), False)
+        parts.append(_finite(part, by.name))
+    return {site: np.stack([part[site] for part in parts], 2) for site in parts[0]}
+
+
 def _check(program: Program, n: int) -> None:
-    program.refuse_global_latents("simulation-based calibration")
     if not isinstance(n, int) or n < 2:
         raise PplebmError(f"n_replications must be an integer from 2 on, got {n!r}.")
     if not program.observed:
@@ -97,8 +117,8 @@ def _of_chains(
     program: Program, params: Params, rows: Data | None, n: int, seed: int, progress: bool | None
 ) -> dict[str, np.ndarray]:
     """The last draw of n chains; of each row in turn, where the prior reads covariates."""
-    given, n_chains, n_given = None, n, 1
-    if program.prior_reads:
+    given, n_chains, n_given = rows if program.has_global_latents else None, n, 1
+    if program.prior_reads and given is None:
         if rows is None:
             raise PplebmError(
                 f"the prior reads {', '.join(program.covariates) or 'observed values'}, so it is another one in every "
@@ -116,6 +136,14 @@ def _of_chains(
     if draws.has_data_axis:
         last = {site: a.reshape(-1, *a.shape[2:]) for site, a in last.items()}
     return {site: a[:n] for site, a in last.items()}
+
+
+def _of_base(program: Program, params: Params, n: int, at: Data | None, seed: int) -> dict[str, np.ndarray]:
+    """Ancestral draws, which are exact without tilt."""
+    key, is_whole = program.ppl.key(seed), program.has_global_latents
+    rows = at if program.prior_reads and at is not None and not is_whole else n
+    z = program.draw_base(key, rows, params, at if is_whole else None)
+    return {site: program.ppl.to_numpy(a) for site, a in z.items()}
 
 
 def _of_user(

@@ -152,7 +152,8 @@ def sbc(
     calibration with it blames right posteriors of a tilted program; here the latents are draws of the tilted prior.
 
     Args:
-        program: any without global latents.
+        program: any. With latents outside the data plate every replication is a whole data set, and the posteriors of
+            these are drawn one after the other.
         by: how posteriors are drawn: `AdjustedChains()` (the default), `ShortRun(kernel, n_steps)` or `OfGuide()` of
             `pplebm.calibration.posteriors`, or anything else that has `name` and `draw`.
         n_replications: data simulated. 200 show coarse faults, 1000 fine ones.
@@ -162,7 +163,7 @@ def sbc(
         progress: show bars; by default if the output is a terminal.
 
     Raises:
-        PplebmError: for global latents, likelihood factors, or draws that are not finite.
+        PplebmError: for likelihood factors, data that are missing, or draws that are not finite.
 
     Source: Talts, Betancourt, Simpson, Vehtari, Gelman (arXiv 1804.06788); Modrák et al. (Bayesian Analysis 2023).
 

@@ -40,6 +40,13 @@ def test_what_learning_does_is_told_from_chains_and_stands_in_the_report(run, mo
     assert "ECDF of ranks" not in report.write(run).read_text(), "a section of another state is left out"
 
 
+def test_a_run_gives_arviz_its_evidence(run):
+    x = np.random.default_rng(1).normal(size=(4, 3))
+    evidence = run.log_evidence(x, n_particles=16)
+    tree = run.to_arviz(x, evidence=evidence, n_chains=2, n_draws=4, n_warmup=20)
+    np.testing.assert_array_equal(tree["log_likelihood"]["x"].values[1, 3], evidence.value)
+
+
 def test_a_way_that_is_not_known_is_refused(run):
     with pytest.raises(PplebmError, match="'guess' is no way of inference; choose among learning, chains"):
         calibrate(run, ways=("guess",))

@@ -138,6 +138,56 @@ def test_latents_and_data_of_replications_are_those_of_the_tilted_program(backen
     assert stats.kstest(found.latents["z"], "norm").pvalue < 1e-6
 
 
+def joint(backend, tilt):
+    """mean ~ N(1, 4) tilted by `tilt` mean to N(1 + 4 tilt, 4), five data N(mean, 1) each."""
+    ppl = load_backend(backend)
+
+    def model(x):
+        mean = ppl.sample("mean", ppl.dist.Normal(1.0, 2.0))
+        ppl.tilt("f", tilt * mean)
+        with ppl.plate("data", len(x)):
+            ppl.sample("x", ppl.dist.Normal(mean, 1.0), obs=x)
+
+    return pplebm.Program(model, data=np.zeros(5, np.float32), backend=backend)
+
+
+class ExactMean:
+    """Exact posterior of `joint`: precision 5 + 1/4, and a tilt that adds to the linear part, or is left out."""
+
+    name = "exact draws"
+
+    def __init__(self, tilt):
+        self.tilt = tilt
+
+    def draw(self, program, params, x, seed, progress):
+        center = (0.25 + self.tilt + program.ppl.to_numpy(x).sum()) / 5.25
+        noise = np.random.default_rng(seed).normal(size=(1, 40)) / 5.25**0.5
+        return {"mean": (center + noise).astype(np.float32)}
+
+
+@backends
+def test_global_latents_are_calibrated_by_whole_data_sets(backend):
+    program, given = joint(backend, 1.0), np.zeros(5, np.float32)
+    found = replicate(program, ExactMean(1.0), 120, given=given)
+    assert stats.kstest((found.latents["mean"] - 5.0) / 2.0, "norm").pvalue > 0.01
+    assert len(found.data) == 120 and found.draws["mean"].shape == (1, 40, 120)
+    means = np.array([program.ppl.to_numpy(x).mean() for x in found.data])
+    assert stats.kstest((means - found.latents["mean"]) * 5**0.5, "norm").pvalue > 0.01
+    good = sbc(program, ExactMean(1.0), n_replications=120, given=given)
+    assert set(good.ranks) == {"mean", "log p(x, z)", "log p(x|z)"} and not good.failed
+    assert "mean" in sbc(program, ExactMean(-1.0), n_replications=120, given=given).failed
+
+
+def test_chains_of_whole_data_sets_are_those_of_each():
+    """Few replications: chains lie where each exact posterior does."""
+    program = joint("pyro", 1.0)
+    few = AdjustedChains(n_chains=8, n_draws=20, thin=2, n_warmup=100)
+    found = replicate(program, few, 3, given=np.zeros(5, np.float32))
+    centers = np.array([(1.25 + program.ppl.to_numpy(x).sum()) / 5.25 for x in found.data])
+    assert found.draws["mean"].shape == (8, 20, 3)
+    assert abs(found.draws["mean"].mean((0, 1)) - centers).max() < 5 / 5.25**0.5 / 40**0.5
+
+
 def test_a_program_without_tilt_is_simulated_forward():
     """z* ~ N(0, 1) exactly, and the ranks among exact posterior draws, N(x / 2, 1 / 2), are uniform."""
     program = scalars("pyro")
@@ -191,8 +241,10 @@ def test_the_table_and_the_figures_show_what_was_found():
 def test_what_cannot_be_calibrated_is_refused():
     program, prior = pair("pyro")
     reads, data = one_layer("pyro", slope=0.5)
-    with pytest.raises(PplebmError, match="global latent, which simulation-based calibration"):
+    with pytest.raises(PplebmError, match="give given= a data set as large"):
         sbc(hierarchy("pyro"))
+    with pytest.raises(PplebmError, match="global latent, which a short run or a guide"):
+        sbc(hierarchy("pyro"), ShortRun(langevin(0.1), 2), given=np.zeros(4, np.float32))
     with pytest.raises(PplebmError, match="from 2 on"):
         sbc(program, n_replications=1)
     with pytest.raises(PplebmError, match=r"reads c, .* give given="):
