@@ -71,9 +71,7 @@ def replicate(
     else:
         at = take_rows(rows, ppl.asarray(np.arange(n) % n_rows(rows)))
     if is_whole and rows is None:
-        raise PplebmError(
-            "the program has global latents: give given= a whole data set, as large as those to simulate."
-        )
+        raise PplebmError("the program has global latents: give given= a data set as large as those to simulate.")
     if prior is not None:
         z = _of_user(plain, params, prior, n, at)
     elif program.tilts:

@@ -51,9 +51,7 @@ def calibrate(
     x = None
     if opened.program.covariates or opened.program.has_global_latents:
         if source is None:
-            raise PplebmError(
-                "the program simulates at the rows of data and the run does not keep its data; give --data."
-            )
+            raise PplebmError("the program simulates at rows of data, and the run does not keep its own; give --data.")
         x = opened.to_user(opened.load(source, folder).held_out)
     all_found = calibrated(opened, x, ways=ways, n_replications=replications, seed=seed)
     for found in all_found:

@@ -10,6 +10,7 @@ import pplebm
 from pplebm import report
 from pplebm.cli import main
 from pplebm.errors import PplebmError
+from pplebm.evidence.estimate import Evidence
 from pplebm.report import page
 from pplebm.runs import files
 from pplebm.runs.calibrate import calibrate
@@ -42,7 +43,7 @@ def test_what_learning_does_is_told_from_chains_and_stands_in_the_report(run, mo
 
 def test_a_run_gives_arviz_its_evidence(run):
     x = np.random.default_rng(1).normal(size=(4, 3))
-    evidence = run.log_evidence(x, n_particles=16)
+    evidence = Evidence.of("ais", [-1.0, -2.0, -3.0, -4.0], [0.1] * 4)
     tree = run.to_arviz(x, evidence=evidence, n_chains=2, n_draws=4, n_warmup=20)
     np.testing.assert_array_equal(tree["log_likelihood"]["x"].values[1, 3], evidence.value)
 
