@@ -12,12 +12,13 @@ from pplebm.ppl.language import Data, Params
 from pplebm.ppl.trees import take_rows
 from pplebm.program import Program
 from pplebm.sampling.blocks import block_seed
-from pplebm.sampling.importance import GOOD_K_HAT, effective_size, pareto_k_hat
+from pplebm.sampling.importance import GOOD_K_HAT, pareto_k_hat
 
 LOG_WEIGHT_VARIANCE = 0.35  # nats squared, of annealed particles that move perfectly; real ones about double it
 GROUPS = 8  # of particles whose spread is the error of sequential Monte Carlo
 MOST_SPREAD = 1.0  # relative, of the constants of groups: beyond it their mean and its error are not to be trusted
 PILOT_PARTICLES = 32
+ZERO = -1e5  # the log of a weight that is none, beside the largest one
 AGAIN = 4  # times the particles and the steps, where the weights were too heavy
 
 
@@ -75,13 +76,17 @@ def of_weights(method: str, log_weight: np.ndarray) -> Evidence:
         method: its name.
         log_weight: (n, data) of independent particles.
     """
-    n = len(log_weight)
-    relative = np.exp(log_weight - log_weight.max(0))
+    n, top = len(log_weight), log_weight.max(0)
+    there = np.isfinite(top)
+    shifted = np.where(there, log_weight - np.where(there, top, 0.0), 0.0)
+    lost = shifted == -np.inf  # weights that are zero have no part in the tail
+    relative = np.exp(shifted)
     error = relative.std(0, ddof=1) / relative.mean(0) / n**0.5
-    k_hat = np.array([pareto_k_hat(column) for column in log_weight.T])
+    k_hat = np.array([pareto_k_hat(column) for column in np.where(lost, ZERO, shifted).T])
     reasons = ["" if k <= GOOD_K_HAT else _heavy(k, n) for k in k_hat]
-    ess = [effective_size(column) for column in log_weight.T]
-    return Evidence.of(method, log_mean(log_weight, 0), error, ess, k_hat, n - 1, reasons)
+    reasons = [reason if ok else "no particle has any weight." for reason, ok in zip(reasons, there, strict=True)]
+    value = log_mean(shifted, 0) + np.where(there, top, 0.0)
+    return Evidence.of(method, value, error, relative.sum(0) ** 2 / (relative**2).sum(0), k_hat, n - 1, reasons)
 
 
 def sequential_monte_carlo(

@@ -64,13 +64,12 @@ def bridge(first: np.ndarray, second: np.ndarray) -> Bridge:
         up = second - np.logaddexp(log_s[0] + second, log_s[1] + log_r)
         down = -np.logaddexp(log_s[0] + flat, log_s[1] + log_r)
         new = float(logsumexp(up) - np.log(n_2) - logsumexp(down) + np.log(n))
-        if abs(new - log_r) < 1e-10 or not np.isfinite(new):
-            log_r = new
+        moved, log_r = abs(new - log_r), new
+        if not moved > 1e-9 * max(1.0, abs(new)):  # also where it is not a number
             break
-        log_r = new
-    if not np.isfinite(log_r):
+    if not np.isfinite(log_r) or moved > 1e-3:
         return Bridge(float("nan"), float("inf"), 0.0)
-    f_2 = np.exp(up - log_r)  # p1 / (s1 p1 + s2 p2) at draws of the second, normalised
+    f_2 = np.exp(up)  # p1 / (s1 p1 + s2 p2) at draws of the second, normalised
     f_1 = 1.0 / (np.exp(log_s[0] + first - log_r) + np.exp(log_s[1]))  # p2 / (s1 p1 + s2 p2) at draws of the first
     size = min(float(effective_size(f_1.T[None])[0]), n) if first.shape[0] > 3 and np.ptp(f_1) > 0 else n
     error = (f_2.var() / f_2.mean() ** 2 / n_2 + f_1.var() / f_1.mean() ** 2 / size) ** 0.5

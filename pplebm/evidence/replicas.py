@@ -97,7 +97,8 @@ def replicas(
         at = path.chosen(at, index)
         if bar is not None:
             bar.update()
-    return np.array(kept), 2.0 * swapped / n_rounds
+    tries = np.bincount((np.arange(WARM_UP, WARM_UP + n_rounds) % 2), minlength=2)[np.arange(n_rungs - 1) % 2]
+    return np.array(kept), swapped / np.maximum(tries, 1)[:, None]
 
 
 def integrals(potential: np.ndarray, strengths: np.ndarray) -> np.ndarray:

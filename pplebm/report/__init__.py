@@ -1,9 +1,9 @@
 """The report of a run: one page, `report.html`, that reads in a browser and on a phone.
 
-`gathered` draws from a run, as arrays, all that the page shows. `metrics`, `tables`, `figures`, `scatter` and
-`captions` turn them into numbers, pictures and sentences, and `page` joins these with the command of `reproduce`.
-`diagnosis` and `calibration` make the sections that `pplebm diagnose` and `pplebm calibrate` add. Nothing flows back: a
-report changes no run.
+`gathered` draws from a run, as arrays, all that the page shows. `metrics`, `tables`, `figures`, `scatter`, `layers`
+and `captions` turn them into numbers, pictures and sentences, and `page` joins these with the command of `reproduce`.
+`pictures` draws one of them by itself, for `pplebm picture`. `diagnosis` and `calibration` make the sections that
+`pplebm diagnose` and `pplebm calibrate` add. Nothing flows back: a report changes no run.
 """
 
 from __future__ import annotations

@@ -46,6 +46,24 @@ PAIRS = (
     "Diagonal: histograms. Below it: held-out data (black) over the tilted model (orange). Above it: held-out data "
     "over the base (grey). Good: below the diagonal the two clouds coincide; the base need not match the data."
 )
+HIERARCHY = (
+    "Each row goes out from the draw at its left. The layers named are held exactly, those below are drawn anew given "
+    "them, by adjusted chains in the tilted density. The percentage is the share of the variance of the decoded means "
+    "that the layers held settle, ± a standard error. Good: rows differ more than pictures within a row do, and all "
+    "are credible. Bad: 0 %, when the layers held mean nothing to the data, or 100 %, when those below do not."
+)
+HIERARCHY_TABLE = (
+    "Grey: decoded means of other draws, in their two principal directions. One colour: means that share the layers "
+    "named, which are held exactly, while those below are drawn anew given them, by adjusted chains in the tilted "
+    "density. The percentage is the share of the variance that the layers held settle, ± a standard error. Good: "
+    "colours that keep together. Bad: 0 %, when the layers held mean nothing to the data, or 100 %."
+)
+TRAVERSAL = (
+    "Decoded means as one latent of one draw moves over the quantiles of its marginal under the tilted prior; layers "
+    "below keep their noise, and follow. At most eight latents of a layer, those first that change the data most (root "
+    "mean square, in brackets beside pictures). Good: changes that can be named. Many latents that change nothing are "
+    "a layer wider than it needs to be."
+)
 
 # --- long chains beside short runs
 

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from pplebm.report.gathered import Chain
+from pplebm.runs.long_run import LongRun
 
 BASE, PRIOR, POSTERIOR, DATA = "#8c8c8c", "#e08600", "#0072b2", "#000000"  # told apart by colour-blind readers
 OTHER = "#009e73"
@@ -124,10 +124,15 @@ def tiled(images: np.ndarray, across: int, low: float, high: float) -> np.ndarra
     x = np.clip((images - low) / (high - low), 0, 1)
     x = x[..., None] if x.ndim == 3 else x
     x = np.repeat(x, 3, axis=3) if x.shape[3] == 1 else x
-    gap = max(1, x.shape[1] // 14)
+    gap = gap_of(x.shape[1])
     x = np.pad(x, ((0, -len(x) % across), (0, gap), (0, gap), (0, 0)), constant_values=1.0)
     h, w = x.shape[1:3]
     return x.reshape(-1, across, h, w, 3).swapaxes(1, 2).reshape(-1, across * w, 3)[:-gap, :-gap]
+
+
+def gap_of(height: int) -> int:
+    """Width of the white lines between pictures of a height, in pixels."""
+    return max(1, height // 14)
 
 
 @styled
@@ -147,7 +152,7 @@ def grids(sets: Sequence[tuple[str, str, np.ndarray]], low: float, high: float) 
 
 
 @styled
-def strip(chain: Chain, low: float, high: float) -> list[Figure]:
+def strip(chain: LongRun, low: float, high: float) -> list[Figure]:
     """One chain per row, from its start to the last step that learning takes; a figure for either half."""
     assert chain.strip is not None
     half = -(-len(chain.strip) // 2)
@@ -172,7 +177,7 @@ def strip(chain: Chain, low: float, high: float) -> list[Figure]:
 
 
 @styled
-def profile(chain: Chain) -> list[Figure]:
+def profile(chain: LongRun) -> list[Figure]:
     """Energy and tilt along the prior chains, a figure each: mean, band from the 10th to the 90th percentile."""
     finite = np.isfinite(chain.energy).all(0) & np.isfinite(chain.tilt).all(0)
     drawn = []

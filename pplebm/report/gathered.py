@@ -9,18 +9,20 @@ import numpy as np
 
 from pplebm.data import Dataset, Source
 from pplebm.errors import PplebmError
-from pplebm.learning.sources import CHAINS, coordinates_of, kernel_of
+from pplebm.ppl.compilations import quickly
+from pplebm.ppl.language import Latents
 from pplebm.ppl.trees import n_rows, take_rows
+from pplebm.runs.layers import Hierarchy, Traversal, hierarchy, traverse
+from pplebm.runs.long_run import LongRun, follow
 from pplebm.runs.run import Run
-from pplebm.sampling import chains
-from pplebm.sampling.importance import effective_size, weighted_mean
 
 N_BASE = 2000  # base draws: enough for two digits of an effective sample size
 N_DRAWS = 512  # tilted prior draws, and held-out data with a posterior draw each
 N_CHAINS = 256  # followed step by step
 N_GRID = 64  # pictures of a grid
+N_REDRAWS = 8  # of each of the prior draws whose layers are drawn anew
+N_STRIP = 6  # followed chains that are shown
 LENGTHEN = 3  # the followed chains run so many times longer than those of learning
-MIN_BASE_ESS = 50  # effective base draws, below which a mean over them says nothing
 MAX_KEPT = 240  # steps of the followed chains that are looked at
 
 
@@ -29,18 +31,6 @@ class Draws(NamedTuple):
 
     latents: dict[str, np.ndarray]
     tilt: np.ndarray
-
-
-class Chain(NamedTuple):
-    """Prior chains followed by step; `energy` and `tilt` are (T, N_CHAINS)."""
-
-    steps: np.ndarray  # (T,)
-    energy: np.ndarray  # -log p̃(z) in the coordinates of the chain
-    tilt: np.ndarray
-    learned: int  # steps of a chain in learning
-    strip_steps: np.ndarray  # (S,) from the start to `learned`
-    strip: np.ndarray | None  # (S, 6, *event) decoded means, user units
-    level: tuple[float, float] | None  # energy and tilt under the tilted prior, by reweighting base draws
 
 
 class Held(NamedTuple):
@@ -71,7 +61,9 @@ class Material(NamedTuple):
     prior: Draws | None  # None without a tilt
     held: Held | None
     samples: Samples | None
-    chain: Chain | None
+    chain: LongRun | None
+    hierarchy: Hierarchy | None
+    traversals: list[Traversal] | None  # of every layer, the one next to the data first
     why: dict[str, str]
 
 
@@ -80,17 +72,20 @@ def gather(run: Run, data: Source | None) -> Material:
     why: dict[str, str] = {}
     dataset, why["held"] = _find_data(run, data)
     rows = Rows(run, dataset)
-    base = _draws(run, run.prior_latents(N_BASE, seed=1, base=True, given=rows.given(N_BASE)), rows.given(N_BASE))
+    base = drawn_at(run, run.prior_latents(N_BASE, seed=1, base=True, given=rows.given(N_BASE)), rows.given(N_BASE))
     tilted = bool(run.program.tilts)
     given = rows.given(N_DRAWS)
+    draws = run.prior_latents(N_DRAWS, seed=2, given=given)
     return Material(
         run,
         run.metrics,
         base,
-        _draws(run, run.prior_latents(N_DRAWS, seed=2, given=given), given) if tilted else None,
+        drawn_at(run, draws, given) if tilted else None,
         None if dataset is None else _try(lambda: _hold(run, dataset), "held", why),
         _try(lambda: _sample(run, rows), "samples", why),
         _try(lambda: _follow(run, rows), "chain", why),
+        _try(lambda: _redraw(run, draws), "hierarchy", why),
+        _try(lambda: _traverse(run, draws), "traversals", why),
         why,
     )
 
@@ -146,7 +141,8 @@ def _find_data(run: Run, data: Source | None) -> tuple[Dataset | None, str]:
     return dataset, "" if same else "These data differ from those the run learned from; held-out data may be known."
 
 
-def _draws(run: Run, z: Any, data: Any = None) -> Draws:
+def drawn_at(run: Run, z: Any, data: Any = None) -> Draws:
+    """Latents as NumPy arrays, and the tilt at them."""
     tilt = run.program.log_tilt(run.params, z, data)
     return Draws({k: run.program.ppl.to_numpy(v) for k, v in z.items()}, run.program.ppl.to_numpy(tilt))
 
@@ -169,7 +165,7 @@ def _hold(run: Run, data: Dataset) -> Held:
     return Held(
         _as_table(run.site_to_user(name, x)),
         None if data.held_out_labels is None else np.asarray(data.held_out_labels)[index],
-        _draws(run, z, data_in),
+        drawn_at(run, z, data_in),
         None if means is None else ((means - x) ** 2).mean(event),
         float(((x - x.mean(0)) ** 2).mean()),
         ppl.to_numpy(program.log_likelihood(run.params, z, data_in)),
@@ -203,55 +199,37 @@ def _sample(run: Run, rows: Rows) -> Samples:
     return Samples(drawn(5, True), drawn(4, False) if program.tilts else None)
 
 
-def _follow(run: Run, rows: Rows) -> Chain:
-    """Run the prior chain of learning beyond its end, and look at it step by step."""
-    if not run.program.tilts:
-        raise PplebmError("The model has no tilt: prior draws are exact, and no chain is needed.")
-    source, ppl, params = run.algorithm.source("prior"), run.program.ppl, run.params
-    if not isinstance(source, CHAINS):
-        raise PplebmError("The algorithm does not draw its prior by chains.")
-    moving = run.program.with_coordinates(coordinates_of(source))
-    k_start, k_run, k_base = ppl.split(ppl.key(6), 3)
-    kernel = kernel_of(source)
-    given = rows.given(N_CHAINS)
-    start = chains.start(
-        moving, k_start, params, N_CHAINS if given is None else given, getattr(source, "init", "normal")
-    )
-    state = kernel.init(ppl, start, moving.log_density(params, given, False))
-    n_steps = LENGTHEN * source.n_steps
-    every = -(-n_steps // MAX_KEPT)
-    _, kept = chains.record(moving, k_run, state, params, given, kernel, n_steps, every)
-    looked = [_energy_and_tilt(moving, params, z, given) for z in kept]
-    steps = every * np.arange(len(kept))
-    last = int(np.searchsorted(steps, source.n_steps, side="right")) - 1
-    chosen = np.unique(np.linspace(0, last, 12).round().astype(int))
-    few = rows.wanted(6) if run.program.prior_reads or run.program.generator_reads else None
-    strip = [_decoded(run, moving, {k: v[:6] for k, v in kept[i].items()}, few) for i in chosen]
-    pictures = [a for a in strip if a is not None and is_image(shown_shape(run))]
-    at = rows.given(N_BASE)
-    base = _energy_and_tilt(moving, params, moving.draw_base(k_base, N_BASE if at is None else at, params), at)
-    reliable = effective_size(base[1]) > MIN_BASE_ESS and source.temperature == 1.0 and given is None
-    return Chain(
-        steps,
-        np.stack([e for e, _ in looked]),
-        np.stack([f for _, f in looked]),
-        source.n_steps,
-        steps[chosen],
-        np.stack(pictures) if pictures else None,
-        (weighted_mean(base[0], base[1]).mean, weighted_mean(base[1], base[1]).mean) if reliable else None,
-    )
+def _check_layers(run: Run) -> None:
+    program, shape = run.program, shown_shape(run)
+    if program.prior_reads or program.generator_reads:
+        raise PplebmError(
+            "Layers are not shown of models that read covariates; pplebm.runs.layers draws at given rows."
+        )
+    if len(program.observed) != 1 or not (is_image(shape) or len(shape) == 1):
+        raise PplebmError(
+            "Layers are shown of models with one observed site, whose data are pictures or rows of a table."
+        )
 
 
-def _energy_and_tilt(program: Any, params: Any, z: Any, given: Any = None) -> tuple[np.ndarray, np.ndarray]:
-    terms = program.log_terms(params, z, given, observed=False)
-    return -program.ppl.to_numpy(program.total(terms)), program.ppl.to_numpy(program.total(terms, program.tilts))
+def _redraw(run: Run, draws: Latents) -> Hierarchy:
+    """Draws that share layers."""
+    _check_layers(run)
+    with quickly():
+        return hierarchy(run, N_DRAWS // (N_REDRAWS + 1), N_REDRAWS, seed=7, latents=draws)
 
 
-def _decoded(run: Run, moving: Any, z: Any, data: Any = None) -> np.ndarray | None:
-    if len(moving.observed) != 1:
-        return None
-    try:
-        (name, mean), *_ = moving.predict(run.params, z, data=data).items()
-    except PplebmError:  # the observed distribution has no mean
-        return None
-    return run.site_to_user(name, moving.ppl.to_numpy(mean))
+def _traverse(run: Run, draws: Latents) -> list[Traversal]:
+    """Moves of every latent, layer by layer."""
+    _check_layers(run)
+    with quickly():
+        return [traverse(run, site.name, latents=draws) for site in reversed(run.program.latents)]
+
+
+def _follow(run: Run, rows: Rows) -> LongRun:
+    """Run the prior chain of learning beyond its end, and look at it step by step; strips end where learning does."""
+    learned = getattr(run.algorithm.source("prior"), "n_steps", 1)
+    every = -(-LENGTHEN * learned // MAX_KEPT)
+    shown = every * np.linspace(0, learned // every, 12).round().astype(int)
+    data = rows.wanted(N_CHAINS) if run.program.prior_reads or run.program.generator_reads else None
+    found = follow(run, LENGTHEN * learned, every, shown.tolist(), N_CHAINS, N_STRIP, seed=6, data=data)
+    return found if is_image(shown_shape(run)) else found._replace(strip=None)

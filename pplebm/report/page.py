@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from pplebm.report import captions, figures, metrics, reproduce, scatter, tables
+from pplebm.report import captions, figures, layers, metrics, reproduce, scatter, tables
 from pplebm.report.gathered import Draws, Material, is_image, shown_shape
 from pplebm.report.style import CSS
 
@@ -26,6 +26,7 @@ def html(m: Material, diagnosis: str = "", calibration: str = "") -> str:
         ("samples", "Data and samples", "".join(_samples(m))),
         ("chains", "Prior chains", "".join(_chains(m))),
         ("latents", "Latents", "".join(_latents(m))),
+        ("layers", "What the layers mean", "".join(_layers(m))),
         ("reproduce", "How to reproduce", reproduce.footer(m)),
     ]
     names = [(name, heading) for name, heading, _ in sections]
@@ -175,6 +176,18 @@ def _latents(m: Material) -> Iterator[str]:
             " Colours in the last panel: labels of the data, which learning did not see." if labels is not None else ""
         )
         yield picture(caption + coloured if i == 0 else "As above.", f"latents of {site.name}", *drawn)
+
+
+def _layers(m: Material) -> Iterator[str]:
+    yield remark(m.why.get("hierarchy", ""))
+    if m.hierarchy is not None:
+        caption = captions.HIERARCHY if is_image(shown_shape(m.run)) else captions.HIERARCHY_TABLE
+        yield picture(caption, "data that share layers", layers.hierarchy(m.hierarchy, *_range(m)))
+    yield remark(m.why.get("traversals", ""))
+    if m.traversals is not None:
+        drawn = [layers.traversal(found, *_range(m)) for found in m.traversals]
+        rows = [[figure for row in drawn for figure in row]] if is_image(shown_shape(m.run)) else drawn
+        yield picture(captions.TRAVERSAL, "data along single latents", *rows)
 
 
 def _range(m: Material) -> tuple[float, float]:

@@ -29,7 +29,7 @@ def pairs(data: np.ndarray | None, prior: np.ndarray | None, base: np.ndarray, n
     axes = figure.subplots(d, d, squeeze=False)
     every = [("base", BASE, base), ("tilted model", PRIOR, prior), ("held-out data", DATA, data)]
     there = [(label, colour, a) for label, colour, a in every if a is not None]
-    limits = [_limits([a[:, j] for _, _, a in there]) for j in range(d)]
+    limits = [common_limits([a[:, j] for _, _, a in there]) for j in range(d)]
     for i in range(d):
         for j in range(d):
             ax = axes[i, j]
@@ -67,7 +67,7 @@ def latents(site: str, sets: Sets, labels: np.ndarray | None) -> tuple[list[Figu
         names = [f"direction {i + 1} ({100 * s:.0f} %)" for i, s in enumerate(shares)]
     else:
         names = [site]
-    limits = [_limits([v[:, i] for v in values]) for i in range(k)]
+    limits = [common_limits([v[:, i] for v in values]) for i in range(k)]
     planes, histograms = [], []
     for i in range(len(sets) if k > 1 else 0):
         figure, ax = blank(WIDTH / 3, 3.3)
@@ -115,7 +115,7 @@ def _histograms(ax: Axes, sets: Sequence[tuple[str, str, np.ndarray]], limits: t
     ax.set_yticks([])
 
 
-def _limits(columns: Sequence[np.ndarray]) -> tuple[float, float]:
+def common_limits(columns: Sequence[np.ndarray]) -> tuple[float, float]:
     """Common limits that leave out the farthest hundredth of each column."""
     ends = [np.quantile(c[np.isfinite(c)], (0.005, 0.995)) for c in columns if np.isfinite(c).any()] or [(0.0, 1.0)]
     low, high = min(float(e[0]) for e in ends), max(float(e[1]) for e in ends)

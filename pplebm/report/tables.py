@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pplebm.report import figures
-from pplebm.report.gathered import MIN_BASE_ESS, N_BASE, Material
+from pplebm.report.gathered import N_BASE, Material
 from pplebm.report.metrics import METRICS, is_shown
+from pplebm.runs.long_run import MIN_BASE_ESS
 from pplebm.runs.manifest import Manifest, PageEntry
 from pplebm.sampling.importance import effective_size, weighted_mean
 

@@ -9,4 +9,5 @@ batch holds batch by batch. It returns `Draws`, NumPy arrays by site, or has `st
 `arrival` for signs of each cause of trouble in `suspects`, and `probes` for what the program alone can tell.
 `importance` sees draws of the base as weighted draws of the tilted prior, `guide_draws` those of a guide as weighted
 draws of the posterior.
+`clamped` draws some sites given the others, and `interpolate` goes from one latent to another where the prior is dense.
 """

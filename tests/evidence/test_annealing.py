@@ -177,3 +177,7 @@ def test_weights_of_infinite_variance_are_refused():
     found = of_weights("any", np.stack([heavy, light], 1))
     assert found.is_trusted.tolist() == [False, True] and np.isnan(found.value[0]) and "k-hat" in found.reasons[0]
     assert found.ess[1] == pytest.approx(4000 * np.exp(-0.09), rel=0.05)
+    with_zeros = np.where(np.arange(4000) % 4 == 0, -np.inf, light)[:, None]  # a quarter of the base is off the support
+    found = of_weights("any", np.concatenate([with_zeros, np.full((4000, 1), -np.inf)], 1))
+    assert abs(found.value[0] - np.log(0.75) - 0.045) < 4 * found.error[0]
+    assert found.is_trusted.tolist() == [True, False] and found.reasons[1] == "no particle has any weight."

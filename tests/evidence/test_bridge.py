@@ -40,6 +40,16 @@ def test_an_asymmetric_pair():
     assert abs(found.log_ratio - np.log(2.0)) < 4 * found.error < 0.1
 
 
+@pytest.mark.parametrize("constant", [-1000.0, 1000.0])
+def test_constants_of_any_size(constant):
+    """Densities of many data have logarithms in the hundreds; a constant moves the ratio and nothing else."""
+    rng = np.random.default_rng(4)
+    first, second = 0.7 * (0.7 + rng.normal(size=(100, 4))), 0.7 * rng.normal(size=500)
+    here, there = bridge(first, second), bridge(first + constant, second + constant)
+    assert there.log_ratio - constant == pytest.approx(here.log_ratio, abs=1e-5)
+    assert there.error == pytest.approx(here.error) and there.overlap == pytest.approx(here.overlap, rel=1e-4)
+
+
 def test_ends_far_apart_do_not_overlap():
     rng = np.random.default_rng(3)
     log_ratio = lambda z: 12.0 * z - 72.0

@@ -19,7 +19,7 @@ from pplebm.runs import files
 from pplebm.runs.manifest import RollBack, read_manifest, write_manifest
 from pplebm.runs.short_run_bias import short_run_bias
 
-SECTIONS = ("figures", "curves", "samples", "chains", "latents", "reproduce")
+SECTIONS = ("figures", "curves", "samples", "chains", "latents", "layers", "reproduce")
 SHORT = {"batch_size": 16, "n_steps_prior": 3, "n_steps_posterior": 3}
 SMALL = {**SHORT, "latent_dim": 3, "width": 8, "tilt_width": 8}
 
@@ -157,7 +157,7 @@ def test_an_untilted_run_of_one_row(tmp_path):
     assert len(run.metrics) == 1
     shown = written(run)
     assert "no tilt gap" in shown.words and "no chain is needed" in shown.words
-    assert "tilt_gap" not in shown.words and "Tilted prior" not in shown.words and len(shown.all("figure")) == 4
+    assert "tilt_gap" not in shown.words and "Tilted prior" not in shown.words and len(shown.all("figure")) == 5
     one = (run.path / files.REPORT).read_bytes()
     assert report.write(pplebm.open_run(run.path)).read_bytes() == one, "the same run makes the same report"
 
