@@ -244,12 +244,13 @@ assert SMOKE or abs(prior["z1"].mean() - exact()[1]) < 5 * error(prior)
 
 # %% [markdown]
 # All chains of all data run as one batch, and every datum has a posterior, a step size and a metric of its own. ArviZ
-# gets it all in one container, with `base_prior` beside the prior: the same program with its tilt ignored. The log
-# likelihood is that of the data given the latents; the tilt is a factor of the prior and stays out of it.
+# gets it all in one container, with `base_prior` beside the prior: the same program with its tilt ignored. The
+# conditional log likelihood is that of the data given the latents; the tilt is a factor of the prior and stays out
+# of it.
 
 # %%
 tree = pplebm.to_arviz(posteriors, prior)
-likelihood = tree.log_likelihood["x"]
+likelihood = tree.conditional_log_likelihood["x"]
 z1 = tree.posterior["z1"].sel(draw=likelihood.draw).values
 assert np.allclose(likelihood.values, -0.5 * (given.numpy() - z1) ** 2 - 0.5 * np.log(2 * np.pi))
 fig, ax = plt.subplots(figsize=(6, 2.8))

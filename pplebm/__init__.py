@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # the public page, for people and type checkers
     from pplebm.backends.pyro.declare import likelihood_factor as likelihood_factor
     from pplebm.backends.pyro.declare import tilt as tilt
+    from pplebm.calibration.compare import compare as compare
+    from pplebm.calibration.sbc import sbc as sbc
     from pplebm.checking import check as check
     from pplebm.errors import PplebmError as PplebmError
     from pplebm.errors import PplebmWarning as PplebmWarning
@@ -39,6 +41,8 @@ __version__ = "0.1.0"
 _HOME = {
     "likelihood_factor": "pplebm.backends.pyro.declare",
     "tilt": "pplebm.backends.pyro.declare",
+    "compare": "pplebm.calibration.compare",
+    "sbc": "pplebm.calibration.sbc",
     "check": "pplebm.checking",
     "PplebmError": "pplebm.errors",
     "PplebmWarning": "pplebm.errors",

@@ -2,15 +2,17 @@
 
 `gathered` draws from a run, as arrays, all that the page shows. `metrics`, `tables`, `figures`, `scatter`, `layers`
 and `captions` turn them into numbers, pictures and sentences, and `page` joins these with the command of `reproduce`.
-`pictures` draws one of them by itself, for `pplebm picture`.
-`diagnosis` makes the section that `pplebm diagnose` adds. Nothing flows back: a report changes no run.
+`pictures` draws one of them by itself, for `pplebm picture`. `diagnosis` and `calibration` make the sections that
+`pplebm diagnose` and `pplebm calibrate` add. Nothing flows back: a report changes no run.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from pplebm.calibration.sbc import Calibration
 from pplebm.data import Source
+from pplebm.report.calibration import section as calibration_section
 from pplebm.report.diagnosis import section
 from pplebm.report.gathered import gather
 from pplebm.report.page import html
@@ -18,7 +20,7 @@ from pplebm.runs import files
 from pplebm.runs.run import Run
 from pplebm.runs.short_run_bias import Comparison
 
-__all__ = ["keep_diagnosis", "write"]
+__all__ = ["keep_calibration", "keep_diagnosis", "write"]
 
 
 def write(run: Run, data: Source | None = None) -> Path:
@@ -43,16 +45,26 @@ def write(run: Run, data: Source | None = None) -> Path:
         ...     write(run).name
         'report.html'
     """
-    target, kept, diagnosis = run.path / files.REPORT, run.path / files.DIAGNOSIS, ""
-    if kept.is_file() and kept.read_text().startswith(_mark(run)):  # not of an earlier state of the run
-        diagnosis = kept.read_text()
-    files.write_whole(target, html(gather(run, data), diagnosis))
+    target = run.path / files.REPORT
+    files.write_whole(target, html(gather(run, data), _kept(run, files.DIAGNOSIS), _kept(run, files.CALIBRATION)))
     return target
 
 
 def keep_diagnosis(run: Run, found: list[Comparison]) -> None:
     """Keep what `short_run_bias` found as a section of every report of the run as it is now."""
     files.write_whole(run.path / files.DIAGNOSIS, section(found, run.manifest.updates))
+
+
+def keep_calibration(run: Run, found: list[Calibration]) -> None:
+    """Keep what calibration by simulation found, by ways of inference, as a section of every report of the run."""
+    files.write_whole(run.path / files.CALIBRATION, _mark(run) + calibration_section(found))
+
+
+def _kept(run: Run, name: str) -> str:
+    """A section that was kept, unless it is of an earlier state of the run."""
+    kept = run.path / name
+    text = kept.read_text() if kept.is_file() else ""
+    return text if text.startswith(_mark(run)) else ""
 
 
 def _mark(run: Run) -> str:

@@ -88,3 +88,13 @@ SHIFTS = (
     "Grey: long adjusted chains, the density itself. Colour: the short run of learning; scalars with the largest "
     "shift. Where they differ, the short run is a model of its own, and its number of steps a part of it."
 )
+ECDF = (
+    "Share of the data simulated from the model whose true value has a rank below k among draws of its posterior, less "
+    "that of uniform ranks, for the quantities that look worst. Good: the curve stays in the grey band, which holds "
+    "all of it in 95 % of all cases. Bad: above the band on the left and below it on the right, posteriors too narrow; "
+    "the other way round, too wide; on one side all along, too high or too low."
+)
+CALIBRATION = (
+    "Histograms of the same ranks; 1 is what uniform ranks have, and a single bar lies in the grey range in 95 % of "
+    "all cases. Bad: high at both ends (too narrow), high in the middle (too wide), or slanted."
+)

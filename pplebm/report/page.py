@@ -17,8 +17,8 @@ from pplebm.report.style import CSS
 DPI = 160  # sharp on fine screens
 
 
-def html(m: Material, diagnosis: str = "") -> str:
-    """The whole page; `diagnosis` is the section that `pplebm diagnose` made."""
+def html(m: Material, diagnosis: str = "", calibration: str = "") -> str:
+    """The whole page; `diagnosis` and `calibration` are sections that the commands of these names made."""
     title = f"{m.run.manifest.model.name} on {m.run.manifest.data.name}"
     sections = [
         ("figures", "Figures", tables.figures_table(m)),
@@ -32,9 +32,11 @@ def html(m: Material, diagnosis: str = "") -> str:
     names = [(name, heading) for name, heading, _ in sections]
     if diagnosis:
         names.insert(-1, ("diagnosis", "Long chains and short runs"))
+    if calibration:
+        names.insert(-1, ("calibration", "Calibration"))
     links = " · ".join(f'<a href="#{name}">{heading}</a>' for name, heading in names)
     written = [f'<section id="{name}"><h2>{heading}</h2>{text}</section>' for name, heading, text in sections]
-    body = "".join([*written[:-1], diagnosis, written[-1]])
+    body = "".join([*written[:-1], diagnosis, calibration, written[-1]])
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'

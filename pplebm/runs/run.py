@@ -226,7 +226,7 @@ class Run:
         """
         return evidence.log_evidence(self, x, base=base, **settings)
 
-    def to_arviz(self, x: Any = None, seed: int = 0, **settings: Any) -> Any:
+    def to_arviz(self, x: Any = None, seed: int = 0, evidence: Evidence | None = None, **settings: Any) -> Any:
         """Sample prior and, given data x, their posteriors by adjusted chains, and put them into ArviZ's container.
 
         The chains are those of `pplebm.sample`, of its default kernel in noncentered coordinates, not the short runs of
@@ -236,6 +236,7 @@ class Run:
         Args:
             x: data in the user's units.
             seed: of the chains.
+            evidence: of `run.log_evidence(x)`, for a log likelihood that data may be left out by.
             settings: of `pplebm.sample`: `kernel`, `n_chains`, `n_draws`, `n_warmup`, `thin`, `progress`.
 
         Raises:
@@ -246,7 +247,7 @@ class Run:
         data = None if x is None else self._in_model_units(x)
         posterior = None if data is None else sample(program, data=data, **settings)
         given = data if program.prior_reads else None
-        return to_arviz(posterior, sample(program, given=given, **settings), seed=seed)
+        return to_arviz(posterior, sample(program, given=given, **settings), evidence=evidence, seed=seed)
 
     # --- helpers
 

@@ -14,7 +14,8 @@ from pplebm.ppl.trees import n_rows, take_rows
 from pplebm.sampling.draws import Draws
 from pplebm.sampling.guide_draws import GuideDraws
 from pplebm.sampling.labelled import Variables, covariates, datasets, facts_of, named, stats_by_datum, stats_of
-from pplebm.sampling.predictive import log_likelihood, predictive, spaced
+from pplebm.sampling.likelihoods import CONDITIONAL, CONDITIONAL_FACTS, likelihoods
+from pplebm.sampling.predictive import predictive, spaced
 
 
 def to_arviz(
@@ -22,16 +23,25 @@ def to_arviz(
     prior: Draws | None = None,
     *,
     guide: GuideDraws | None = None,
+    evidence: Any = None,
     n_base: int = 1000,
     n_predictive: int | None = 200,
     seed: int = 0,
 ) -> Any:
     r"""Put draws into ArviZ's container: InferenceData on 0.x, xarray.DataTree on 1.x.
 
-    Groups: `posterior`, `sample_stats`, `observed_data`, `posterior_predictive`, `log_likelihood`; `prior`,
-    `sample_stats_prior`, `prior_predictive`; and `base_prior`, ancestral draws with the tilts ignored, to see what
-    the tilt does. The log likelihood holds :math:`\log p(x \mid z)` by datum, tilts left out: they are a factor of
-    the prior. `constant_data` holds covariates. The axis of the data is named after the data plate, axes of other
+    Groups: `posterior`, `sample_stats`, `observed_data`, `posterior_predictive`; `prior`, `sample_stats_prior`,
+    `prior_predictive`; and `base_prior`, ancestral draws with the tilts ignored, to see what the tilt does.
+
+    `log_likelihood` is what ArviZ leaves data out by. Of a program whose latents all stand outside the data plate, such
+    as a regression, it holds :math:`\log p(x_i \mid z)` by datum, tilts left out: they are a factor of the prior. Where
+    latents stand in the plate, :math:`\log p(x_i \mid z_i)` at latents that were fitted to that very datum says little
+    about data that were left out, and stands as `conditional_log_likelihood`, which ArviZ does not look at. With
+    `evidence` given, `log_likelihood` holds the integrated :math:`\log p(x_i)`, the same for every draw, and the group
+    `evidence` its errors; without, there is none. `arviz.loo` then gives the sum of log p(x), but ArviZ 0.x finds no
+    Pareto tail in weights that are all equal and warns; `pplebm.calibration.compare` gives its table without.
+
+    `constant_data` holds covariates. The axis of the data is named after the data plate, axes of other
     plates after these, the rest after their site; a plate that is named like a column of text has its levels as
     coordinates. Deterministic sites stand beside the latents.
 
@@ -43,12 +53,13 @@ def to_arviz(
         posterior: of `pplebm.sample` with data.
         prior: of `pplebm.sample` without data, of the same program.
         guide: of `pplebm.sample_guide`, of the same program.
+        evidence: of `pplebm.log_evidence` at the data of the posterior, where latents stand in the data plate.
         n_base: draws in `base_prior`; 0 leaves it out.
         n_predictive: draws of each chain in the predictive groups and the log likelihood, evenly spaced; None: all.
         seed: of the base and predictive draws.
 
     Raises:
-        PplebmError: if none is given, or a prior stands in the place of a posterior.
+        PplebmError: if none is given, a prior stands in the place of a posterior, or evidence is not by datum.
 
     Warns:
         PplebmWarning: where k-hat says that the guide misses parts of the posterior.
@@ -71,7 +82,7 @@ def to_arviz(
             )
     groups: dict[str, Variables] = {}
     if posterior is not None:
-        groups |= _of_posterior(posterior, n_predictive, seed)
+        groups |= _of_posterior(posterior, n_predictive, seed, evidence)
     if prior is not None:
         groups |= _of_prior(prior, n_predictive, seed)
     one = posterior or prior
@@ -82,6 +93,7 @@ def to_arviz(
         for sentence in guide.verdict:
             warnings.warn(sentence, PplebmWarning, stacklevel=2)
     attributes = {name: facts_of(draws) for name, draws in given.items() if draws is not None}
+    attributes |= {CONDITIONAL: CONDITIONAL_FACTS}
     attributes |= {} if guide is None else {name: _guide_facts(guide) for name in ("guide", "guide_stats")}
     known = one or guide
     assert known is not None
@@ -105,7 +117,7 @@ def _of_base(draws: Draws, n: int, seed: int) -> Variables:
     return named(program, {name: ppl.to_numpy(a)[None] for name, a in drawn.items()}, None)
 
 
-def _of_posterior(draws: Draws, n: int | None, seed: int) -> dict[str, Variables]:
+def _of_posterior(draws: Draws, n: int | None, seed: int, evidence: Any) -> dict[str, Variables]:
     program, plate = draws.program, draws.program.plate or "data"
     axis = plate if draws.has_data_axis else None
     groups = {
@@ -113,7 +125,7 @@ def _of_posterior(draws: Draws, n: int | None, seed: int) -> dict[str, Variables
         "sample_stats": named(program, stats_of(draws), None) | named(program, stats_by_datum(draws), axis),
     }
     if program.observed:
-        groups["log_likelihood"] = named(program, log_likelihood(draws, n), plate, spaced(draws, n), pointwise=True)
+        groups |= likelihoods(draws, n, evidence)
         groups["posterior_predictive"] = named(program, _predicted(draws, n, seed), plate, spaced(draws, n))
         given = {name: program.ppl.to_numpy(a) for name, a in program.observed_data(draws.data).items()}
         dims = {name: groups["posterior_predictive"][name][0][2:] for name in given}

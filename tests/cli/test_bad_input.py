@@ -23,7 +23,7 @@ NO_COUNT = ("0", "-1", "-99", "1.5", "x", "", "1e3", "nan", "inf", "0x10", "--",
 FIT, CHECK = ("fit", "latent_ebm"), ("check", "latent_ebm")
 RUNS = (
     ("sample", "--out", "a.npz"), ("anomaly", "--data", "digits"), ("report",), ("diagnose",),
-    ("fit", "--resume", "--out"),
+    ("calibrate",), ("fit", "--resume", "--out"),
 )  # fmt: skip
 
 # --- refused before torch is imported
@@ -51,8 +51,10 @@ EARLY = [
     *[("sample", "nowhere", "--out=a.npz", f"-n{value}") for value in NO_COUNT[:7]],
     *[("diagnose", "nowhere", f"--{name}={value}") for name in ("rows", "chains", "draws", "warmup") for value in (
         "-1", "1.5", "x")],
+    *[("calibrate", "nowhere", f"--replications={value}") for value in (*NO_COUNT, "19")],
+    *[("calibrate", "nowhere", f"--by={value}") for value in ("", "x", "learning,chains")],
     *[("anomaly", "nowhere", "--data=digits", f"-k{value}") for value in ("-1", "1.5", "x")],
-    ("anomaly", "nowhere"), ("sample", "nowhere"), ("sample",), ("report",), ("diagnose",),
+    ("anomaly", "nowhere"), ("sample", "nowhere"), ("sample",), ("report",), ("diagnose",), ("calibrate",),
     *[("demo", f"--updates={value}") for value in NO_COUNT], ("demo", "--out=file"), ("demo", f"--out={LONG}"),
     *[(word, *rest) for word, *rest in (
         ("show", ""), ("show", "nothing"), ("show", "file"), ("show", "folder"), ("show", LONG), ("show", "a\0b"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 
 import numpy as np
 import pytest
@@ -39,7 +38,8 @@ def group(tree, name):
 def test_groups_dimensions_and_values(both):
     posterior, prior, _ = both
     tree = pplebm.to_arviz(posterior, prior, n_base=50, n_predictive=20)
-    names = {"posterior", "sample_stats", "observed_data", "posterior_predictive", "log_likelihood", "prior",
+    names = {"posterior", "sample_stats", "observed_data", "posterior_predictive", "conditional_log_likelihood",
+             "prior",
              "sample_stats_prior", "prior_predictive", "base_prior"}  # fmt: skip
     assert set(tree.groups() if IS_OLD else tree.children) == names
     assert group(tree, "posterior")["z1"].dims == ("chain", "draw", "data", "z1_dim_0")
@@ -51,7 +51,8 @@ def test_groups_dimensions_and_values(both):
     assert known | {f"{name}_by_datum" for name in known} == set(stats.data_vars)
     assert stats["lp"].dims == ("chain", "draw") and stats["lp_by_datum"].dims == ("chain", "draw", "data")
     np.testing.assert_allclose(stats["lp"], stats["lp_by_datum"].sum("data"), rtol=1e-5)
-    likelihood = group(tree, "log_likelihood")
+    likelihood = group(tree, "conditional_log_likelihood")
+    assert "no log likelihood for leave-one-out" in likelihood.attrs["warning"]
     assert set(likelihood.data_vars) == {"x"} and likelihood["x"].dims == ("chain", "draw", "data")  # no tilt
     assert group(tree, "posterior_predictive")["x"].dims == ("chain", "draw", "data", "x_dim_0")
     assert group(tree, "prior_predictive")["x"].dims == ("chain", "draw", "x_dim_0")
@@ -114,8 +115,7 @@ def test_netcdf_round_trip_and_known_plots(both, tmp_path):
         arviz.plot_autocorr(tree, var_names=["z2"], backend="matplotlib")
     np.testing.assert_array_equal(group(back, "posterior")["z1"].values, both[0]["z1"])
     assert "r_hat" in arviz.summary(tree, var_names=["z2"]).columns
-    with warnings.catch_warnings():  # a latent per datum makes importance sampling unreliable, as ArviZ says
-        warnings.simplefilter("ignore", UserWarning)
+    with pytest.raises(TypeError, match="log likelihood not found"):  # that of latents fitted to a datum is none
         arviz.loo(tree)
 
 
@@ -124,7 +124,7 @@ def test_a_joint_program_has_pointwise_likelihoods(backend):
     x = np.array([0.5, -1.0, 2.0, 3.0], np.float32)
     draws = sample(hierarchy(backend), data=x, n_chains=2, n_draws=20, n_warmup=100)
     tree = pplebm.to_arviz(draws, n_predictive=None)
-    got = group(tree, "log_likelihood")["x"]
+    got = group(tree, "conditional_log_likelihood")["x"]
     assert got.dims == ("chain", "draw", "data") and got.shape == (2, 20, 4)
     expected = -0.5 * ((x - draws["z"]) / 0.5) ** 2 - np.log(0.5 * np.sqrt(2 * np.pi))
     np.testing.assert_allclose(got.values, expected, rtol=1e-4, atol=1e-4)
@@ -270,4 +270,4 @@ def test_several_observed_sites_are_exported_as_the_program_makes_them_of_the_da
     np.testing.assert_allclose(observed["length"].values, x[:, 0])
     np.testing.assert_allclose(observed["rest"].values, 2.0 * x[:, 1:])
     assert observed["length"].dims == ("data",) and observed["rest"].dims == ("data", "rest_dim_0")
-    assert set(group(tree, "log_likelihood").data_vars) == {"length", "rest"}
+    assert set(group(tree, "conditional_log_likelihood").data_vars) == {"length", "rest"}
