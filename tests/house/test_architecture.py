@@ -21,7 +21,7 @@ FLOORS = (
     ("program", "backends", "kernels", "gallery"),
     ("ppl", "networks", "data", "errors"),
 )
-RESERVED = {"scores", "calibration"}  # rooms to come
+RESERVED = {"calibration"}  # rooms to come
 # Framework -> how the names of its modules under backends/ and interop/ begin; nothing else imports it.
 ROOMS = {
     "torch": "pyro",
