@@ -33,6 +33,7 @@ class Pilot(NamedTuple):
     """What sequential Monte Carlo finds on its way: a schedule, the target's constant, and particles of the target."""
 
     schedule: Schedule
+    trail: list[np.ndarray]  # latents side by side at every strength of the schedule, (n, data, d) each
     log_constants: np.ndarray  # (groups, data), log Z of the target relative to the base, by group of particles
     particles: Particles
 
@@ -61,7 +62,7 @@ def sequential(path: Path, seed: int, n_groups: int = 1, n_steps: int = 2, bar: 
     at, rng = path.draw_base(k_base), np.random.default_rng(seed)
     _check_mass(at)
     log_weight, won = np.zeros((path.n, path.n_data)), np.zeros((n_groups, path.n_data))
-    strengths, tunings = [np.zeros(path.n_data)], list[Tuning]()
+    strengths, tunings, trail = [np.zeros(path.n_data)], list[Tuning](), [path.flat(at)]
     step_size, metric = np.full(path.n_data, FIRST_STEP), path.unit_metric()
     while (strengths[-1] < 1.0).any():
         if len(strengths) > MOST:
@@ -79,10 +80,11 @@ def sequential(path: Path, seed: int, n_groups: int = 1, n_steps: int = 2, bar: 
         at, accept = path.move(k_move, at, strength, tunings[-1], n_steps)
         step_size = step_size * np.exp(np.clip(GAIN * (accept.mean(0) - TARGET_ACCEPT), -0.7, 0.7))
         strengths.append(strength)
+        trail.append(path.flat(at))
         if bar is not None:
             bar.update()
     last = log_mean(log_weight.reshape(n_groups, -1, path.n_data), 1)
-    return Pilot(Schedule(np.array(strengths), tunings), won + last, at)
+    return Pilot(Schedule(np.array(strengths), tunings), trail, won + last, at)
 
 
 def importance_sampled(
@@ -136,15 +138,24 @@ def refined(schedule: Schedule, variance: float) -> Schedule:
     r"""A schedule of smaller steps, by which the log weights of independent particles have about that variance.
 
     The variance of log w is that of the steps together; a step m times smaller adds :math:`1 / m^2` of it, and there
-    are m times as many. A datum that needs fewer steps than others has its own cut more often.
+    are m times as many.
 
     Args:
         schedule: of a pilot.
         variance: of log w, nats squared, that is wanted.
     """
-    strengths = schedule.strengths
-    needed = (np.diff(strengths, axis=0) > 0).sum(0)  # steps of every datum
-    n = int(max(needed.max(), np.ceil(VARIANCE * needed.max() ** 2 / variance)))
+    most = steps(schedule).max()
+    return cut(schedule, int(max(most, np.ceil(VARIANCE * most**2 / variance))))
+
+
+def steps(schedule: Schedule) -> np.ndarray:
+    """Steps of every datum before its strength is 1."""
+    return np.asarray((np.diff(schedule.strengths, axis=0) > 0).sum(0))
+
+
+def cut(schedule: Schedule, n: int) -> Schedule:
+    """The schedule in n steps; a datum that had fewer steps than others has its own cut more often."""
+    strengths, needed = schedule.strengths, steps(schedule)
     place = np.linspace(0.0, 1.0, n + 1)[:, None] * needed
     low = np.minimum(np.floor(place).astype(int), needed - 1)
     ends = [np.take_along_axis(strengths, low + k, 0) for k in (0, 1)]

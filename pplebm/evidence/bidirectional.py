@@ -93,7 +93,7 @@ def bidirectional(
         >>> bounds, page = bidirectional(program, 32), pplebm.load("conjugate_tilt")
         >>> values = {name: a.numpy() for name, a in program.params.items()}
         >>> low, high = bounds.limits("log_z")
-        >>> low < page.closed_form(values, page.Hyper()).log_constant < high, high - low < 0.5
+        >>> bool(low < page.closed_form(values, page.Hyper()).log_constant < high), high - low < 0.5
         (True, True)
     """
     program.refuse_global_latents("bidirectional bounds")

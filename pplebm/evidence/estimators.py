@@ -12,7 +12,10 @@ from tqdm import tqdm
 
 from pplebm.errors import PplebmError, PplebmWarning
 from pplebm.evidence.annealed import annealed_importance, sequential_monte_carlo
+from pplebm.evidence.bridge import bridge_sampling
 from pplebm.evidence.estimate import Evidence
+from pplebm.evidence.importance import importance_sampling
+from pplebm.evidence.replicas import thermodynamic_integration
 from pplebm.ppl.compilations import keep_compilations
 from pplebm.ppl.language import Data, Params
 from pplebm.ppl.trees import n_rows, take_rows
@@ -23,6 +26,9 @@ from pplebm.sampling.wide import batch_rows
 METHODS: dict[str, Callable[..., Evidence]] = {
     "ais": annealed_importance,
     "smc": sequential_monte_carlo,
+    "thermodynamic": thermodynamic_integration,
+    "bridge": bridge_sampling,
+    "importance": importance_sampling,
 }
 PRIOR_PARTICLES = 1024  # of the one log Z that all data share, whose error they share as well
 DATA_PARTICLES = 64

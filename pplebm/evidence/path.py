@@ -9,6 +9,7 @@ import numpy as np
 
 from pplebm.kernels.adaptive_hmc import adaptive_hmc
 from pplebm.kernels.annealed import AnnealedState, annealed
+from pplebm.kernels.batch import choose
 from pplebm.kernels.kernel import Kernel, value_and_gradient
 from pplebm.kernels.metric import Metric, flat, unflat
 from pplebm.kernels.trajectory import TrajectoryState, rank_of
@@ -85,6 +86,16 @@ class Path:
         potential = np.where(known, potential, -np.inf)
         return Particles(z, self._by_datum(potential), slope, rise, self._by_datum(log_base))
 
+    def at_flat(self, z: np.ndarray) -> Particles:
+        """Particles at latents side by side, (n, data, d)."""
+        like = self.program.zeros(self.rows)
+        return self.at(unflat(self._rows(z, like), like))
+
+    def _rows(self, a: np.ndarray, like: Latents) -> Array:
+        """Numbers by particle and datum as the backend's, a row each, in the precision of the latents."""
+        dtype = self.ppl.to_numpy(next(iter(like.values()))[:1]).dtype
+        return self.ppl.asarray(np.ascontiguousarray(a.reshape(self.rows, *a.shape[2:]).astype(dtype)), keep=True)
+
     def _look(self) -> Callable[..., tuple[Array, ...]]:
         program, ppl, observed = self.program, self.ppl, self.observed
         added = (*program.observed, *program.factors) if observed else ()
@@ -104,8 +115,8 @@ class Path:
         """Particles after steps of the kernel at a strength of every datum, and their mean acceptance, (n, data).
 
         Args:
-            strength: (data,).
-            tuning: of the kernel there.
+            strength: (data,), or (n, data) where particles of a datum differ.
+            tuning: of the kernel there, by datum, or by particle and datum.
             n_steps: of the kernel: trajectories.
         """
         state = self._state(at, strength, tuning)
@@ -116,19 +127,18 @@ class Path:
         return self.at(state.z), self._by_datum(self.ppl.to_numpy(info.accept_prob).mean(0))
 
     def _state(self, at: Particles, strength: np.ndarray, tuning: Tuning) -> AnnealedState:
-        dtype = self.ppl.to_numpy(next(iter(at.z.values()))[:1]).dtype
-        whole = lambda a: self.ppl.asarray(np.ascontiguousarray(a.reshape(self.rows, *a.shape[2:]).astype(dtype)), True)
-        rows = lambda a: whole(np.broadcast_to(a, (self.n, *a.shape)))
+        whole = lambda a: self._rows(a, at.z)
+        rows = lambda a, event=(): whole(np.broadcast_to(a, (self.n, self.n_data, *event)))
         with np.errstate(invalid="ignore"):  # of particles without mass
             value = at.log_base + strength * at.potential
-            gradient = at.base_gradient + strength[:, None] * at.potential_gradient
+            gradient = at.base_gradient + strength[..., None] * at.potential_gradient
         one = whole(np.ones_like(value))
         inner = TrajectoryState(
             z=at.z,
             log_density=whole(value),
             gradient=unflat(whole(gradient), at.z),
             step_size=rows(tuning.step_size),
-            metric=Metric(*(rows(a) for a in tuning.metric)),
+            metric=Metric(*(rows(a, a.shape[-k:]) for k, a in zip((1, 2, 1), tuning.metric, strict=True))),
             length=LENGTH * one,
             step=self.ppl.asarray(self.n_moves),  # Halton numbers go on from move to move
             n_divergent=0.0 * one,
@@ -150,6 +160,16 @@ class Path:
         picked = lambda a: np.take_along_axis(a, index.reshape(*index.shape, *[1] * (a.ndim - 2)), 0)
         z = {site: a[row] for site, a in at.z.items()}
         rest = {name: picked(getattr(at, name)) for name in Particles._fields[1:]}
+        return Particles(z, **rest)
+
+    def joined(self, first: Particles, second: Particles, is_second: np.ndarray) -> Particles:
+        """Particles of the second where wanted, (n,), and of the first elsewhere."""
+        rows = self.ppl.asarray(np.repeat(is_second, self.n_data))
+        z = choose(self.ppl, rows, second.z, first.z)
+        rest = {}
+        for name in Particles._fields[1:]:
+            a, b = np.asarray(getattr(first, name)), np.asarray(getattr(second, name))
+            rest[name] = np.where(is_second.reshape(-1, *[1] * (a.ndim - 1)), b, a)
         return Particles(z, **rest)
 
     def flat(self, at: Particles) -> np.ndarray:

@@ -1,0 +1,71 @@
+"""Every estimator on every case of the test bed: within its errors of the exact answer, or refused."""
+
+import warnings
+
+import numpy as np
+import pytest
+from beds import BEDS
+from joint_bed import JOINT
+
+import pplebm
+from pplebm.errors import PplebmWarning
+from pplebm.evidence.estimate import Evidence
+from pplebm.evidence.estimators import METHODS
+
+CASES = [*BEDS, JOINT]
+FAR = 5.0  # standard errors; of some 200 numbers, Student's with seven degrees of freedom among them
+
+
+def of_data(bed, backend, method, **settings):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PplebmWarning)
+        return pplebm.log_evidence(bed.program(backend), bed.data, method=method, seed=1, progress=False, **settings)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("bed", CASES, ids=str)
+def test_within_errors_of_the_truth(bed, method):
+    program = bed.program("numpyro")
+    given = bed.data if program.prior_reads or program.has_global_latents else None
+    constant = pplebm.log_z(program, given, method=method, seed=2, progress=False)
+    assert (abs(constant.value - bed.log_z) < FAR * constant.error + 1e-5).all() and constant.error.max() < 0.3
+    found = of_data(bed, "numpyro", method)
+    ok = found.is_trusted
+    assert ok.mean() >= 0.75, found.reasons
+    assert (abs(found.value - bed.log_evidence) < FAR * found.error + 1e-5)[ok].all()
+    assert found.error[ok].max() < 0.6
+
+
+@pytest.mark.parametrize("bed", [b for b in CASES if b.name in ("univariate", "covariate")], ids=str)
+@pytest.mark.parametrize("method", METHODS)
+def test_on_pyro_as_well(bed, method):
+    found = of_data(bed, "pyro", method)
+    ok = found.is_trusted
+    assert ok.any() and (abs(found.value - bed.log_evidence) < FAR * found.error + 1e-5)[ok].all()
+
+
+def test_batches_of_data_are_those_of_one_call():
+    """The first batch is that of a call with its data alone; all batches together are the whole, in order."""
+    bed = next(b for b in CASES if b.name == "bimodal")
+    program, known = bed.program("numpyro"), Evidence.of("known", [float(np.ravel(bed.log_z)[0])], [0.0])
+    settings = {"n_particles": 16, "log_z": known, "seed": 3, "progress": False}
+    whole = pplebm.log_evidence(program, bed.data[:3], rows_at_once=32, **settings)
+    first = pplebm.log_evidence(program, bed.data[:2], rows_at_once=32, **settings)
+    np.testing.assert_array_equal(whole.value[:2], first.value)
+    assert len(whole) == 3 and len(set(whole.value.tolist())) == 3
+
+
+def test_what_is_subtracted_is_told_with_its_error():
+    bed = next(b for b in CASES if b.name == "bimodal")
+    program, known = bed.program("numpyro"), Evidence.of("known", [100.0], [0.3])
+    found = pplebm.log_evidence(program, bed.data, log_z=known, progress=False)
+    assert found.common_error == pytest.approx(0.3) and (found.error > 0.3).all()
+    np.testing.assert_allclose(found.value, bed.log_evidence + np.ravel(bed.log_z)[0] - 100.0, atol=1.0)
+    alone = found.error**2 - 0.09
+    assert found.mean_error == pytest.approx((alone.sum() / len(found) ** 2 + 0.09) ** 0.5)
+
+
+def test_a_program_without_tilt_has_log_z_of_zero_exactly():
+    program = pplebm.Program(pplebm.bind("joint_ebm", "numpyro", shape=(4,), tilted=False))
+    found = pplebm.log_z(program)
+    assert found.value.tolist() == [0.0] and found.error.tolist() == [0.0]
