@@ -1,7 +1,7 @@
 """The command `pplebm`: words of a shell become arguments of the library's functions, and results lines of text.
 
-`learning` has the commands that learn, `pages` those about pages of the galleries, `use` and `evaluate` those that
-use a run.
+`learning` has the commands that learn, `pages` those about pages of the galleries, `use`, `anomaly` and `evaluate`
+those that use a run.
 `group` gives all of them their manners: errors in one or two lines, exit statuses, "did you mean". Importing this
 room loads neither torch nor a backend; commands do so when they run.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 import click
 
 from pplebm import __version__
-from pplebm.cli import evaluate, learning, pages, use
+from pplebm.cli import anomaly, evaluate, learning, pages, use
 from pplebm.cli.group import Group
 
 
@@ -29,5 +29,5 @@ def main(context: click.Context, traceback: bool) -> None:
         click.echo(context.get_help())
 
 
-for command in (*pages.COMMANDS, *learning.COMMANDS, *use.COMMANDS, *evaluate.COMMANDS):
+for command in (*pages.COMMANDS, *learning.COMMANDS, *use.COMMANDS, *anomaly.COMMANDS, *evaluate.COMMANDS):
     main.add_command(command)

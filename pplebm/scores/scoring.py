@@ -43,11 +43,11 @@ class Constants(NamedTuple):
 
 def estimated(program: Program, params: Params, how: Settings) -> Constants:
     """Constants by the estimators of `pplebm.log_evidence` and `pplebm.log_z`."""
-    common = {"params": params, "seed": how.seed, "rows_at_once": how.rows_at_once, "progress": how.progress}
-    of_prior = {name: value for name, value in how.evidence.items() if name != "n_particles"}
+    common: dict[str, Any] = {"params": params} | how.of_evidence
+    of_prior = {name: value for name, value in common.items() if name != "n_particles"}
     return Constants(
-        lambda data: log_evidence(program, data, **common | how.evidence),
-        lambda data: log_z(program, data, **common | of_prior),
+        lambda data: log_evidence(program, data, **common),
+        lambda data: log_z(program, data, **of_prior),
     )
 
 

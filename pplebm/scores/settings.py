@@ -38,3 +38,9 @@ class Settings:
                 raise PplebmError(f"{name} must be an integer from {least} on, got {value!r}.")
         if not isinstance(self.temperature, (int, float)) or not self.temperature > 0:
             raise PplebmError(f"temperature must be positive, got {self.temperature!r}.")
+
+    @property
+    def of_evidence(self) -> dict[str, Any]:
+        """Settings of `pplebm.log_evidence`."""
+        common = {"seed": self.seed, "rows_at_once": self.rows_at_once, "progress": self.progress}
+        return common | self.evidence

@@ -6,7 +6,6 @@ from conjugate import BACKENDS, X, instance
 from linear_gaussian import sigma_points
 from scipy.stats import multivariate_normal
 
-import pplebm
 from pplebm.errors import PplebmError
 from pplebm.scores import SCORES, anomaly_scores, decomposition
 from pplebm.scores.registry import names_of
