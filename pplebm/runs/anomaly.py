@@ -54,13 +54,14 @@ def anomaly_scores(
             f"score '{names[0]}' draws from no posterior, so n_draws and posterior have no meaning; give "
             f"evidence={{'n_particles': ...}}, or score='log_joint' for the unnormalised log posterior."
         )
+    draw = None
     if posterior == "learned":
         n_draws = LEARNED_RUNS if n_draws is None else n_draws
+        draw = learned(run.algorithm, run.params, n_draws)
         settings = {"rows_at_once": LEARNED_ROWS * n_draws, **settings, "n_chains": n_draws}
     elif n_draws is not None:
         settings = {**settings, "n_draws": n_draws}
     how = Settings(**settings)
-    draw = None if posterior == "chains" else learned(run.algorithm, run.params, how.n_chains)
 
     def scoring(rows: Any, other: Scoring | None) -> Scoring:
         squares = "reconstruction" in names
