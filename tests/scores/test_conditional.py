@@ -62,7 +62,7 @@ def test_a_skewed_conditional_that_reads_a_covariate(backend):
         assert kstest(np.exp(u[half]), "gamma", (shape,)).pvalue > 1e-3
 
 
-def test_layers():
+def test_layers_of_scores():
     program = instance("pyro")[0]
     assert layers_of(program) == (("z1",), ("z2",)) and layers_of(program, [("z1", "z2")]) == (("z1", "z2"),)
     with pytest.raises(PplebmError, match="must name every latent once; the latents are z2, z1"):
