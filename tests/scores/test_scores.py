@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conjugate import BACKENDS, X, instance
+from conjugate import BACKENDS, X, exact_one_layer, hierarchy, instance, one_layer
 from linear_gaussian import sigma_points
 from scipy.stats import multivariate_normal
 
@@ -136,3 +136,20 @@ def test_names():
         anomaly_scores(exact.program, X, n_chains=1)
     with pytest.raises(PplebmError, match="temperature must be positive"):
         anomaly_scores(exact.program, X, temperature=0.0)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_every_row_has_its_own_log_z_where_the_prior_reads_a_covariate(backend):
+    """z ~ N(m(c), 1) after the tilt m z; E[f | x] = m E[z | x], less log Z = m² / 2."""
+    program, rows = one_layer(backend, slope=0.8)
+    log_z, log_p = exact_one_layer(rows, slope=0.8)
+    found = anomaly_scores(program, rows, ["log_evidence", "tilt_ratio"], **HOW)
+    m = 0.7 + 0.8 * rows["c"]
+    mean = (m + rows["x"] / 0.36) / (1 + 1 / 0.36)
+    for score, wanted in ((found["log_evidence"], -log_p), (found["tilt_ratio"], log_z - m * mean)):
+        assert (abs(score.value - wanted) < 4.5 * score.error + 1e-5).all() and score.error.max() < 0.3
+
+
+def test_a_single_posterior_of_all_data_has_no_scores_by_datum():
+    with pytest.raises(PplebmError, match="latent site 'mean' stands outside the data plate"):
+        anomaly_scores(hierarchy("pyro"), np.zeros(4, np.float32))
