@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # the public page, for people and type checkers
     from pplebm.sampling.sampler import sample as sample
     from pplebm.sampling.sampler import sample_prior as sample_prior
     from pplebm.sampling.to_arviz import to_arviz as to_arviz
+    from pplebm.scores.front import anomaly_scores as anomaly_scores
 
 __version__ = "0.1.0"
 
@@ -62,6 +63,7 @@ _HOME = {
     "sample": "pplebm.sampling.sampler",
     "sample_prior": "pplebm.sampling.sampler",
     "to_arviz": "pplebm.sampling.to_arviz",
+    "anomaly_scores": "pplebm.scores.front",
 }
 __all__ = ["__version__", *_HOME]
 

@@ -1,8 +1,7 @@
-"""Commands that use a run: sample, anomaly, diagnose, report."""
+"""Commands that use a run: sample, diagnose, report."""
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,35 +95,6 @@ def grid(x: np.ndarray, zoom: int = 4) -> tuple[np.ndarray] | None:
     return (canvas,)
 
 
-@click.command()
-@click.argument("run", type=click.Path())
-@click.option("--data", required=True, help="Name of a data set (its held-out part), or a .npy, .npz or .csv file.")
-@click.option("--data-dir", type=click.Path(), help="Where named data sets lie.")
-@click.option("--seed", default=0, show_default=True, type=SEED)
-@click.option("-k", "k", default=5, show_default=True, type=click.IntRange(0), help="Most anomalous data to name.")
-@click.option("--out", type=click.Path(), help="A .csv file of index and anomaly score, in the order of the data.")
-@TRUST
-def anomaly(run: str, data: str, data_dir: str | None, seed: int, k: int, out: str | None, trust: bool) -> None:
-    """Tell how anomalous data are under a learned model.
-
-    Higher is more anomalous.
-    """
-    from pplebm.runs.run import open_run
-
-    opened = open_run(run, trust=trust)
-    x = rows_of(opened, data, opened.manifest.source(data, data_dir)[1])
-    scores = opened.anomaly_score(x, seed)
-    if out is not None:
-        Path(out).parent.mkdir(parents=True, exist_ok=True)
-        _write_scores(Path(out), scores)
-        click.echo(f"{out}: index and anomaly score of {len(scores)} data")
-    click.echo(f"anomaly score of {len(scores)} data, in nats; higher is more anomalous:")
-    for q in (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0):
-        click.echo(f"  {100 * q:3.0f} %  {np.quantile(scores, q):.4g}")
-    for i in np.argsort(-scores, kind="stable")[:k]:
-        click.echo(f"  datum {i}: {scores[i]:.4g}")
-
-
 def rows_of(run: Run, source: str, data_dir: str | None = None) -> Any:
     """All rows of a file, or the held-out part of a named set, in the user's units, as the run takes them."""
     from pplebm.data import Scaling, load_for, names, read_rows
@@ -136,13 +106,6 @@ def rows_of(run: Run, source: str, data_dir: str | None = None) -> Any:
         return read_rows(source, run.program.signature, data_dir, run.program.levels)
     assert isinstance(run.scaling, Scaling)
     return run.scaling.to_user(load_for(run.scaling, run.event_shape, source, data_dir))
-
-
-def _write_scores(path: Path, scores: Any) -> None:
-    with open(path, "w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(("index", "anomaly_score"))
-        writer.writerows((i, f"{s:.9g}") for i, s in enumerate(scores))
 
 
 @click.command()
@@ -204,4 +167,4 @@ def diagnose(
     write_report(opened, data, data_dir)
 
 
-COMMANDS = (sample, anomaly, diagnose, report)
+COMMANDS = (sample, diagnose, report)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,12 @@ from pplebm.learning.algorithm import Algorithm
 from pplebm.ppl.language import Latents, Params
 from pplebm.ppl.trees import n_rows, take_rows, tree_leaves, tree_map
 from pplebm.program import Program
-from pplebm.runs import evidence, files
+from pplebm.runs import anomaly, evidence, files
 from pplebm.runs.manifest import Manifest
 from pplebm.runs.opening import data_of, opened
 from pplebm.sampling.sampler import sample
 from pplebm.sampling.to_arviz import to_arviz
+from pplebm.scores.scoring import Score
 
 CHUNK = 512  # data per pass, so that memory does not grow with the data
 
@@ -88,7 +89,7 @@ class Run:
 
     @property
     def log_jacobian(self) -> float:
-        r"""Gain of log densities of a datum, such as minus `anomaly_score`, in the user's units, nats.
+        r"""Gain of log densities of a datum, such as `log_evidence`, in the user's units, nats.
 
         .. math:: \log p(x_{user}) = \log p(x_{model}) + \log |\partial x_{model} / \partial x_{user}|
         """
@@ -188,24 +189,33 @@ class Run:
         key = None if mean else self.program.ppl.split(self.program.ppl.key(seed), 2)[1]
         return self._observations(self._numpy(self.program.predict(self.params, z, key, data)))
 
-    def anomaly_score(self, x: Any, seed: int = 0, n_draws: int = 4) -> np.ndarray:
-        r"""Score data, (B,); higher is more anomalous.
+    def anomaly_score(
+        self, x: Any, seed: int = 0, n_draws: int | None = None, score: str = "log_evidence", **settings: Any
+    ) -> np.ndarray:
+        r"""Score data, (n,); higher is more anomalous. By default :math:`-\log p(x)`, nats in model units.
 
-        .. math:: -E_{z \mid x}[\log p(x \mid z) + \log p_0(z) + f(z)]
-
-        in nats and model units, by `n_draws` posterior chains per datum: the unnormalised log posterior of Cui et al.
-        (CVPR 2023), up to the model's constant log Z. Where the prior reads covariates, log Z is another one in every
-        row, and scores of rows with different covariates are not comparable.
+        Args:
+            x: data in the user's units.
+            seed: of all random numbers.
+            n_draws: of each posterior chain, for scores that draw from posteriors.
+            score: name of one in `pplebm.scores.SCORES`, such as "log_joint", the unnormalised log posterior of Cui et
+                al. (CVPR 2023), or "reconstruction".
+            settings: as in `anomaly_scores`.
         """
+        found = anomaly.anomaly_scores(self, x, (score,), seed=seed, n_draws=n_draws, **settings)
+        return found[score].value
 
-        def score(x: Any, seed: int) -> Any:
-            draws = [
-                self.program.log_joint(self.params, self.posterior_latents(x, seed + 7919 * i), x)
-                for i in range(n_draws)
-            ]
-            return {"score": -sum(draws) / n_draws}
+    def anomaly_scores(self, x: Any, names: Sequence[str] = ("log_evidence",), **settings: Any) -> dict[str, Score]:
+        """Several scores of data from the same draws, each with its Monte Carlo error.
 
-        return self._by_chunks(score, x, seed)["score"]
+        Args:
+            x: data in the user's units.
+            names: of `pplebm.scores.SCORES`, with a number in the place of k.
+            settings: `posterior="learned"` for the short runs or guide of learning in the place of chains that accept
+                and reject; `normal`, data known to be normal, in the user's units; and those of
+                `pplebm.anomaly_scores`.
+        """
+        return anomaly.anomaly_scores(self, x, names, **settings)
 
     def log_z(self, given: Any = None, **settings: Any) -> Evidence:
         """Log normalising constant of the tilted prior with its error; computed once, and kept in the run's folder.

@@ -80,7 +80,9 @@ def test_networks_of_every_kind_learn(make, tmp_path):
     data = np.random.default_rng(0).normal(size=(40, 2))
     run = pplebm.fit(model, data, out=tmp_path / "run", updates=3, hyper=small, backend="numpyro")
     assert any((np.asarray(run.params[n]) != np.asarray(program.params[n])).any() for n in program.params)
-    assert run.sample_data(5).shape == (5, 2) and run.anomaly_score(data[:4]).shape == (4,)
+    assert run.sample_data(5).shape == (5, 2) and run.anomaly_score(
+        data[:4], score="log_joint", posterior="learned"
+    ).shape == (4,)
     assert run.manifest.settings.backend == "numpyro"
 
 
