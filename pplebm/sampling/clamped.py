@@ -9,8 +9,8 @@ import numpy as np
 
 from pplebm.errors import PplebmError, PplebmWarning
 from pplebm.kernels.adaptation import BASE_WINDOW, adapted, adapting, next_window, tuned, windows, with_tuning
+from pplebm.kernels.clamped import clamped as kernel_of
 from pplebm.kernels.dual_averaging import Shape
-from pplebm.kernels.hmc import hmc
 from pplebm.kernels.kernel import Kernel, State
 from pplebm.ppl.language import Data, Key, Latents, Params
 from pplebm.ppl.trees import n_rows, take_rows
@@ -82,8 +82,8 @@ def clamped(
     if len(set(fixed)) == len(program.latents):
         return z
     k_start, k_warm, k_run = ppl.split(ppl.key(seed), 3)
-    scale = {site.name: float(site.name not in fixed) for site in program.latents}
-    kernel, shape = hmc(n_leapfrog=n_leapfrog, scale=scale), (1, n_chains, n)
+    kernel = kernel_of([site.name for site in program.latents], fixed, n_leapfrog=n_leapfrog)
+    shape = (1, n_chains, n)
     start = _redrawn(program, k_start, params, z, fixed, data)
     with ppl.threads_for(program.work(n_chains * n)):
         state = _warmed_up(program, k_warm, params, data, observed, kernel, shape, start, fixed, n_warmup)
