@@ -30,7 +30,7 @@ QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
     "--posterior", default="chains", show_default=True, type=click.Choice(("chains", "learned")),
     help="Latents given data by chains that accept and reject, or by the short runs or guide of learning.",
 )  # fmt: skip
-@click.option("--particles", default=64, show_default=True, type=click.IntRange(16), help="Of log p(x), per datum.")
+@click.option("--particles", type=click.IntRange(16), help="Of log p(x), per datum.  [default: as suits the method]")
 @click.option("--seed", default=0, show_default=True, type=SEED)
 @click.option("-k", "k", default=5, show_default=True, type=click.IntRange(0), help="Most anomalous data to name.")
 @click.option("--normal", help="Held-out normal data, for p-values.  [default: what the run held out of its own data]")
@@ -48,7 +48,7 @@ def anomaly(
     data_dir: str | None,
     score: str,
     posterior: str,
-    particles: int,
+    particles: int | None,
     seed: int,
     k: int,
     normal: str | None,

@@ -10,7 +10,7 @@ import click
 import numpy as np
 
 from pplebm.cli.group import SEED
-from pplebm.cli.use import TRUST, rows_of
+from pplebm.cli.use import TRUST, rows_of, write_report
 from pplebm.errors import PplebmError
 from pplebm.ppl.trees import n_rows, take_rows
 
@@ -42,9 +42,10 @@ def evaluate(
 ) -> None:
     """Estimate log p(x) of held-out data under a run, its base, and its twin.
 
-    Nats per datum in model units, with the standard error of the estimator and that over the data. What is done is
-    kept in the run folder, and the same command goes on after an interruption.
+    Nats per datum in model units, with the standard error of the estimator and that over the data; prints a table, and
+    adds it to the report. What is done is kept in the run folder, and the same command goes on after an interruption.
     """
+    from pplebm.report import keep_evaluation
     from pplebm.runs.evaluate import HEAD, lines
     from pplebm.runs.evaluate import evaluate as evaluated
     from pplebm.runs.run import open_run
@@ -62,6 +63,8 @@ def evaluate(
     click.echo(f"log p(x) of {n_rows(x)} data by {found[0].evidence.method}, nats per datum in model units:")
     for row in told:
         click.echo("  " + "  ".join(cell.rjust(w) for cell, w in zip(row, widths, strict=True)))
+    keep_evaluation(opened, found)
+    write_report(opened, None, data_dir)
     if out is not None:
         _write(Path(out), {row.model: row.evidence for row in found})
         click.echo(f"{out}: log p(x) of {n_rows(x)} data under {len(found)} models")

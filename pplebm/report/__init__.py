@@ -2,8 +2,8 @@
 
 `gathered` draws from a run, as arrays, all that the page shows. `metrics`, `tables`, `figures`, `scatter`, `layers`
 and `captions` turn them into numbers, pictures and sentences, and `page` joins these with the command of `reproduce`.
-`pictures` draws one of them by itself, for `pplebm picture`. `diagnosis` and `calibration` make the sections that
-`pplebm diagnose` and `pplebm calibrate` add. Nothing flows back: a report changes no run.
+`pictures` draws one of them by itself, for `pplebm picture`. `evaluation`, `diagnosis` and `calibration` make the
+sections that the commands `evaluate`, `diagnose` and `calibrate` add. Nothing flows back: a report changes no run.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ from pplebm.calibration.sbc import Calibration
 from pplebm.data import Source
 from pplebm.report.calibration import section as calibration_section
 from pplebm.report.diagnosis import section
+from pplebm.report.evaluation import section as evaluation_section
 from pplebm.report.gathered import gather
 from pplebm.report.page import html
 from pplebm.runs import files
+from pplebm.runs.evaluate import Row
 from pplebm.runs.run import Run
 from pplebm.runs.short_run_bias import Comparison
 
-__all__ = ["keep_calibration", "keep_diagnosis", "write"]
+__all__ = ["keep_calibration", "keep_diagnosis", "keep_evaluation", "write"]
 
 
 def write(run: Run, data: Source | None = None) -> Path:
@@ -46,7 +48,12 @@ def write(run: Run, data: Source | None = None) -> Path:
         'report.html'
     """
     target = run.path / files.REPORT
-    files.write_whole(target, html(gather(run, data), _kept(run, files.DIAGNOSIS), _kept(run, files.CALIBRATION)))
+    sections = {
+        "Evidence": files.EVALUATION,
+        "Long chains and short runs": files.DIAGNOSIS,
+        "Calibration": files.CALIBRATION,
+    }
+    files.write_whole(target, html(gather(run, data), {name: _kept(run, file) for name, file in sections.items()}))
     return target
 
 
@@ -58,6 +65,11 @@ def keep_diagnosis(run: Run, found: list[Comparison]) -> None:
 def keep_calibration(run: Run, found: list[Calibration]) -> None:
     """Keep what calibration by simulation found, by ways of inference, as a section of every report of the run."""
     files.write_whole(run.path / files.CALIBRATION, _mark(run) + calibration_section(found))
+
+
+def keep_evaluation(run: Run, rows: list[Row]) -> None:
+    """Keep the evidence of a run, its base and its twin as a section of every report of the run as it is now."""
+    files.write_whole(run.path / files.EVALUATION, _mark(run) + evaluation_section(rows))
 
 
 def _kept(run: Run, name: str) -> str:

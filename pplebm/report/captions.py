@@ -98,3 +98,9 @@ CALIBRATION = (
     "Histograms of the same ranks; 1 is what uniform ranks have, and a single bar lies in the grey range in 95 % of "
     "all cases. Bad: high at both ends (too narrow), high in the middle (too wide), or slanted."
 )
+EVALUATION = (
+    "log p(x) of data that were not learned from, higher is better. The first error is that of the estimator, the "
+    "second that of the mean as one over all data like these. Models are told apart by the difference on the same data, "
+    "whose error leaves out what varies from datum to datum in both. Bits per dimension are those of the density in the "
+    "units of the data."
+)

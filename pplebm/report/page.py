@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html as markup
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -17,8 +17,8 @@ from pplebm.report.style import CSS
 DPI = 160  # sharp on fine screens
 
 
-def html(m: Material, diagnosis: str = "", calibration: str = "") -> str:
-    """The whole page; `diagnosis` and `calibration` are sections that the commands of these names made."""
+def html(m: Material, kept: Mapping[str, str] | None = None) -> str:
+    """The whole page; `kept` are sections by heading that other commands made, "" for none."""
     title = f"{m.run.manifest.model.name} on {m.run.manifest.data.name}"
     sections = [
         ("figures", "Figures", tables.figures_table(m)),
@@ -30,13 +30,11 @@ def html(m: Material, diagnosis: str = "", calibration: str = "") -> str:
         ("reproduce", "How to reproduce", reproduce.footer(m)),
     ]
     names = [(name, heading) for name, heading, _ in sections]
-    if diagnosis:
-        names.insert(-1, ("diagnosis", "Long chains and short runs"))
-    if calibration:
-        names.insert(-1, ("calibration", "Calibration"))
+    more = {heading: text for heading, text in (kept or {}).items() if text}
+    names[-1:-1] = [(text.partition('<section id="')[2].partition('"')[0], heading) for heading, text in more.items()]
     links = " · ".join(f'<a href="#{name}">{heading}</a>' for name, heading in names)
     written = [f'<section id="{name}"><h2>{heading}</h2>{text}</section>' for name, heading, text in sections]
-    body = "".join([*written[:-1], diagnosis, calibration, written[-1]])
+    body = "".join([*written[:-1], *more.values(), written[-1]])
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
