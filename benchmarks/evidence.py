@@ -2,7 +2,7 @@
 
     python benchmarks/evidence.py                                # every estimator on every case; some ten minutes
     python benchmarks/evidence.py --only bimodal --estimator ais --backend pyro
-    python benchmarks/evidence.py --write                        # keeps evidence.json, with the rows not run
+    python benchmarks/evidence.py --write                        # keeps evidence.json and .md, with the rows not run
     python benchmarks/evidence.py --table                        # the table of the rows that are kept
 
 The cases are those of tests/beds.py: closed forms and quadrature. Every estimator runs at its defaults with seeds 0, 1,
@@ -37,8 +37,16 @@ from pplebm.errors import PplebmError, PplebmWarning  # noqa: E402
 from pplebm.evidence import estimators  # noqa: E402
 from pplebm.evidence.estimate import Evidence  # noqa: E402
 
-RESULT = ROOT / "benchmarks" / "evidence.json"
+RESULT, TABLE = (ROOT / "benchmarks" / f"evidence.{end}" for end in ("json", "md"))
+HEAD = "# Estimators of log Z and log p(x) against exact answers\n\n`python benchmarks/evidence.py --write`\n\n"
 CASES = {bed.name: bed for bed in (*BEDS, JOINT)}
+NOTE = """
+Every estimator at its defaults, on every datum of the case; the repetitions are 50 seeds. Bias is the mean over data and
+repetitions, in nats and in its own standard errors; told is the mean of the standard errors that the estimator gives, to
+be compared with the root mean square, rmse; coverage is that of nominal 95 % intervals, of what was not refused, with a
+Monte Carlo error of 3 % for one log Z, less for several data; seconds are those of a repetition after the first, which
+compiles, on a machine that did other work as well.
+"""
 LEVEL = 0.95  # of the intervals
 ROUNDING = 1e-5  # nats, of single precision: where an estimate is exact, its error is 0 and only rounding is off
 
@@ -156,6 +164,7 @@ def main() -> None:
         print(f"  {key}: coverage {found.get('coverage')}, {found['seconds']:.2f} s", file=sys.stderr, flush=True)
         if args.write:
             RESULT.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
+            TABLE.write_text(HEAD + table(rows) + NOTE)
     print(table(rows))
 
 

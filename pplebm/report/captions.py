@@ -100,7 +100,7 @@ CALIBRATION = (
 )
 EVALUATION = (
     "log p(x) of data that were not learned from, higher is better. The first error is that of the estimator, the "
-    "second that of the mean as one over all data like these. Models are told apart by the difference on the same data, "
-    "whose error leaves out what varies from datum to datum in both. Bits per dimension are those of the density in the "
-    "units of the data."
+    "second that of the mean as one over all data like these. Models are told apart by the difference on the same "
+    "data, whose error leaves out what varies from datum to datum in both. Bits per dimension are those of the "
+    "density in the units of the data."
 )
