@@ -18,7 +18,7 @@ from pplebm.program import Program
 from pplebm.sampling.blocks import block_seed
 from pplebm.sampling.convergence import effective_size
 
-N_CHAINS = 32
+N_CHAINS, LEAST_DRAWS = 32, 10  # draws of each chain, for a law that is fitted to them
 LEAST_OVERLAP = 20  # effective draws of either end that lie in the other
 MOST_ERROR = 0.5  # relative, beyond which the error itself is not known
 MOST_ROUNDS = 1000
@@ -96,7 +96,7 @@ def bridge_sampling(
 
     Args:
         program, params, data, observed, tilted, seed, bar: as in `annealed_importance`.
-        n_particles: draws of either end, by 32 chains.
+        n_particles: draws of either end, by 32 chains; 10 of each chain at least.
         other: "base", "normal", or "auto": the base of priors, a normal law for posteriors, whose base is far wider.
 
     Source: Gronau et al. (Journal of Statistical Software 2020), for the normal end.
@@ -105,7 +105,7 @@ def bridge_sampling(
         raise PplebmError(f"other '{other}' is not known; choose one of {', '.join(get_args(Other))}.")
     other = ("normal" if observed else "base") if other == "auto" else other
     path = Path(program, params, data, observed, N_CHAINS, tilted)
-    n_draws = -(-n_particles // N_CHAINS)
+    n_draws = max(LEAST_DRAWS, -(-n_particles // N_CHAINS))
     chains = target_chains(path, block_seed(seed, 0), n_draws * (2 if other == "normal" else 1), bar)
     ends = Path(program, params, data, observed, n_particles, tilted)
     if other == "base":
