@@ -149,7 +149,7 @@ def _convert(value: Any, hint: Any, what: str) -> Any:
     kinds = [_kind(h) for h in (_members(typing.get_args(hint)[0]) if is_tuple else _members(hint))]
     if isinstance(value, str) and (is_tuple or not any(type_ is str for type_, _ in kinds)):
         with contextlib.suppress(ValueError, SyntaxError):  # what stays text is told by the check below
-            value = ast.literal_eval(value)
+            value = ast.literal_eval({"true": "True", "false": "False"}.get(value.strip(), value))
     if is_tuple:
         value = tuple(value) if isinstance(value, (list, tuple)) else (value,)
         return tuple(_checked(v, kinds, what, "a tuple, each item ") for v in value)

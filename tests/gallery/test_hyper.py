@@ -52,7 +52,7 @@ TAKEN = {
     "drift": [None, "None", 2],
     "sizes": [(1, 2, 3), "5", 8],
     "name": ["8"],
-    "flag": [True, "True"],
+    "flag": [True, "True", "false"],
 }
 
 
