@@ -135,9 +135,10 @@ assert np.isclose(metrics.average_precision(labels[known], np.zeros(known.sum())
 
 # %% [markdown]
 # Areas under precision and recall depend on the share of anomalies. A table of them without prevalence and floor says
-# little. And look at `tilt_ratio` of the twin, which is 0 for all data: the trapezoid rule gives it $(1 + \pi) / 2$ at
-# prevalence $\pi$, though it knows nothing. Average precision is not fooled by ties. Does the tilt help? The paired difference uses the same bootstrap samples for both models, so that it is
-# sharper than two intervals beside each other.
+# little. And look at `tilt_ratio` of the twin, which is 0 for all data: the trapezoid rule gives it $(1 + \pi) / 2$
+# at prevalence $\pi$, though it knows nothing. Average precision is not fooled by ties. Does the tilt help? The
+# paired difference uses the same bootstrap samples for both models, so that it is sharper than two intervals beside
+# each other.
 
 # %%
 fig, ax = plt.subplots(figsize=(7, 3))
