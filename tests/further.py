@@ -55,7 +55,7 @@ FURTHER = {  # of the names of tests
     r"test_estimators.*within_errors_of_the_truth\[(?:linear_6|bimodal|counts|positive)-ais\]":
         "the same by the other cases; the whole table by benchmarks/evidence.py",
     r"test_bounds_bracket_in_every_run\[[3-5]\]": "further seeds",
-    r"test_notebooks.*it_runs\[0[1245]": "the other notebooks; what these call is in the tests of the rooms",
+    r"test_notebooks.*it_runs\[0[12457]": "the other notebooks; what these call is in the tests of the rooms",
 }  # fmt: skip
 
 
