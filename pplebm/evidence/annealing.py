@@ -17,6 +17,7 @@ from pplebm.ppl.language import Latents
 KEPT = 0.9  # effective share of the particles that a step of strength leaves
 VARIANCE = 1.0 / KEPT - 1.0  # of log weights that such a step adds, nats squared
 MOST = 1000  # steps of strength that a pilot may take
+MOST_FINE = 4000  # steps of a schedule that is cut finer
 TARGET_ACCEPT, GAIN = 0.8, 2.0  # of the pilot's step size
 FIRST_STEP = 0.5  # in units of the metric
 RESAMPLED = 0.5  # effective share of the particles below which they are drawn anew
@@ -138,14 +139,14 @@ def refined(schedule: Schedule, variance: float) -> Schedule:
     r"""A schedule of smaller steps, by which the log weights of independent particles have about that variance.
 
     The variance of log w is that of the steps together; a step m times smaller adds :math:`1 / m^2` of it, and there
-    are m times as many.
+    are m times as many. There are never more than 4000: of data that are further away the weights vary more.
 
     Args:
         schedule: of a pilot.
         variance: of log w, nats squared, that is wanted.
     """
     most = steps(schedule).max()
-    return cut(schedule, int(max(most, np.ceil(VARIANCE * most**2 / variance))))
+    return cut(schedule, int(max(most, min(MOST_FINE, np.ceil(VARIANCE * most**2 / variance)))))
 
 
 def steps(schedule: Schedule) -> np.ndarray:
