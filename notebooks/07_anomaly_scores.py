@@ -44,7 +44,7 @@ from pplebm.scores import SCORES, conformal, metrics
 
 UPDATES, N_TEST, N_OTHER, N_NORMAL = (4, 12, 8, 10) if SMOKE else (120, 72, 40, 59)
 CHAINS = {"n_chains": 4, "n_draws": 4 if SMOKE else 10, "n_warmup": 20 if SMOKE else 100}
-EVIDENCE = {"n_particles": 32}
+EVIDENCE = {"n_particles": 320}  # draws of a bridge
 scratch = tempfile.TemporaryDirectory()  # run folders go here, and away with it
 plt.rcParams.update({"figure.dpi": 100, "font.size": 10, "axes.spines.top": False, "axes.spines.right": False})
 

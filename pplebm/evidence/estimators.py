@@ -51,11 +51,11 @@ def bridged_or_annealed(
         return found
     is_whole = data is None or program.has_global_latents
     rows = data if is_whole else take_rows(data, program.ppl.asarray(again))
-    n = max(LEAST_PARTICLES, n_particles // PER_PARTICLE)
+    n = max(ANNEALED, n_particles // PER_PARTICLE)
     return found.replaced(again, annealed_importance(program, params, rows, observed, n_particles=n, **settings))
 
 
-PER_PARTICLE = 16  # draws of a bridge for one annealed particle
+ANNEALED, PER_PARTICLE = 64, 16  # least annealed particles; draws of a bridge for one of them
 METHODS = {
     "auto": Method(bridged_or_annealed, 1024, 1000),
     "ais": Method(annealed_importance, 1024, 64),

@@ -202,10 +202,10 @@ def test_anomaly_keeps_the_order_of_the_data(run, images, tmp_path):
 def test_of_a_named_set_the_held_out_part_is_scored(tmp_path):
     call("fit", "latent_ebm", "--out", tmp_path / "run", "--updates", 1, "--no-report", *sets(*TINY, *SMALL))
     output = call("anomaly", tmp_path / "run", "--data", "digits", "-k", 0, "--out", tmp_path / "scores.csv",
-                  "--particles", 16)  # fmt: skip
+                  "--particles", 320)  # fmt: skip
     assert "anomaly score of 359 data" in output
     opened, data = pplebm.open_run(tmp_path / "run"), pplebm.data.load("digits")
-    direct = opened.anomaly_score(data.scaling.to_user(data.held_out), evidence={"n_particles": 16})
+    direct = opened.anomaly_score(data.scaling.to_user(data.held_out), evidence={"n_particles": 320})
     table = np.genfromtxt(tmp_path / "scores.csv", delimiter=",", names=True)
     np.testing.assert_allclose(table["anomaly_score"], direct, rtol=1e-5)
 
