@@ -60,7 +60,7 @@ METHODS = {
     "auto": Method(bridged_or_annealed, 1024, 1000),
     "ais": Method(annealed_importance, 1024, 64),
     "smc": Method(sequential_monte_carlo, 1024, 256),
-    "thermodynamic": Method(thermodynamic_integration, 3200, 1600),
+    "thermodynamic": Method(thermodynamic_integration, 1600, 800),
     "bridge": Method(bridge_sampling, 4000, 1000),
     "importance": Method(importance_sampling, 16_000, 1024),
 }
