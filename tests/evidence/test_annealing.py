@@ -58,6 +58,26 @@ def test_potential_and_gradients_are_those_of_the_program(backend):
     np.testing.assert_allclose(at.base_gradient + at.potential_gradient, whole, rtol=2e-3, atol=1e-3)
 
 
+@backends
+def test_chains_begin_with_the_density_and_the_gradient_of_their_strength(backend):
+    """What the kernel is told of its start is what the program says of the density at that strength."""
+    program, params, _ = instance(backend)
+    path, strength = Path(program, params, program.data(X), True, 5), np.array([0.1, 0.5, 1.0])
+    at = path.draw_base(path.ppl.key(0))
+    state = path._state(at, strength, annealing.Tuning(np.full(3, 0.3), path.unit_metric()))
+    by_row = path.ppl.asarray(np.tile(strength, 5).astype(np.float32), keep=True)
+    density = path.program.log_density(params, path.data)
+    value, slope = path.ppl.value_and_grad(
+        lambda z: density(z, tilt_strength=by_row, likelihood_strength=by_row), at.z
+    )  # fmt: skip
+    found = state.inner
+    np.testing.assert_allclose(*(path.ppl.to_numpy(a) for a in (found.log_density, value)), rtol=1e-4)
+    for site, a in slope.items():
+        np.testing.assert_allclose(*(path.ppl.to_numpy(b) for b in (found.gradient[site], a)), rtol=1e-3, atol=1e-3)
+    for told in (state.tilt, state.likelihood):
+        np.testing.assert_allclose(path.ppl.to_numpy(told), np.tile(strength, 5), rtol=1e-6)
+
+
 def test_the_next_strength_leaves_nine_tenths():
     rng = np.random.default_rng(0)
     u = np.stack([rng.normal(size=4000), 5.0 * rng.normal(size=4000) - 20.0, np.zeros(4000)], 1)
