@@ -66,7 +66,7 @@ def _annealed(first: Path, path: Path, variance: float, seed: int, bar: tqdm | N
     """An estimate by the particles of a path, at settings that those of a first one find."""
     pilot = sequential(first, block_seed(seed, 0), bar=bar)
     log_weight, _ = importance_sampled(path, block_seed(seed, 1), refined(pilot.schedule, variance), bar)
-    return of_weights("annealed importance sampling", log_weight)
+    return of_weights("annealed importance sampling", log_weight).doubted(pilot.reasons)
 
 
 def of_weights(method: str, log_weight: np.ndarray) -> Evidence:
@@ -112,13 +112,16 @@ def sequential_monte_carlo(
     """
     per_group = -(-n_particles // GROUPS)
     path = Path(program, params, data, observed, GROUPS * per_group, tilted)
-    log_constants = sequential(path, block_seed(seed, 0), GROUPS, bar=bar).log_constants
+    pilot = sequential(path, block_seed(seed, 0), GROUPS, bar=bar)
+    log_constants = pilot.log_constants
     relative = np.exp(log_constants - log_constants.max(0))
     spread = relative.std(0, ddof=1) / relative.mean(0)
     error = spread / GROUPS**0.5
     reasons = ["" if s <= MOST_SPREAD else _spread(s, per_group) for s in spread]
     ess = np.minimum(GROUPS * per_group, 1.0 / np.maximum(error, 1e-12) ** 2)
-    return Evidence.of("sequential Monte Carlo", log_mean(log_constants, 0), error, ess, np.nan, GROUPS - 1, reasons)
+    value = log_mean(log_constants, 0)
+    found = Evidence.of("sequential Monte Carlo", value, error, ess, np.nan, GROUPS - 1, reasons)
+    return found.doubted(pilot.reasons)
 
 
 def _heavy(k_hat: float, n: int) -> str:

@@ -8,7 +8,6 @@ import numpy as np
 from scipy.special import logsumexp
 from tqdm import tqdm
 
-from pplebm.errors import PplebmError
 from pplebm.evidence.path import Particles, Path, Tuning
 from pplebm.kernels.fisher import fisher_metric
 from pplebm.kernels.metric import Metric
@@ -35,6 +34,7 @@ class Pilot(NamedTuple):
 
     schedule: Schedule
     trail: list[np.ndarray]  # latents side by side at every strength of the schedule, (n, data, d) each
+    reasons: tuple[str, ...]  # by datum, why nothing is known of its target; "" where it was reached
     log_constants: np.ndarray  # (groups, data), log Z of the target relative to the base, by group of particles
     particles: Particles
 
@@ -54,25 +54,20 @@ def sequential(path: Path, seed: int, n_groups: int = 1, n_steps: int = 2, bar: 
         n_steps: trajectories at every strength.
         bar: of progress, moved a step at every strength.
 
-    Raises:
-        PplebmError: if the target has no mass at any draw of the base, or is not reached.
+    A target without mass at any draw of the base, or that is not reached, spoils no other datum: its reason says so.
 
     Source: Del Moral, Doucet, Jasra (JRSS B 2006); Zhou, Johansen, Aston (JCGS 2016), for the choice of strengths.
     """
     k_base, key = path.ppl.split(path.ppl.key(seed))
     at, rng = path.draw_base(k_base), np.random.default_rng(seed)
-    _check_mass(at)
+    lost = ~np.isfinite(at.potential).any(0)
     log_weight, won = np.zeros((path.n, path.n_data)), np.zeros((n_groups, path.n_data))
     strengths, tunings, trail = [np.zeros(path.n_data)], list[Tuning](), [path.flat(at)]
     step_size, metric = np.full(path.n_data, FIRST_STEP), path.unit_metric()
-    while (strengths[-1] < 1.0).any():
-        if len(strengths) > MOST:
-            raise PplebmError(
-                f"the base and the target are too far apart: {MOST} steps of strength did not join them at "
-                f"{int((strengths[-1] < 1).sum())} data, the least strength reached is {strengths[-1].min():.2g}."
-            )
-        strength = next_strength(at.potential, log_weight, strengths[-1])
-        log_weight = log_weight + _gain(strength - strengths[-1], at.potential)
+    while (strengths[-1] < 1.0).any() and len(strengths) <= MOST:
+        potential = np.where(lost, 0.0, at.potential)
+        strength = next_strength(potential, log_weight, strengths[-1])
+        log_weight = log_weight + _gain(strength - strengths[-1], potential)
         index, log_weight, more = _resampled(log_weight, n_groups, rng)
         at, won = path.chosen(at, index), won + more
         metric = _metric(path, at, log_weight, strength, metric)
@@ -84,8 +79,10 @@ def sequential(path: Path, seed: int, n_groups: int = 1, n_steps: int = 2, bar: 
         trail.append(path.flat(at))
         if bar is not None:
             bar.update()
+    reasons = _reasons(lost, strengths[-1], path.n)
+    strengths[-1] = np.ones(path.n_data)
     last = log_mean(log_weight.reshape(n_groups, -1, path.n_data), 1)
-    return Pilot(Schedule(np.array(strengths), tunings), trail, won + last, at)
+    return Pilot(Schedule(np.array(strengths), tunings), trail, reasons, won + last, at)
 
 
 def importance_sampled(
@@ -243,10 +240,10 @@ def _metric(path: Path, at: Particles, log_weight: np.ndarray, strength: np.ndar
     return fisher_metric(path.flat(at), np.where(good[:, :, None], gradient, 0.0), counts * good, old)
 
 
-def _check_mass(at: Particles) -> None:
-    lost = ~np.isfinite(at.potential).any(0)
-    if lost.any():
-        raise PplebmError(
-            f"tilts and likelihood have no mass at any of {len(at.potential)} draws of the base, at {int(lost.sum())} "
-            f"of {len(lost)} data, the first of them {int(lost.argmax())}; check the data, or take more particles."
-        )
+def _reasons(lost: np.ndarray, strength: np.ndarray, n: int) -> tuple[str, ...]:
+    """By datum, why its target was not reached."""
+    none = f"tilts and likelihood have no mass at any of {n} draws of the base; check the datum."
+    far = f"the target is too far from the base: {MOST} steps of strength came to {{:.2g}} of it."
+    return tuple(
+        none if is_lost else far.format(s) if s < 1.0 else "" for is_lost, s in zip(lost, strength, strict=True)
+    )

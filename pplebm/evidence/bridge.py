@@ -64,10 +64,11 @@ def bridge(first: np.ndarray, second: np.ndarray) -> Bridge:
         up = second - np.logaddexp(log_s[0] + second, log_s[1] + log_r)
         down = -np.logaddexp(log_s[0] + flat, log_s[1] + log_r)
         new = float(logsumexp(up) - np.log(n_2) - logsumexp(down) + np.log(n))
-        moved, log_r = abs(new - log_r), new
-        if not moved > 1e-9 * max(1.0, abs(new)):  # also where it is not a number
+        moved = abs(new - log_r) if np.isfinite(new) else np.inf
+        log_r = new
+        if moved < 1e-9 * max(1.0, abs(new)) or not np.isfinite(new):
             break
-    if not np.isfinite(log_r) or moved > 1e-3:
+    if moved > 1e-3:
         return Bridge(float("nan"), float("inf"), 0.0)
     f_2 = np.exp(up)  # p1 / (s1 p1 + s2 p2) at draws of the second, normalised
     f_1 = 1.0 / (np.exp(log_s[0] + first - log_r) + np.exp(log_s[1]))  # p2 / (s1 p1 + s2 p2) at draws of the first
@@ -106,7 +107,7 @@ def bridge_sampling(
     other = ("normal" if observed else "base") if other == "auto" else other
     path = Path(program, params, data, observed, N_CHAINS, tilted)
     n_draws = max(LEAST_DRAWS, -(-n_particles // N_CHAINS))
-    chains = target_chains(path, block_seed(seed, 0), n_draws * (2 if other == "normal" else 1), bar)
+    chains, why = target_chains(path, block_seed(seed, 0), n_draws * (2 if other == "normal" else 1), bar)
     ends = Path(program, params, data, observed, n_particles, tilted)
     if other == "base":
         first = np.array([at.potential for at in chains])
@@ -116,10 +117,12 @@ def bridge_sampling(
         first = np.array([_ratio(path, at, proposal) for at in chains[n_draws:]])
         z = proposal.draw(np.random.default_rng(block_seed(seed, 1)), n_particles)
         second = _ratio(ends, ends.at_flat(z), proposal)
+    known = np.array([not reason for reason in why])
+    first, second = np.where(known, first, 0.0), np.where(known, second, 0.0)  # of those that are refused in any case
     found = [bridge(first[:, :, i], second[:, i]) for i in range(path.n_data)]
     value, error, overlap = np.array(found).T
     reasons = [_reason(one, other) for one in found]
-    return Evidence.of("bridge sampling", value, error, overlap, np.nan, N_CHAINS - 1, reasons)
+    return Evidence.of("bridge sampling", value, error, overlap, np.nan, N_CHAINS - 1, reasons).doubted(why)
 
 
 def _ratio(path: Path, at: Particles, proposal: Proposal) -> np.ndarray:

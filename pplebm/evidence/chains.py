@@ -13,7 +13,9 @@ WARM_UP = 50  # moves before the first draw, by which particles that the pilot c
 TRAJECTORIES = 2  # of a move
 
 
-def target_chains(path: Path, seed: int, n_draws: int, bar: tqdm | None = None) -> list[Particles]:
+def target_chains(
+    path: Path, seed: int, n_draws: int, bar: tqdm | None = None
+) -> tuple[list[Particles], tuple[str, ...]]:
     """Draws of the target by chains, as many as the path has particles, with what is known at each.
 
     Args:
@@ -21,6 +23,9 @@ def target_chains(path: Path, seed: int, n_draws: int, bar: tqdm | None = None) 
         seed: of all random numbers.
         n_draws: of every chain.
         bar: of progress.
+
+    Returns:
+        Draws, and by datum why its chains are none of the target, "" where they are.
     """
     pilot = sequential(path, block_seed(seed, 0), bar=bar)
     at, tuning, found = pilot.particles, pilot.schedule.tunings[-1], list[Particles]()
@@ -30,4 +35,4 @@ def target_chains(path: Path, seed: int, n_draws: int, bar: tqdm | None = None) 
             found.append(at)
         if bar is not None:
             bar.update()
-    return found
+    return found, pilot.reasons

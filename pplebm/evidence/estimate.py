@@ -126,6 +126,12 @@ class Evidence:
         reasons = tuple(self.reasons[i] for i in index)
         return _made(self.method, [a[index] for a in arrays], reasons, self.common_error)
 
+    def doubted(self, reasons: Sequence[str]) -> Evidence:
+        """The estimates, those with a reason not to be trusted NaN; earlier reasons come after."""
+        both = [a or b for a, b in zip(reasons, self.reasons, strict=True)]
+        found = Evidence.of(self.method, self.value, self.error, self.ess, self.k_hat, self.freedom, both)
+        return replace(found, common_error=self.common_error)
+
     def replaced(self, rows: np.ndarray, other: Evidence) -> Evidence:
         """The estimates, others in the place of those of some data."""
         place = {int(row): len(self) + i for i, row in enumerate(rows)}

@@ -68,7 +68,8 @@ def importance_weights(
         return drawn.log_weights[0], fine
     if proposal == "short run":
         short = Path(program, params, data, observed, max(SHORT_RUN, 4 * program.width), tilted)
-        law = fitted(short.flat(sequential(short, block_seed(seed, 0), bar=bar).particles), FREEDOM)
+        pilot = sequential(short, block_seed(seed, 0), bar=bar)
+        law, fine = fitted(short.flat(pilot.particles), FREEDOM), pilot.reasons
     else:
         law, fine = laplace(program, params, data, observed, tilted, block_seed(seed, 0))
     z = law.draw(np.random.default_rng(block_seed(seed, 1)), n_particles)
@@ -86,8 +87,7 @@ def importance_sampling(
     """
     log_weight, why = importance_weights(program, params, data, observed, **settings)  # type: ignore[arg-type]
     found = of_weights("importance sampling", np.where([bool(reason) for reason in why], 0.0, log_weight))
-    reasons = [a or b for a, b in zip(why, found.reasons, strict=True)]
-    return Evidence.of(found.method, found.value, found.error, found.ess, found.k_hat, found.freedom, reasons)
+    return found.doubted(why)
 
 
 def lower_bound(log_weight: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -133,7 +133,7 @@ def laplace(
     good = np.isfinite(precision).all((1, 2))
     values, vectors = np.linalg.eigh(np.where(good[:, None, None], precision, np.eye(width)))
     good &= values[:, 0] > 1e-6 * values[:, -1]
-    covariance = (vectors / np.maximum(values, 1e-6 * values[:, -1:])[:, None]) @ np.swapaxes(vectors, 1, 2)
+    covariance = (vectors / np.where(good[:, None], values, 1.0)[:, None]) @ np.swapaxes(vectors, 1, 2)
     why = "the Hessian at the mode is not negative definite; choose the proposal 'short run', or anneal."
     return Proposal(mode, np.linalg.cholesky(covariance), FREEDOM), tuple("" if ok else why for ok in good)
 

@@ -57,6 +57,7 @@ def thermodynamic_integration(
     path = Path(program, params, data, observed, N_CHAINS * len(ladder.strengths), tilted)
     start = path.at_flat(_on_rungs(pilot, ladder))
     potential, swaps = replicas(path, ladder, start, block_seed(seed, 1), -(-n_particles // N_CHAINS), bar)
+    potential = np.where([not reason for reason in pilot.reasons], potential, 0.0)  # the others are refused in any case
     n_data = ladder.strengths.shape[1]
     by_system = integrals(potential, ladder.strengths)
     value, error = by_system.mean(0), by_system.std(0, ddof=1) / N_CHAINS**0.5
@@ -65,7 +66,8 @@ def thermodynamic_integration(
     if n_particles < LEAST_DRAWS:
         reasons = [reason or f"{n_particles} draws are few; take {LEAST_DRAWS} or more." for reason in reasons]
     ess = np.minimum(n_particles, 1.0 / np.maximum(error, 1e-12) ** 2)
-    return Evidence.of("thermodynamic integration", value, error, ess, np.nan, N_CHAINS - 1, reasons)
+    found = Evidence.of("thermodynamic integration", value, error, ess, np.nan, N_CHAINS - 1, reasons)
+    return found.doubted(pilot.reasons)
 
 
 def replicas(
@@ -119,9 +121,9 @@ def integrals(potential: np.ndarray, strengths: np.ndarray) -> np.ndarray:
     >>> bool(abs(found - 0.5).max() < 0.03)
     True
     """
-    mean, variance = potential.mean(0), potential.var(0, ddof=1)
     step = np.diff(strengths, axis=0)[:, None]
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore"):  # of a potential that is infinite at draws of the base
+        mean, variance = potential.mean(0), potential.var(0, ddof=1)
         parts = 0.5 * step * (mean[1:] + mean[:-1]) - step**2 / 12.0 * (variance[1:] - variance[:-1])
     return np.asarray(parts.sum(0))
 

@@ -100,7 +100,7 @@ def _pareto_shape(excess: np.ndarray) -> float:
     theta = 1.0 / excess[-1] + (1.0 - (n_grid / (np.arange(n_grid) + 0.5)) ** 0.5) / (3.0 * quartile)
     shape = np.log1p(-theta[:, None] * excess).mean(1)
     profile = n * (np.log(-theta / shape) - shape - 1.0)
-    k = np.log1p(-weighted_mean(theta, profile).mean * excess).mean()
+    k = np.log1p(-(weights(profile) @ theta) * excess).mean()
     return float((n * k + 10.0 * 0.5) / (n + 10.0))  # as if by ten more weights with k = 1/2
 
 
