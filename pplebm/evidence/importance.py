@@ -46,7 +46,8 @@ def importance_weights(
         n_particles: of every datum.
         proposal: "base"; "laplace", a Student law at the mode, with the inverse of the negative Hessian there; "short
             run", one with the moments of the particles that a short annealed run ends with; "guide", the program's own;
-            "auto", the base for priors and Laplace for posteriors.
+            "auto", the base for priors and a short run for posteriors: a law at one mode misses the others, and k-hat
+            does not always see that.
 
     Returns:
         The weights, and by datum why there is no proposal, "" where there is.
@@ -56,7 +57,7 @@ def importance_weights(
     """
     if proposal not in get_args(Kind):
         raise PplebmError(f"proposal '{proposal}' is not known; choose one of {', '.join(get_args(Kind))}.")
-    proposal = ("laplace" if observed else "base") if proposal == "auto" else proposal
+    proposal = ("short run" if observed else "base") if proposal == "auto" else proposal
     path = Path(program, params, data, observed, n_particles, tilted)
     fine = ("",) * path.n_data
     if proposal == "base":

@@ -94,7 +94,7 @@ def test_proposals_that_will_not_do():
             host.sample("x", host.dist.Normal(z[:, 1], 1.0), obs=x)
 
     program = pplebm.Program(flat, data=np.zeros(3, np.float32), backend="numpyro")
-    found = importance_sampling(program, program.params, program.example, True)
+    found = importance_sampling(program, program.params, program.example, True, proposal="laplace")
     assert not found.is_trusted.any() and "not negative definite" in found.reasons[0]
     with pytest.raises(PplebmError, match="choose one of auto, base, laplace, short run, guide"):
         importance_sampling(program, program.params, program.example, True, proposal="Laplace")
