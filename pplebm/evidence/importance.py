@@ -9,7 +9,8 @@ from tqdm import tqdm
 
 from pplebm.errors import PplebmError
 from pplebm.evidence.annealed import of_weights
-from pplebm.evidence.annealing import log_mean, sequential
+from pplebm.evidence.annealing import log_mean
+from pplebm.evidence.chains import target_chains
 from pplebm.evidence.estimate import Evidence
 from pplebm.evidence.path import Path
 from pplebm.evidence.proposals import Proposal, fitted
@@ -22,7 +23,8 @@ Kind = Literal["auto", "base", "laplace", "short run", "guide"]
 FREEDOM = 8.0  # of Student proposals: tails heavier than those of most posteriors, little lost in 20 dimensions
 ASCENT_STEPS, ASCENT_RATE = 400, 0.1  # of Adam, towards the mode
 STEP = 0.01  # of differences of gradients, in noncentered coordinates, where the base has a width near 1
-SHORT_RUN = 64  # particles of the short run whose ends are the proposal
+SHORT_CHAINS, SHORT_DRAWS = 32, 10  # of the short run whose moments are those of the proposal
+DRAWS_PER_LATENT = 20  # at least, for a covariance
 
 
 def importance_weights(
@@ -45,8 +47,8 @@ def importance_weights(
         program, params, data, observed, tilted, seed, bar: as in `annealed_importance`.
         n_particles: of every datum.
         proposal: "base"; "laplace", a Student law at the mode, with the inverse of the negative Hessian there; "short
-            run", one with the moments of the particles that a short annealed run ends with; "guide", the program's own;
-            "auto", the base for priors and a short run for posteriors: a law at one mode misses the others, and k-hat
+            run", one with the moments of short chains that begin where an annealed run ends; "guide", the program's
+            own; "auto", the base for priors and a short run for posteriors: a law at one mode misses the others, and k-hat
             does not always see that.
 
     Returns:
@@ -68,9 +70,10 @@ def importance_weights(
         drawn = sample_guide(program, data, n_draws=n_particles, seed=seed, params=params)
         return drawn.log_weights[0], fine
     if proposal == "short run":
-        short = Path(program, params, data, observed, max(SHORT_RUN, 4 * program.width), tilted)
-        pilot = sequential(short, block_seed(seed, 0), bar=bar)
-        law, fine = fitted(short.flat(pilot.particles), FREEDOM), pilot.reasons
+        short = Path(program, params, data, observed, SHORT_CHAINS, tilted)
+        n_draws = max(SHORT_DRAWS, -(-DRAWS_PER_LATENT * program.width // SHORT_CHAINS))
+        draws, fine = target_chains(short, block_seed(seed, 0), n_draws, bar)
+        law = fitted(np.concatenate([short.flat(at) for at in draws]), FREEDOM)
     else:
         law, fine = laplace(program, params, data, observed, tilted, block_seed(seed, 0))
     z = law.draw(np.random.default_rng(block_seed(seed, 1)), n_particles)
