@@ -48,8 +48,8 @@ def importance_weights(
         n_particles: of every datum.
         proposal: "base"; "laplace", a Student law at the mode, with the inverse of the negative Hessian there; "short
             run", one with the moments of short chains that begin where an annealed run ends; "guide", the program's
-            own; "auto", the base for priors and a short run for posteriors: a law at one mode misses the others, and k-hat
-            does not always see that.
+            own; "auto", the base for priors and a short run for posteriors: a law at one mode misses the others, and
+            k-hat does not always see that.
 
     Returns:
         The weights, and by datum why there is no proposal, "" where there is.
