@@ -16,7 +16,7 @@ from pplebm.sampling.blocks import block_seed
 
 N_CHAINS = 16  # tempering systems of a datum: independent, so that their spread is the error
 WARM_UP = 30  # rounds of moves and swaps before the first that counts
-BETWEEN = 0.2  # nats squared: a step of strength changes the log density by about this variance
+BETWEEN = 0.06  # nats squared: a step of strength changes the log density by about this variance
 LEAST_RUNGS, LEAST_DRAWS = 6, 320
 LEAST_SWAPS = 0.05  # mean probability of a swap of neighbours
 MOST_APART = 5.0  # standard errors between the two integrals of the same replicas
