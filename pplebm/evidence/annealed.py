@@ -39,7 +39,8 @@ def annealed_importance(
 
     A pilot of 32 particles, by sequential Monte Carlo, chooses strengths, step sizes and metrics of every datum. They
     are cut finer, until the log weights would have a variance of a third, and fixed: the mean weight has no bias then.
-    Data whose weights are too heavy for their number are run again with four times as many particles and steps.
+    Data whose weights are too heavy for their number are run again with four times as many particles and steps, the
+    only part of it that looks at weights.
 
     Args:
         program, params: any.
