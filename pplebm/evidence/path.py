@@ -9,7 +9,6 @@ import numpy as np
 
 from pplebm.kernels.adaptive_hmc import adaptive_hmc
 from pplebm.kernels.annealed import AnnealedState, annealed
-from pplebm.kernels.batch import choose
 from pplebm.kernels.kernel import Kernel, value_and_gradient
 from pplebm.kernels.metric import Metric, flat, unflat
 from pplebm.kernels.trajectory import TrajectoryState, rank_of
@@ -162,15 +161,12 @@ class Path:
         rest = {name: picked(getattr(at, name)) for name in Particles._fields[1:]}
         return Particles(z, **rest)
 
-    def joined(self, first: Particles, second: Particles, is_second: np.ndarray) -> Particles:
-        """Particles of the second where wanted, (n,), and of the first elsewhere."""
-        rows = self.ppl.asarray(np.repeat(is_second, self.n_data))
-        z = choose(self.ppl, rows, second.z, first.z)
-        rest = {}
-        for name in Particles._fields[1:]:
-            a, b = np.asarray(getattr(first, name)), np.asarray(getattr(second, name))
-            rest[name] = np.where(is_second.reshape(-1, *[1] * (a.ndim - 1)), b, a)
-        return Particles(z, **rest)
+    def led_by(self, first: Particles, at: Particles) -> Particles:
+        """Particles of which the first ones are others, as many as these are."""
+        n = len(first.potential)
+        z = {site: self.ppl.concat([first.z[site], a[n * self.n_data :]], 0) for site, a in at.z.items()}
+        names = Particles._fields[1:]
+        return Particles(z, **{k: np.concatenate([getattr(first, k), getattr(at, k)[n:]]) for k in names})
 
     def flat(self, at: Particles) -> np.ndarray:
         """Latents side by side, (n, data, d)."""

@@ -56,7 +56,8 @@ def thermodynamic_integration(
     ladder = cut(pilot.schedule, max(LEAST_RUNGS - 1, int(n_steps)))
     path = Path(program, params, data, observed, N_CHAINS * len(ladder.strengths), tilted)
     start = path.at_flat(_on_rungs(pilot, ladder))
-    potential, swaps = replicas(path, ladder, start, block_seed(seed, 1), -(-n_particles // N_CHAINS), bar)
+    base = Path(program, params, data, observed, N_CHAINS, tilted)
+    potential, swaps = replicas(path, base, ladder, start, block_seed(seed, 1), -(-n_particles // N_CHAINS), bar)
     potential = np.where([not reason for reason in pilot.reasons], potential, 0.0)  # the others are refused in any case
     n_data = ladder.strengths.shape[1]
     by_system = integrals(potential, ladder.strengths)
@@ -71,12 +72,13 @@ def thermodynamic_integration(
 
 
 def replicas(
-    path: Path, ladder: Schedule, start: Particles, seed: int, n_rounds: int, bar: tqdm | None = None
+    path: Path, base: Path, ladder: Schedule, start: Particles, seed: int, n_rounds: int, bar: tqdm | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Potentials of replicas, (rounds, strengths, systems, data), and mean swap probabilities, (strengths - 1, data).
 
     Args:
         path: with systems x strengths particles, strength by strength.
+        base: the same with a particle for every system, from which the replicas at strength 0 are drawn.
         ladder: strengths from 0 to 1.
         start: where replicas begin.
         seed: of all random numbers.
@@ -92,8 +94,7 @@ def replicas(
     kept, swapped = [], np.zeros((n_rungs - 1, n_data))
     for t in range(WARM_UP + n_rounds):
         at, _ = path.move(keys[2 * t], at, np.maximum(strength, 1e-30), tuning, 1)
-        fresh = path.draw_base(keys[2 * t + 1])
-        at = path.joined(at, fresh, np.arange(path.n) < n)
+        at = path.led_by(base.draw_base(keys[2 * t + 1]), at)
         if t >= WARM_UP:
             kept.append(at.potential.reshape(n_rungs, n, n_data))
         index, probability = _swaps(at.potential.reshape(n_rungs, n, n_data), ladder.strengths, t % 2, rng)

@@ -130,7 +130,7 @@ def bits_per_dimension(run: Run, log_p: float) -> float:
 
 def _file(run: Run, name: str, data: Any, how: Settings) -> Path:
     """The file of an estimate, named for everything that it depends on."""
-    told = f"{__version__} {name} {how.method} {how.n_particles} {how.seed} {how.rows_at_once} {sorted(how.further.items())}"
+    told = (__version__, name, how.method, how.n_particles, how.seed, how.rows_at_once, sorted(how.further.items()))
     found = hashlib.sha256(f"{told} {run.program!r}".encode())
     leaves = [*tree_leaves(run.params), *tree_leaves(data)]
     for path, a in leaves:
