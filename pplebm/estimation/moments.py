@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pplebm.estimates.derivatives import Chosen, derivatives, in_chunks
+from pplebm.estimation.derivatives import Chosen, derivatives, in_chunks
 from pplebm.ppl.language import Data
 
 

@@ -1,4 +1,4 @@
-"""Estimates: what a statistician asks of learned parameters, in nats and in standard errors.
+"""Estimation: what a statistician asks of learned parameters, in nats and in standard errors.
 
 `derivatives` gives gradients by row and second derivatives of a program's densities, `moments` their means over chains,
 and `information` makes Louis' observed information of them, for the tables of `table`. `ratio` and `bootstrap` compare
