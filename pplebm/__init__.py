@@ -54,6 +54,7 @@ _HOME = {
     "bootstrap_ratio": "pplebm.estimation.bootstrap",
     "likelihood_ratio": "pplebm.estimation.ratio",
     "profile": "pplebm.estimation.profile",
+    "estimates": "pplebm.estimation.table",
     "bidirectional": "pplebm.evidence.bidirectional",
     "log_evidence": "pplebm.evidence.estimators",
     "log_z": "pplebm.evidence.estimators",

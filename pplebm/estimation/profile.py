@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LEAST_POINTS = 4
-N_PERTURBED = 400  # curves that tell the Monte Carlo error of an interval
 POINTS = 400  # of a curve
 CURVE, LEVEL_LINE = "#0072b2", "#8c8c8c"  # told apart by colour-blind readers
 
@@ -141,7 +140,7 @@ def profile(
 def made(
     label: str, grid: np.ndarray, scores: np.ndarray, errors: np.ndarray, level: float, params: tuple[Params, ...] = ()
 ) -> Profile:
-    """The profile of slopes with independent errors.
+    """The profile of slopes with independent errors, whose own errors follow by the delta method.
 
     Raises:
         PplebmError: if the slopes do not change from rising to falling.
@@ -155,17 +154,17 @@ def made(
     drop = 0.5 * float(stats.chi2.ppf(level, 1))
     top, height = _top(grid, scores)
     low, high = _ends(grid, scores, top, height - drop)
-    rng, others = np.random.default_rng(0), []
-    for noise in rng.normal(size=(N_PERTURBED, len(grid))):
-        slopes = scores + errors * noise
-        if slopes[0] > 0.0 > slopes[-1]:
-            its_top, its_height = _top(grid, slopes)
-            ends = _ends(grid, slopes, its_top, its_height - drop)
-            others.append((its_top, *ends, *_curve(grid, slopes, grid) - its_height))
-    spread = [a[np.isfinite(a)].std() if np.isfinite(a).any() else np.nan for a in np.array(others).T]
+    curve, slope = CubicSpline(grid, np.eye(len(grid))).antiderivative(), CubicSpline(grid, np.eye(len(grid)))
+    error_of = lambda weights: np.sqrt((weights**2 @ errors**2).astype(float))  # of what is linear in the slopes
+    drop_error = error_of(curve(grid) - curve(top))
+    bend = float(CubicSpline(grid, scores)(top, 1))
+    told = [float(error_of(slope(top)) / abs(bend))]
+    for end in (low, high):
+        steep = float(CubicSpline(grid, scores)(end)) if np.isfinite(end) else np.nan
+        told.append(float(error_of(curve(end) - curve(top)) / abs(steep)) if np.isfinite(end) else np.nan)
     return Profile(
-        label, grid, scores, errors, _curve(grid, scores, grid) - height, np.array(spread[3:]), top, low, high,
-        (float(spread[0]), float(spread[1]), float(spread[2])), level, params,
+        label, grid, scores, errors, _curve(grid, scores, grid) - height, drop_error, top, low, high,
+        (told[0], told[1], told[2]), level, params,
     )  # fmt: skip
 
 
