@@ -95,7 +95,8 @@ def information(
     def found(x: Data | None, given: Data | None, chains: int, kept: int, seed: int) -> Moments:
         draws = sample(sampler, data=x, given=given, n_chains=chains, seed=seed, **settings)
         rows = given if x is None else x
-        return _finite(moments(chosen, _moved(draws, program), rows, n_chains, kept, x is not None), chosen)
+        latents = _moved(draws, program)
+        return _finite(moments(chosen, latents, rows, n_chains, kept, x is not None, progress), chosen)
 
     reads = program.prior_reads or is_whole
     prior = None

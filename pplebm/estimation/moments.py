@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from tqdm import tqdm
 
 from pplebm.estimation.derivatives import Chosen, derivatives, in_chunks
 from pplebm.ppl.language import Data
@@ -63,7 +64,13 @@ class Moments:
 
 
 def moments(
-    chosen: Chosen, latents: dict[str, np.ndarray], data: Data | None, m: int, kept: int, observed: bool
+    chosen: Chosen,
+    latents: dict[str, np.ndarray],
+    data: Data | None,
+    m: int,
+    kept: int,
+    observed: bool,
+    progress: bool | None = None,
 ) -> Moments:
     """Moments of derivatives at draws.
 
@@ -74,9 +81,10 @@ def moments(
         m: replicates, a divisor of the number of chains.
         kept: data that count, the first ones.
         observed: whether the density is that of x and z, or of z alone.
+        progress: show a bar; by default if the output is a terminal.
     """
     found = []
-    for k in range(m):
+    for k in tqdm(range(m), desc="derivatives", unit="chain", disable=None if progress is None else not progress):
         chains = {site: np.split(a, m)[k] for site, a in latents.items()}
         by_draw = {site: np.ascontiguousarray(np.moveaxis(a, 1, 0)) for site, a in chains.items()}
         found.append(_of_replicate(chosen, by_draw, data, kept, observed))

@@ -10,6 +10,7 @@ import numpy as np
 from scipy import stats
 from scipy.interpolate import CubicSpline
 from scipy.optimize import brentq
+from tqdm import tqdm
 
 from pplebm.errors import PplebmError
 from pplebm.estimation.derivatives import Chosen
@@ -83,6 +84,7 @@ def profile(
     names: Sequence[str] | None = None,
     level: float = 0.95,
     seed: int = 0,
+    progress: bool | None = None,
     **settings: Any,
 ) -> Profile:
     r"""Profile log likelihood of one number of the parameters, and the interval that it gives.
@@ -107,6 +109,7 @@ def profile(
         names: of parameters that were learned; all by default.
         level: of the interval.
         seed: of all random numbers.
+        progress: show a bar of the points; by default if the output is a terminal.
         settings: of `pplebm.estimation.information.information`: `n_chains`, `n_draws`, `n_warmup` and others.
 
     Raises:
@@ -124,16 +127,15 @@ def profile(
     if not 0.0 < level < 1.0:
         raise PplebmError(f"level must lie in (0, 1), got {level!r}.")
     k, found = chosen.labels.index(label), dict[int, Params]()
-    first = int(np.argmin(np.abs(points - chosen.value[k])))
-    for order in (range(first, len(points)), range(first - 1, -1, -1)):
-        here = found.get(first, params)
-        for i in order:
-            here = found[i] = _refitted(program, here, names, k, points[i], label, refit)
     scores, errors = np.empty(len(points)), np.empty(len(points))
-    for i in range(len(points)):
-        own = information(program, data, params=found[i], names=names, seed=batch_seed(seed, i), **settings)
-        scores[i] = _slope(k, own.score, own.observed)
-        errors[i] = _slope_error(k, own)
+    first = int(np.argmin(np.abs(points - chosen.value[k])))
+    outwards = [*range(first, len(points)), *range(first - 1, -1, -1)]
+    for i in tqdm(outwards, desc=f"profile of {label}", disable=None if progress is None else not progress):
+        here = params if i == first else found[i - 1 if i > first else i + 1]
+        found[i] = _refitted(program, here, names, k, points[i], label, refit)
+        settings |= {"seed": batch_seed(seed, i), "progress": False}
+        own = information(program, data, params=found[i], names=names, **settings)
+        scores[i], errors[i] = _slope(k, own.score, own.observed), _slope_error(k, own)
     return made(label, points, scores, errors, level, tuple(found[i] for i in range(len(points))))
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from beds import bed
 from conjugate import BACKENDS
+from joint_bed import JOINT
 
 import pplebm
 from pplebm.errors import PplebmError, PplebmWarning
@@ -182,3 +183,33 @@ def test_what_cannot_be_is_refused():
     wide = pplebm.Program(pplebm.bind("conjugate_tilt", shape=(MOST,)))
     with pytest.raises(PplebmError, match=r"are too many, the most are 300 \('W' has .*give names="):
         Chosen(wide, wide.params)
+
+
+def test_batches_of_data_and_of_rows_change_nothing_but_random_numbers(monkeypatch):
+    """Two of five data at once, the last batch filled up, each row with a prior of its own; parts of draws exactly."""
+    case = bed("covariate")
+    program = case.program("pyro")
+    whole = information(program, case.data, **QUICK)
+    monkeypatch.setattr("pplebm.estimation.derivatives.ROWS_AT_ONCE", 37)
+    parts = information(program, case.data, **QUICK)
+    np.testing.assert_allclose(parts.observed, whole.observed, rtol=1e-4)
+    np.testing.assert_allclose(parts.score, whole.score, rtol=1e-3, atol=1e-4)
+    monkeypatch.undo()
+    monkeypatch.setattr("pplebm.estimation.information.NUMBERS_AT_ONCE", 2 * 16 * 50)
+    found = information(program, case.data, **QUICK)
+    check(found, *exact_of(case, ["effect", "height"]), most=0.6)
+    assert not np.allclose(found.score, whole.score, rtol=1e-6)
+
+
+def test_a_tilted_latent_in_common_and_one_of_every_row():
+    """All data one datum, tilts inside and outside the plate, by quadrature within quadrature."""
+    names = list(JOINT.values)
+    found = information(JOINT.program("numpyro"), JOINT.data, n_prior_chains=64, **QUICK | {"n_draws": 100})
+    gradient, second = exact_of(JOINT, names)
+    order = [found.labels.index(name) for name in names]
+    error = found.error_of(lambda score, observed, outer: observed)
+    for got, expected, its in (
+        (found.score[order], gradient.sum(0), np.sqrt(np.diag(found.score_covariance))[order]),
+        (found.observed[np.ix_(order, order)], second, error[np.ix_(order, order)]),
+    ):
+        assert (np.abs(got - expected) < 4.5 * its).all(), (got, expected, its)
