@@ -143,7 +143,7 @@ def in_chunks(
     n_data = 1 if is_whole else n_rows(data)
     flat = {site.name: latents[site.name].reshape(-1, *site.shape) for site in program.latents}
     n = len(next(iter(flat.values())))
-    size = min(n, ROWS_AT_ONCE)
+    size = -(-n // -(-n // ROWS_AT_ONCE))  # parts of equal length
     for start in range(0, n, size):
         index = np.arange(start, start + size)
         z = {site: ppl.asarray(a[index % n], keep=True) for site, a in flat.items()}
