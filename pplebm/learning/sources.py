@@ -13,22 +13,16 @@ from pplebm.kernels.kernel import Kernel
 from pplebm.kernels.langevin import langevin
 from pplebm.kernels.mala import mala
 from pplebm.ppl.language import Data, Latents, Params
+from pplebm.learning.adjusted import AdjustedChains, AdjustedPool
+from pplebm.learning.samples import Samples
 from pplebm.program import Coordinates
 from pplebm.sampling import buffers
-from pplebm.sampling.chains import Init, RunInfo, short_run, start
+from pplebm.sampling.chains import Init, short_run, start
 
 if TYPE_CHECKING:
     from pplebm.learning.algorithm import Algorithm
 
 KernelName = Literal["langevin", "mala"]
-
-
-class Samples(NamedTuple):
-    """Latents in centered coordinates; of a guide in learning, the noise they are a function of."""
-
-    z: Latents
-    info: RunInfo | None = None  # of the chains that led there
-    kept: Any = ()  # what the source goes on from at the next update
 
 
 class ShortRun(NamedTuple):
@@ -180,7 +174,8 @@ class Amortized(NamedTuple):
 
 Chain = ShortRun | BaseDraws | Persistent | Pool
 CHAINS = (ShortRun, BaseDraws, Persistent, Pool)
-Source = Chain | Amortized
+STEPPED = (*CHAINS, AdjustedChains, AdjustedPool)  # whose fresh draws are of so many steps
+Source = Chain | AdjustedChains | AdjustedPool | Amortized
 
 
 def kernel_of(chain: Chain) -> Kernel:
