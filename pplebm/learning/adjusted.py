@@ -24,8 +24,8 @@ REPORTED = {
     "ess_negative": "effective chains of the prior, as a share of those that moved; a low one means a stale pool",
     "log_z": "log Z by the weights of the prior's chains, nats",
     "log_z_error": "its standard error, nats",
-    "log_evidence": "mean log p(x) of the batch by the weights of its chains, nats; a lower bound in expectation, which "
-    "is close with several chains per datum and restarts",
+    "log_evidence": "mean log p(x) of the batch by the weights of its chains, nats; a lower bound in expectation, "
+    "close with several chains per datum and restarts",
     "log_evidence_error": "standard error of that mean over data, nats",
 }
 

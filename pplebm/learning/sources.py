@@ -12,9 +12,9 @@ from pplebm.gallery.hyper import Count, NonNegative, Positive, Share, Whole
 from pplebm.kernels.kernel import Kernel
 from pplebm.kernels.langevin import langevin
 from pplebm.kernels.mala import mala
-from pplebm.ppl.language import Data, Latents, Params
 from pplebm.learning.adjusted import AdjustedChains, AdjustedPool
 from pplebm.learning.samples import Samples
+from pplebm.ppl.language import Data, Latents, Params
 from pplebm.program import Coordinates
 from pplebm.sampling import buffers
 from pplebm.sampling.chains import Init, short_run, start
@@ -196,7 +196,7 @@ def coordinates_of(chain: Chain) -> str:
     return getattr(chain, "coordinates", "noncentered")
 
 
-def with_n_steps(chain: Chain, n: int) -> Any:
+def with_n_steps(chain: Chain | AdjustedChains | AdjustedPool, n: int) -> Any:
     """The same chain with fresh draws of n steps."""
     changes: dict[str, Any] = {"n_steps_fresh" if hasattr(chain, "n_steps_fresh") else "n_steps": n}
     return chain._replace(**changes)
