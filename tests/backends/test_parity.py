@@ -23,7 +23,16 @@ MODELS, ALGORITHMS = (
     (*(m for m in pplebm.models_available() if m != "random_effects"), "_template"),
     (*pplebm.inference_available(), "_template"),
 )
-SMALL = {"batch_size": 6, "n_steps_posterior": 3, "n_steps_prior": 3, "n_steps": 3, "updates": 2, "first_stage": 0.5}
+SMALL = {
+    "batch_size": 6,
+    "n_annealed": 2,
+    "n_leapfrog": 4,
+    "n_steps_posterior": 3,
+    "n_steps_prior": 3,
+    "n_steps": 3,
+    "updates": 2,
+    "first_stage": 0.5,
+}
 
 
 @pytest.fixture(autouse=True)
