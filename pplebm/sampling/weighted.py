@@ -78,9 +78,10 @@ def advance(
     .. math:: \log w \leftarrow \log w + \log\tilde\pi_{\theta'}(\epsilon) - \log\tilde\pi_\theta(\epsilon)
 
     and moves by trajectories that leave :math:`\pi_{\theta'}` as it is. Chains begin with draws of the base that are
-    annealed to their target, where the same rule gives their first weight. So at any time :math:`E[w\,g(\epsilon)]
-    = \tilde Z_{\theta'}\,E_{\pi_{\theta'}}[g]` with :math:`\tilde Z = \int \tilde\pi`, however the parameters were
-    chosen in the limit of many chains. Groups whose weights are uneven are resampled.
+    annealed to their target, where the same rule, for strengths in the place of parameters, gives their first weight.
+    So at any time :math:`E[w\,g(\epsilon)] = \tilde Z_{\theta'}\,E_{\pi_{\theta'}}[g]` with
+    :math:`\tilde Z = \int \tilde\pi`, however the parameters were chosen, in the limit of many chains. Groups whose
+    weights are uneven are resampled. Chains that share a target share a step size; others find their own.
 
     Args:
         program: in noncentered coordinates.
@@ -95,21 +96,20 @@ def advance(
     """
     ppl, n, m = program.ppl, len(index), chains.age.shape[1]
     rows = repeated(ppl, data, m)
-    k_start, k_again, k_anneal, k_move, k_resample = ppl.split(key, 5)
+    k_start, k_again, k_move, k_resample = ppl.split(key, 4)
     at = tree_map(lambda a: a[index].reshape(n * m, *a.shape[2:]) if a.ndim > 1 else a, chains)
 
-    value = program.log_density(params, rows, observed)(at.z)
-    is_lost = (at.age > 0.5) & ~ppl.isfinite(value)
+    mover = _Mover(program, params, rows, observed, settings, is_shared)
+    is_lost = (at.age > 0.5) & ~ppl.isfinite(mover.at(at.z, 1.0 + 0.0 * at.age))
     begins = (at.age < 0.5) | is_lost | _restarts(ppl, k_again, at.z, settings.restarted)
     base = start(program, k_start, params, n * m if rows is None else rows, "base")
     at = at._replace(
         z=choose(ppl, begins, base, at.z),
-        log_weight=ppl.where(begins, 0.0 * value, at.log_weight + value - at.log_density),
+        log_weight=ppl.where(begins, 0.0 * at.age, at.log_weight),
+        log_density=ppl.where(begins, mover.at(base, 0.0 * at.age), at.log_density),
         age=ppl.where(begins, 0.0 * at.age, at.age),
     )
-    mover = _Mover(program, params, rows, observed, settings)
-    at = mover.annealed(k_anneal, at, begins)
-    at, accept = mover.moved(k_move, at)
+    at, accept = mover(k_move, at, begins)
     at, weight, log_mean, ess = _reweighted(ppl, k_resample, at, (1, n * m) if is_shared else (n, m))
 
     put = lambda a, rows: ppl.put(a, index, ppl.stop_gradient(rows).reshape(n, *a.shape[1:])) if a.ndim > 1 else rows
@@ -126,65 +126,56 @@ def repeated(ppl: PPL, data: Data | None, m: int) -> Data | None:
 
 
 class _Mover:
-    """Trajectories of chains at fixed parameters, step sizes adapted after every one of them."""
+    """Trajectories of chains at fixed parameters: weights before every one of them, step sizes after it."""
 
-    def __init__(self, program: Program, params: Params, rows: Data | None, observed: bool, settings: Settings) -> None:
+    def __init__(
+        self, program: Program, params: Params, rows: Data | None, observed: bool, settings: Settings, is_shared: bool
+    ) -> None:
         self.program, self.params, self.rows, self.observed = program, params, rows, observed
-        self.settings, self.ppl = settings, program.ppl
-        self.log_density = program.log_density(params, rows, observed)
+        self.settings, self.ppl, self.is_shared = settings, program.ppl, is_shared
+        self._log_density = program.log_density(params, rows, observed)
 
-    def annealed(self, key: Key, at: Chains, begins: Array) -> Chains:
-        """Chains that begin brought from the base to their target; nothing is run where none does."""
-        ppl, n = self.ppl, self.settings.n_annealed
-        one = 1.0 + 0.0 * at.age
+    def at(self, z: Latents, strength: Array) -> Array:
+        """Log density with tilts and likelihood at a strength, (B,)."""
+        return self._log_density(z, tilt_strength=strength, likelihood_strength=strength)
 
-        def step(carry: tuple[Chains, Array, Key], __: None) -> tuple[tuple[Chains, Array, Key], None]:
-            at, k, key = carry
+    def __call__(self, key: Key, at: Chains, begins: Array) -> tuple[Chains, Array]:
+        """Chains after their trajectories, and the mean acceptance; chains that begin are annealed before.
+
+        Where any does, the first trajectories are theirs: at strengths that rise for them, and are 1 for the others.
+        """
+        ppl, n_annealed, n_steps = self.ppl, self.settings.n_annealed, self.settings.n_steps
+        first = (1.0 * begins).max() * n_annealed  # 0 where no chain begins
+        one, none = 1.0 + 0.0 * at.age, 0.0 * at.age.sum()
+
+        def step(carry: tuple[Chains, Array, Array, Key], _: None) -> tuple[tuple[Chains, Array, Array, Key], None]:
+            at, k, total, key = carry
             k_now, k_next = ppl.split(key)
-            before, after = (ppl.where(begins, (i / n) ** POWER * one, one) for i in (k, k + 1.0))
-            rise = self._at(at.z, after) - self._at(at.z, before)
-            at = at._replace(log_weight=ppl.where(begins, at.log_weight + rise, at.log_weight))
-            at = self._trajectory(k_now, at, self._state(at, after))[0]
-            return (at._replace(age=0.0 * at.age), k + 1.0, k_next), None
+            is_early = begins & (k + 1.0 < first)
+            strength = ppl.where(is_early, ((k + 1.0) / n_annealed) ** POWER * one, one)
+            moved, accept = self._trajectory(k_now, at, strength)
+            moved = moved._replace(age=ppl.where(is_early, 0.0 * one, moved.age))
+            return (moved, k + 1.0, total + ppl.where(k < first, none, accept.mean()), k_next), None
 
-        wanted = ppl.asarray((1.0 * begins).max() * n)
-        found, _ = ppl.iterate(step, (at._replace(age=0.0 * at.age), 0.0 * at.age.sum(), key), wanted)
+        found, _ = ppl.iterate(step, (at, none, none, key), ppl.asarray(first + n_steps))
         end: Chains = found[0]
-        return end._replace(age=at.age)
+        return end, found[2] / n_steps
 
-    def moved(self, key: Key, at: Chains) -> tuple[Chains, Array]:
-        """Chains after their trajectories, and the mean acceptance."""
-
-        def step(carry: tuple[Chains, AnnealedState], key: Key) -> tuple[tuple[Chains, AnnealedState], Array]:
-            at, state, accept = self._trajectory(key, *carry)
-            return (at, state), accept
-
-        begun = (at, self._state(at, 1.0 + 0.0 * at.age))
-        (at, _), accept = self.ppl.iterate(step, begun, self.ppl.split(key, self.settings.n_steps), lambda key: key)
-        return at, accept.mean()
-
-    def _at(self, z: Latents, strength: Array) -> Array:
-        return self.log_density(z, tilt_strength=strength, likelihood_strength=strength)
-
-    def _state(self, at: Chains, strength: Array) -> AnnealedState:
-        """Chains where they stand, in the density of their strengths."""
-        begun: AnnealedState = KERNEL.init(self.ppl, at.z, lambda z: self._at(z, strength))
-        return begun._replace(tilt=strength, likelihood=strength)
-
-    def _trajectory(self, key: Key, at: Chains, state: AnnealedState) -> tuple[Chains, AnnealedState, Array]:
-        """One trajectory of every chain, and its acceptance probability."""
+    def _trajectory(self, key: Key, at: Chains, strength: Array) -> tuple[Chains, Array]:
+        """Chains reweighted for the density they come to, one trajectory in it, and its acceptance probability."""
         ppl, size = self.ppl, self.ppl.exp(at.log_step)
-        inner = state.inner._replace(step_size=size, length=self.settings.n_leapfrog * size, step=at.count)
+        begun: AnnealedState = KERNEL.init(ppl, at.z, lambda z: self.at(z, strength))
+        inner = begun.inner._replace(step_size=size, length=self.settings.n_leapfrog * size, step=at.count)
         state, info = self.program.chain(
-            KERNEL, state._replace(inner=inner), ppl.split(key, 1), self.params, self.rows, self.observed
+            KERNEL, AnnealedState(inner, strength, strength), ppl.split(key, 1), self.params, self.rows, self.observed
         )
         accept = info.accept_prob[0]
-        own = (accept - TARGET_ACCEPT) / (1.0 + at.age)  # vanishes: what goes on following its chain biases it
-        shared = SHARED_GAIN * (accept.mean() - TARGET_ACCEPT)  # follows the parameters
-        moved = Chains(
-            state.z, at.log_weight, state.inner.log_density, at.log_step + own + shared, at.age + 1.0, at.count + 1
-        )
-        return moved, state, accept
+        change = SHARED_GAIN * (accept.mean() - TARGET_ACCEPT)  # follows the parameters
+        if not self.is_shared:  # vanishes: what goes on following its chain biases it
+            change = change + (accept - TARGET_ACCEPT) / (1.0 + at.age)
+        log_weight = at.log_weight + inner.log_density - at.log_density
+        density, log_step = state.inner.log_density, at.log_step + change
+        return Chains(state.z, log_weight, density, log_step, at.age + 1.0, at.count + 1), accept
 
 
 def _restarts(ppl: PPL, key: Key, z: Latents, share: float) -> Array:
