@@ -4,7 +4,8 @@ r"""A scale that is latent, positive, skewed by its tilt and reads a covariate: 
     z ~ N(d c, u²),    x1 ~ N(z, exp(lsig)²),    x2 ~ N(u, exp(lsig)²)
 
 The tilt leaves small scales alone and lifts large ones, so that log u has two modes of unequal weight; Z is
-another number at every c. Given u data are normal, x1 ~ N(d c, u² + exp(2 lsig)); the integral over log u is by trapezoids.
+another number at every c. Given u data are normal, x1 ~ N(d c, u² + exp(2 lsig)); the integral over log u is by
+trapezoids.
 """
 
 from __future__ import annotations

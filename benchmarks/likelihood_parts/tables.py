@@ -11,8 +11,8 @@ from .images import IMAGES
 
 Cells = dict[str, dict[str, Any]]
 HEAD_KNOWN = (
-    "| generator | page | below the truth | below the exact maximum | its base, below the truth | twin, below the truth "
-    "| log p(x) | minutes | seeds |",
+    "| generator | page | below the truth | below the exact maximum | its base, below the truth "
+    "| twin, below the truth | log p(x) | minutes | seeds |",
     "|---|---|---:|---:|---:|---:|---:|---:|---:|",
 )
 HEAD_IMAGES = (
@@ -28,11 +28,12 @@ def table(rows: Cells) -> str:
     for name, row in rows.items():
         data, page, seed, *more = name.split("/")
         groups.setdefault("/".join((data, page, *more)), {})[seed] = row
-    known = [line_of_known(name, cells, rows) for name, cells in groups.items() if not _is_image(name)]
+    exact = sorted(((n, cells) for n, cells in groups.items() if not _is_image(n)), key=lambda pair: _place(*pair))
+    known = [line_of_known(name, cells, rows) for name, cells in exact]
     images = [line for name, cells in groups.items() if _is_image(name) for line in lines_of_images(name, cells)]
     parts = []
     if known:
-        parts += ["Held-out nats, exact; mean ± standard deviation over seeds.", "", *HEAD_KNOWN, *sorted(known)]
+        parts += ["Held-out nats, exact; mean ± standard deviation over seeds.", "", *HEAD_KNOWN, *known]
     if images:
         parts += ["", "Held-out nats, estimated; densities of continuous pixels in [-1, 1].", "", *HEAD_IMAGES, *images]
     return "\n".join([*parts, "", "`python benchmarks/likelihood.py`"]).strip("\n")
@@ -49,13 +50,14 @@ def line_of_known(name: str, cells: Cells, rows: Cells) -> str:
         for seed, row in cells.items()
         if at_maximum[seed] is not None and "mean" in row["models"].get("tilted", {})
     ]
-    refused = [row["models"][first]["refused"] for row in cells.values() if "refused" in row["models"][first]]
+    n_refused = lambda model: sum("refused" in row["models"].get(model, {}) for row in cells.values())
+    twin = spread(of("twin", "below_truth"), 3) + (f" ({n_refused('twin')} refused)" if n_refused("twin") else "")
     minutes = [row["minutes of tilted"] for row in cells.values() if "minutes of tilted" in row]
-    seeds = f"{len(cells)}" + (f", {len(refused)} refused" if refused else "")
+    seeds = f"{len(cells)}" + (f", {n_refused(first)} refused" if n_refused(first) else "")
     return (
         f"| {data} | {' '.join((page, *more))} | {spread(of(first, 'below_truth'), 3)} "
         f"| {spread(gaps, 3) if page != EXACT else ''} | {spread(of('base', 'below_truth'), 3)} "
-        f"| {spread(of('twin', 'below_truth'), 3)} | {spread(of(first, 'mean'), 3)} | {spread(minutes, 1)} | {seeds} |"
+        f"| {twin} | {spread(of(first, 'mean'), 3)} | {spread(minutes, 1)} | {seeds} |"
     )
 
 
@@ -78,6 +80,13 @@ def lines_of_images(name: str, cells: Cells) -> list[str]:
             f"| {_mean(minutes, 1)} | {len(there)} |"
         )
     return lines
+
+
+def _place(name: str, cells: Cells) -> tuple[str, float]:
+    """Generators by name; in each the truth, then pages by how near to it they come, then those that are refused."""
+    data, page = name.split("/")[:2]
+    found = _values(cells, "tilted", "below_truth")
+    return data, -np.inf if page == EXACT else float(np.mean(found)) if found else np.inf
 
 
 def spread(values: list[float], digits: int) -> str:
