@@ -43,16 +43,17 @@ def line_of_known(name: str, cells: Cells, rows: Cells) -> str:
     """A line of one page on one generator."""
     data, page, *more = name.split("/")
     of = lambda model, field: _values(cells, model, field)
-    first = "tilted" if any("tilted" in row["models"] for row in cells.values()) else "truth"
+    there = {model for row in cells.values() for model in row["models"]}
+    first = next(model for model in ("tilted", "model", "truth") if model in there)
     at_maximum = {seed: rows.get(f"{data}/{EXACT}/{seed}", {}).get("models", {}).get("tilted") for seed in cells}
     gaps = [
-        at_maximum[seed]["mean"] - row["models"]["tilted"]["mean"]
+        at_maximum[seed]["mean"] - row["models"][first]["mean"]
         for seed, row in cells.items()
-        if at_maximum[seed] is not None and "mean" in row["models"].get("tilted", {})
+        if at_maximum[seed] is not None and "mean" in row["models"].get(first, {})
     ]
     n_refused = lambda model: sum("refused" in row["models"].get(model, {}) for row in cells.values())
     twin = spread(of("twin", "below_truth"), 3) + (f" ({n_refused('twin')} refused)" if n_refused("twin") else "")
-    minutes = [row["minutes of tilted"] for row in cells.values() if "minutes of tilted" in row]
+    minutes = [row[f"minutes of {first}"] for row in cells.values() if f"minutes of {first}" in row]
     seeds = f"{len(cells)}" + (f", {n_refused(first)} refused" if n_refused(first) else "")
     return (
         f"| {data} | {' '.join((page, *more))} | {spread(of(first, 'below_truth'), 3)} "
@@ -85,7 +86,7 @@ def lines_of_images(name: str, cells: Cells) -> list[str]:
 def _place(name: str, cells: Cells) -> tuple[str, float]:
     """Generators by name; in each the truth, then pages by how near to it they come, then those that are refused."""
     data, page = name.split("/")[:2]
-    found = _values(cells, "tilted", "below_truth")
+    found = [*_values(cells, "tilted", "below_truth"), *_values(cells, "model", "below_truth")]
     return data, -np.inf if page == EXACT else float(np.mean(found)) if found else np.inf
 
 

@@ -173,6 +173,28 @@ def test_a_refusal_is_told(part, monkeypatch):
     assert "(1 refused)" in line and "1, 1 refused" in line
 
 
+def test_a_baseline_learns_the_model_without_tilts(part, known, monkeypatch):
+    """A page that is not in the gallery is not offered; one that is there has a row of its own."""
+    cells, tables = part("likelihood_parts.cells"), part("likelihood_parts.tables")
+    monkeypatch.setattr(cells, "BASELINES", ("nowhere", "info_vae", "latent_ebm"))
+    assert cells.pages()[-2:] == ("info_vae", "latent_ebm") and "nowhere" not in cells.pages()
+    assert cells.is_model("latent_ebm") and not cells.is_model("info_vae")
+    learned = []
+
+    def fitted(model, dataset, page, seed, hyper, settings):
+        learned.append(pplebm.Program(model, data=dataset.train, backend="numpyro").tilts)
+        return known["identifiable"].truth, {"minutes": 0.5, "updates": 2}
+
+    monkeypatch.setattr(cells, "fitted", fitted)
+    found = cells.measured("identifiable", "info_vae", 0, cells.Settings(n_train=20, n_held_out=50))
+    assert learned == [()] and set(found["models"]) == {"model"}
+    untilted = known["identifiable"].base(known["identifiable"].truth)
+    wanted = known["identifiable"].log_evidence(untilted, known["identifiable"].simulate(50, 1)).mean()
+    assert found["models"]["model"]["mean"] == pytest.approx(wanted)
+    assert f"{wanted:.3f} | 0.5 | 1 |" in tables.table({"identifiable/info_vae/0": found})
+    assert cells.measured("linear_gaussian", "info_vae", 0, cells.Settings()) is None
+
+
 def test_cells_that_are_there_are_not_run_again(part, tmp_path, monkeypatch):
     script = part("likelihood")
     calls = []
