@@ -18,8 +18,8 @@ two sets of images, the training part of one is learned from, and as many held-o
 Model. `joint_ebm`, dense, latents of 16 and 8 (16, 8 and 4 for two sets), a standard deviation of 1 a pixel, learned by
 `noise_contrastive` in 12000 updates, the rest at defaults; its base; and the twin that is learned without tilts in the
 same way. Latents given an image are the guide's, four draws each; `log_evidence` and `typicality` are estimated for
-the first 100 images. A cell is a task and a seed; mnist_anomaly.json is written after each, and a cell that is there is
-not run again.
+the first 50 images alone, which is rough. A cell is a task and a seed; mnist_anomaly.json is written after each, and
+a cell that is there is not run again.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def main() -> None:
     parser.add_argument("--data-dir", help="where MNIST, FashionMNIST and omniglot lie")
     parser.add_argument("--updates", type=int, default=UPDATES)
     parser.add_argument("--rows", type=int, default=2000, help="images to judge; 0: all")
-    parser.add_argument("--evidence-rows", type=int, default=100, help="of these, for log p(x); 0: none")
+    parser.add_argument("--evidence-rows", type=int, default=50, help="of these, for log p(x); 0: none")
     parser.add_argument("--out", type=Path, default=RESULT, help="where cells are kept")
     parser.add_argument("--table", action="store_true", help="only the tables of what is kept")
     parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="histograms of LLR^{>k} of every cell")

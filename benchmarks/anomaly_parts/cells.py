@@ -32,7 +32,7 @@ class Settings(NamedTuple):
     inference: str = "noise_contrastive"
     sigma: float = 1.0  # of a pixel in [-1, 1]
     layers: tuple[int, ...] = (16, 8)
-    evidence_rows: int = 100
+    evidence_rows: int = 50
     backend: str = "numpyro"
 
 
