@@ -56,7 +56,8 @@ def line_of_known(name: str, cells: Cells, rows: Cells) -> str:
     minutes = [row[f"minutes of {first}"] for row in cells.values() if f"minutes of {first}" in row]
     seeds = f"{len(cells)}" + (f", {n_refused(first)} refused" if n_refused(first) else "")
     return (
-        f"| {data} | {' '.join(('truth' if first == 'truth' else page, *more))} | {spread(of(first, 'below_truth'), 3)} "
+        f"| {data} | {' '.join((first if first == 'truth' else page, *more))} "
+        f"| {spread(of(first, 'below_truth'), 3)} "
         f"| {spread(gaps, 3) if page != EXACT else ''} | {spread(of('base', 'below_truth'), 3)} "
         f"| {twin} | {spread(of(first, 'mean'), 3)} | {spread(minutes, 1)} | {seeds} |"
     )
