@@ -75,8 +75,9 @@ def lines_of_images(name: str, cells: Cells) -> list[str]:
         refused = sum(row["models"][model]["refused"] for row in there.values())
         updates = "/".join(dict.fromkeys(str(row["updates"]) for row in there.values()))
         minutes = [row["minutes"] for row in there.values()]
+        reasons = "".join(f", refused: {why}" for why in dict.fromkeys(_values(there, model, "reason")))
         lines.append(
-            f"| {data} | {page} | {model} | {spread(_values(there, model, 'mean'), 2)} | {mean('error', 2)} "
+            f"| {data} | {page} | {model}{reasons} | {spread(_values(there, model, 'mean'), 2)} | {mean('error', 2)} "
             f"| {mean('data_error', 2)} | {mean('gain', 2)} | {mean('gain_error', 2)} | {mean('log_z', 2)} "
             f"| {mean('bits', 3)} | {refused} of {sum(row['data'] for row in there.values())} | {updates} "
             f"| {_mean(minutes, 1)} | {len(there)} |"
@@ -103,7 +104,7 @@ def _mean(values: list[float], digits: int) -> str:
     return f"{np.mean(values):.{digits}f}" if values else ""
 
 
-def _values(cells: Cells, model: str, field: str) -> list[float]:
+def _values(cells: Cells, model: str, field: str) -> list[Any]:
     found = [row["models"].get(model, {}) for row in cells.values()]
     return [row[field] for row in found if field in row]
 

@@ -195,6 +195,29 @@ def test_a_baseline_learns_the_model_without_tilts(part, known, monkeypatch):
     assert cells.measured("linear_gaussian", "info_vae", 0, cells.Settings()) is None
 
 
+def test_an_evidence_that_is_refused_is_told_beside_the_twin(part, monkeypatch):
+    cells = part("likelihood_parts.cells")
+    figures = {"mean": -9.0, "error": 0.1, "data_error": 0.5, "bits": 3.0, "log_z": 0.0, "refused": 0}
+
+    def rows(run, twin, x, seed):
+        if twin is not None:
+            raise PplebmError("log Z cannot be trusted.")
+        return {"model": figures}, 0.5
+
+    class Run:
+        """A run whose learning took two updates."""
+
+        manifest = type("Manifest", (), {"updates": 2})
+
+    monkeypatch.setattr(cells.pplebm, "fit", lambda *args, **settings: Run())
+    monkeypatch.setattr(cells, "evidence_rows", rows)
+    found = cells.measured("digits", "mle", 0, cells.Settings(images=7))
+    assert found["models"] == {"tilted": {"refused": 7, "reason": "log Z cannot be trusted."}, "twin": figures}
+    lines = part("likelihood_parts.tables").table({"digits/mle/0": found}).splitlines()
+    assert any("tilted, refused: log Z cannot be trusted." in line and "| 7 of 7 |" in line for line in lines)
+    assert any("| twin | -9.00 |" in line and "| 0 of 7 |" in line for line in lines)
+
+
 def test_cells_that_are_there_are_not_run_again(part, tmp_path, monkeypatch):
     script = part("likelihood")
     calls = []
