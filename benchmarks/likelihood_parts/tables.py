@@ -1,0 +1,113 @@
+"""Tables of the cells that are kept, in Markdown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .cells import EXACT
+from .images import IMAGES
+
+Cells = dict[str, dict[str, Any]]
+HEAD_KNOWN = (
+    "| generator | page | below the truth | below the exact maximum | its base, below the truth "
+    "| twin, below the truth | log p(x) | minutes | seeds |",
+    "|---|---|---:|---:|---:|---:|---:|---:|---:|",
+)
+HEAD_IMAGES = (
+    "| images | page | model | log p(x) | ± estimator | ± over images | minus twin | ± | log Z | bits / dim | refused "
+    "| updates | minutes | seeds |",
+    "|---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+)
+
+
+def table(rows: Cells) -> str:
+    """Both tables, and what they mean."""
+    groups: dict[str, Cells] = {}
+    for name, row in rows.items():
+        data, page, seed, *more = name.split("/")
+        groups.setdefault("/".join((data, page, *more)), {})[seed] = row
+    exact = sorted(((n, cells) for n, cells in groups.items() if not _is_image(n)), key=lambda pair: _place(*pair))
+    known = [line_of_known(name, cells, rows) for name, cells in exact]
+    images = [line for name, cells in groups.items() if _is_image(name) for line in lines_of_images(name, cells)]
+    parts = []
+    if known:
+        parts += ["Held-out nats, exact; mean ± standard deviation over seeds.", "", *HEAD_KNOWN, *known]
+    if images:
+        parts += ["", "Held-out nats, estimated; densities of continuous pixels in [-1, 1].", "", *HEAD_IMAGES, *images]
+    return "\n".join([*parts, "", "`python benchmarks/likelihood.py`"]).strip("\n")
+
+
+def line_of_known(name: str, cells: Cells, rows: Cells) -> str:
+    """A line of one page on one generator."""
+    data, page, *more = name.split("/")
+    of = lambda model, field: _values(cells, model, field)
+    there = {model for row in cells.values() for model in row["models"]}
+    first = next(model for model in ("tilted", "model", "truth") if model in there)
+    at_maximum = {seed: rows.get(f"{data}/{EXACT}/{seed}", {}).get("models", {}).get("tilted") for seed in cells}
+    gaps = [
+        at_maximum[seed]["mean"] - row["models"][first]["mean"]
+        for seed, row in cells.items()
+        if at_maximum[seed] is not None and "mean" in row["models"].get(first, {})
+    ]
+    n_refused = lambda model: sum("refused" in row["models"].get(model, {}) for row in cells.values())
+    twin = spread(of("twin", "below_truth"), 3) + (f" ({n_refused('twin')} refused)" if n_refused("twin") else "")
+    minutes = [row[f"minutes of {first}"] for row in cells.values() if f"minutes of {first}" in row]
+    seeds = f"{len(cells)}" + (f", {n_refused(first)} refused" if n_refused(first) else "")
+    return (
+        f"| {data} | {' '.join((first if first == 'truth' else page, *more))} "
+        f"| {spread(of(first, 'below_truth'), 3)} "
+        f"| {spread(gaps, 3) if page != EXACT else ''} | {spread(of('base', 'below_truth'), 3)} "
+        f"| {twin} | {spread(of(first, 'mean'), 3)} | {spread(minutes, 1)} | {seeds} |"
+    )
+
+
+def lines_of_images(name: str, cells: Cells) -> list[str]:
+    """A line for every model of one page on one set of images."""
+    data, page, *_ = name.split("/")
+    lines = []
+    for model in ("tilted", "base", "twin", "model"):
+        there = {seed: row for seed, row in cells.items() if model in row["models"]}
+        if not there:
+            continue
+        mean = lambda field, digits, there=there, model=model: _mean(_values(there, model, field), digits)
+        refused = sum(row["models"][model]["refused"] for row in there.values())
+        updates = "/".join(dict.fromkeys(str(row["updates"]) for row in there.values()))
+        minutes = [row["minutes"] for row in there.values()]
+        reasons = "".join(f", refused: {why}" for why in dict.fromkeys(_values(there, model, "reason")))
+        lines.append(
+            f"| {data} | {page} | {model}{reasons} | {spread(_values(there, model, 'mean'), 2)} | {mean('error', 2)} "
+            f"| {mean('data_error', 2)} | {mean('gain', 2)} | {mean('gain_error', 2)} | {mean('log_z', 2)} "
+            f"| {mean('bits', 3)} | {refused} of {sum(row['data'] for row in there.values())} | {updates} "
+            f"| {_mean(minutes, 1)} | {len(there)} |"
+        )
+    return lines
+
+
+def _place(name: str, cells: Cells) -> tuple[str, float]:
+    """Generators by name; in each the truth, then pages by how near to it they come, then those that are refused."""
+    data, page = name.split("/")[:2]
+    found = [*_values(cells, "tilted", "below_truth"), *_values(cells, "model", "below_truth")]
+    return data, -np.inf if page == EXACT else float(np.mean(found)) if found else np.inf
+
+
+def spread(values: list[float], digits: int) -> str:
+    """Mean ± standard deviation."""
+    if not values:
+        return ""
+    sd = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.{digits}f}{sd}"
+
+
+def _mean(values: list[float], digits: int) -> str:
+    return f"{np.mean(values):.{digits}f}" if values else ""
+
+
+def _values(cells: Cells, model: str, field: str) -> list[Any]:
+    found = [row["models"].get(model, {}) for row in cells.values()]
+    return [row[field] for row in found if field in row]
+
+
+def _is_image(name: str) -> bool:
+    return name.split("/")[0] in IMAGES
