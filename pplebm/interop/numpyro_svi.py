@@ -9,9 +9,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro
 from numpyro import handlers
 from numpyro.infer import Trace_ELBO
+from numpyro.primitives import mutable
 
 from pplebm.backends.numpyro.declare import unscaled
 from pplebm.backends.numpyro.sites import masks_of
@@ -57,7 +57,7 @@ class TiltedELBO(TiltedBound, Trace_ELBO):
         ...     with numpyro.plate("data", len(x)):
         ...         numpyro.sample("z", dist.Normal(x, 0.1))
         >>> x = 2. + jax.random.normal(jax.random.key(0), (200,))
-        >>> loss = TiltedELBO(pplebm.Program(model, data=x, backend="numpyro"))
+        >>> loss = TiltedELBO(pplebm.Program(model, data=x, backend="numpyro"), n_chains=300)
         >>> svi = SVI(loss.with_chains(model), guide, numpyro.optim.Adam(0.1), loss=loss)
         >>> found = svi.run(jax.random.key(1), 150, x, progress_bar=False)
         >>> bool(abs(found.params["slope"] - x.mean()) < 0.3)
@@ -75,7 +75,7 @@ class TiltedELBO(TiltedBound, Trace_ELBO):
             with handlers.block():
                 rows = self._program.prior_rows(self._program.arguments(args, kwargs))
                 empty = self._chains.empty(rows)
-            numpyro.mutable(SITE, empty)
+            mutable(SITE, empty)
             return model(*args, **kwargs)
 
         return whole

@@ -53,7 +53,7 @@ class TiltedELBO(TiltedBound, Trace_ELBO):
         ...         pyro.sample("z", dist.Normal(x, 0.1))
         >>> pyro.clear_param_store(); pyro.set_rng_seed(0)
         >>> x = 2. + torch.randn(200)
-        >>> loss = TiltedELBO(pplebm.Program(model, data=x))
+        >>> loss = TiltedELBO(pplebm.Program(model, data=x), n_chains=300)
         >>> svi = SVI(model, guide, pyro.optim.Adam({"lr": 0.1}), loss=loss)
         >>> for _ in range(150): _ = svi.step(x)
         >>> abs(pyro.param("slope").item() - x.mean().item()) < 0.3

@@ -33,7 +33,7 @@ class TiltedBound:
         n_chains: of the tilted prior, for all data together; where it reads covariates, in all rows of a call together,
             8 of each or more.
         n_steps: of the kernel at every call.
-        step_size: where the adaptation of every chain's own begins, in noncentered coordinates.
+        step_size: where its adaptation begins, in noncentered coordinates.
         tilt_penalty: λ of `pplebm.objectives.contrast`, on the chains' ends, per squared nat and datum.
         kernel: of the chains, in the place of `pplebm.kernels.hmc.hmc(6, step_size)`; unadjusted ones are biased.
         settings: of `Trace_ELBO`.
@@ -51,7 +51,7 @@ class TiltedBound:
     def __init__(
         self,
         program: Program,
-        n_chains: int = 1000,
+        n_chains: int = 2000,
         n_steps: int = 2,
         step_size: float = 0.5,
         tilt_penalty: float = 0.0,

@@ -16,21 +16,18 @@ from pplebm.errors import PplebmError
 from pplebm.kernels.batch import zeros
 from pplebm.kernels.hmc import hmc
 from pplebm.kernels.kernel import Kernel
-from pplebm.kernels.metropolis import log_uniform, uniform_noise
 from pplebm.kernels.strength import at_strength, with_strength
 from pplebm.ppl.language import Array, Data, Key, Latents, Params
 from pplebm.ppl.trees import n_rows, take_rows, tree_leaves
 from pplebm.program import Program
+from pplebm.sampling.particles import effective, resampled, step_of_strength
 
 KEPT, RESAMPLED, LOST = 0.9, 0.5, 0.1  # effective shares: of a step of strength, to draw anew, to begin anew
 MOST = 500  # steps of strength
 AT_STRENGTH, AT_END, N_LAST = 2, 10, 3  # steps at every strength; and when the tilted prior is reached, so often
-N_HALVED = 30  # halvings by which a step of strength is found
 FAR = f"the tilt is too strong: {MOST} steps of strength do not lead from base to tilted prior; bound the tilt."
-GAIN, COMMON_GAIN = (
-    0.05,
-    1.0,
-)  # of log step sizes per unit of acceptance: each chain's own, and in annealing that of all
+NOWHERE = "the tilt is not finite at any draw of the base, so that the tilted prior has no mass there; check the tilt."
+GAIN, LATER_GAIN = 1.0, 0.2  # of the log step size per unit of acceptance: in annealing, and at a call
 LEAST_OF_ROW = 8  # particles of a row, where every row has a prior of its own
 RENEWED = 500  # calls after which the pool is annealed anew, before resampling has made relatives of all particles
 LOWEST = -1e30  # nats, in the place of minus infinity
@@ -42,7 +39,7 @@ class Pool(NamedTuple):
     z: Latents  # (n * rows, *event)
     log_density: Array  # (n * rows,) log p̃(z) at the parameters that they have reached
     log_weight: Array  # (n * rows,)
-    log_step: Array  # (n * rows,) logarithm of each chain's step size
+    log_step: Array  # logarithm of the step size of all: one of each chain's own would depend on where it is, a bias
     age: Array  # calls since it was annealed; -1 for a pool that is yet to be
     given: dict[str, Array]  # covariates of the rows, where the prior reads any
 
@@ -77,7 +74,7 @@ class PriorPool:
         flow: of the host.
         n_chains: particles; where the prior reads covariates so many in all rows together, but 8 of each or more.
         n_steps: of the kernel at every call.
-        kernel: `hmc(6, 0.5)` if left out; the step size of each chain is adapted if the kernel has one to adapt.
+        kernel: `hmc(6, 0.5)` if left out; the step size is adapted if the kernel has one to adapt.
 
     Raises:
         PplebmError: for numbers that are not positive, or a kernel of replicas.
@@ -87,7 +84,7 @@ class PriorPool:
     """
 
     def __init__(
-        self, program: Program, flow: Flow, n_chains: int = 1000, n_steps: int = 2, kernel: Kernel | None = None
+        self, program: Program, flow: Flow, n_chains: int = 2000, n_steps: int = 2, kernel: Kernel | None = None
     ) -> None:
         for name, n in (("n_chains", n_chains), ("n_steps", n_steps)):
             if not isinstance(n, int) or n < 1:
@@ -101,9 +98,8 @@ class PriorPool:
 
     def empty(self, rows: Data | int) -> Pool:
         """A pool that is yet to be annealed."""
-        z = self.program.zeros(self._n(rows) * _n_given(self._given(rows)))
-        first = float(np.log(self._inner.tuning.step_size)) if self._inner.tuning else 0.0
-        return Pool(z, zeros(z), zeros(z), zeros(z) + first, self.ppl.asarray(-1), self._covariates(rows))
+        z = self.program.zeros(self._n(rows) * self._n_given(rows))
+        return Pool(z, zeros(z), zeros(z), self._first_step(z), self.ppl.asarray(-1), self._covariates(rows))
 
     def advance(self, key: Key, params: Params, rows: Data | int, pool: Pool) -> tuple[Latents, Array, Pool]:
         """Follow the parameters to where they are now.
@@ -120,18 +116,18 @@ class PriorPool:
         given, n, ppl = self._given(rows), self._n(rows), self.ppl
         k_resample, k_move, k_anneal = ppl.split(key, 3)
         data = None if given is None else take_rows(given, self.repeated(n, n_rows(given)))
-        if len(pool.log_weight) != n * _n_given(given):
+        if len(pool.log_weight) != n * self._n_given(rows):
             pool = self.empty(rows)  # another number of rows
         at = _Place(params, data, n)
         more = self._density(at)(pool.z) - pool.log_density
         log_weight = pool.log_weight + ppl.where(ppl.isfinite(more), more, LOWEST + 0.0 * more)
-        stays = (pool.age >= 0) & (pool.age < RENEWED) & (self._effective(log_weight.reshape(n, -1)) > LOST).all()
+        stays = (pool.age >= 0) & (pool.age < RENEWED) & (effective(ppl, log_weight.reshape(n, -1)) > LOST).all()
         covariates = self._covariates(rows)
         for name, a in covariates.items():
             stays = stays & (a == pool.given[name]).all()
 
         def on(pool: Pool) -> Pool:
-            return self._moved(k_move, at, self._resampled(k_resample, pool, n), 1.0, self._n_steps)
+            return self._moved(k_move, at, self._resampled(k_resample, pool, n), 1.0, self._n_steps, LATER_GAIN)
 
         pool = pool._replace(log_weight=log_weight, given=covariates)
         pool = self._flow.when(stays, on, lambda pool: self._annealed(k_anneal, at, pool), pool)
@@ -152,8 +148,7 @@ class PriorPool:
         ppl, n, size = self.ppl, at.n, len(pool.log_weight)
         k_base, k_climb, k_resample, k_last = ppl.split(key, 4)
         z = self.program.draw_base(k_base, size if at.data is None else at.data, at.params)
-        first = float(np.log(self._inner.tuning.step_size)) if self._inner.tuning else 0.0
-        begun = pool._replace(z=z, log_weight=zeros(z), log_step=zeros(z) + first)
+        begun = pool._replace(z=z, log_weight=zeros(z), log_step=self._first_step(z))
 
         def climb(carry: tuple[Pool, Array, Key, Array]) -> tuple[Pool, Array, Key, Array]:
             pool, strength, key, t = carry
@@ -161,75 +156,49 @@ class PriorPool:
             f = self.program.log_tilt(at.params, pool.z, at.data)
             f = ppl.where(ppl.isfinite(f), f, LOWEST + 0.0 * f).reshape(n, -1)
             log_weight, left = pool.log_weight.reshape(n, -1), 1.0 - strength
-            step = self._step(f, log_weight, left)
+            step = step_of_strength(ppl, f, log_weight, left, KEPT)
             new = pool._replace(log_weight=(log_weight + step * f).reshape(-1))
             strength = ppl.where(step < left, strength + step, 1.0 + 0.0 * strength)
             of_chains = (strength + 0.0 * log_weight).reshape(-1)
-            moved = self._moved(k_move, at, self._resampled(k_resample, new, n), of_chains, AT_STRENGTH, COMMON_GAIN)
+            moved = self._moved(k_move, at, self._resampled(k_resample, new, n), of_chains, AT_STRENGTH, GAIN)
             return moved, strength, key, t + 1
 
+        has_mass = ppl.isfinite(self.program.log_tilt(at.params, z, at.data)).reshape(n, -1)
+        self._flow.require((has_mass.sum(0) > 0).all(), NOWHERE)
         start = (begun, 0.0 * begun.log_weight.reshape(n, -1)[0], k_climb, ppl.asarray(0))
         goes_on = lambda carry: (carry[1] < 1.0).any() & (carry[3] < MOST)
         end, strength, _, _ = self._flow.until(goes_on, climb, start)
         self._flow.require((strength >= 1.0).all(), FAR)
         end = self._resampled(k_resample, end, n)
         for k in ppl.split(k_last, N_LAST):
-            end = self._moved(k, at, end, 1.0, AT_END)
+            end = self._moved(k, at, end, 1.0, AT_END, GAIN)
         return end._replace(age=0 * pool.age)
 
-    def _moved(self, key: Key, at: _Place, pool: Pool, strength: Any, n_steps: int, common: float = 0.0) -> Pool:
-        """Chains after steps of the kernel at a strength of the tilts, their step sizes followed."""
+    def _moved(self, key: Key, at: _Place, pool: Pool, strength: Any, n_steps: int, gain: float) -> Pool:
+        """Chains after steps of the kernel at a strength of the tilts, their step size followed."""
         ppl, density, tuning = self.ppl, self._density(at), self._inner.tuning
         strength = strength + zeros(pool.z)
         state = at_strength(ppl, self._kernel, pool.z, density, strength)
         if tuning is not None:
-            state = state._replace(inner=state.inner._replace(step_size=ppl.exp(pool.log_step)))
+            state = state._replace(inner=state.inner._replace(step_size=zeros(pool.z) + ppl.exp(pool.log_step)))
         with ppl.threads_for(self.program.work(len(strength))):
             state, info = self.program.chain(self._kernel, state, ppl.split(key, n_steps), at.params, at.data, False)
         log_step = pool.log_step
         if tuning is not None:
-            missed = info.accept_prob.mean(0) - tuning.target_accept
-            log_step = log_step + n_steps * GAIN * missed + common * missed.mean()
+            log_step = log_step + gain * (info.accept_prob.mean() - tuning.target_accept)
         return pool._replace(z=dict(state.z), log_density=density(state.z), log_step=log_step)
 
     def _resampled(self, key: Key, pool: Pool, n: int) -> Pool:
-        """Particles of rows where few are in effect drawn anew, by systematic resampling."""
-        ppl, log_weight = self.ppl, pool.log_weight.reshape(n, -1)
-        own = ppl.asarray(np.arange(n))[:, None]
-        edges = ppl.exp(log_weight - ppl.logsumexp(log_weight, 0)).cumsum(0)
-        noise = ppl.normal_like(key, uniform_noise({"": log_weight[0]}))
-        places = (own + ppl.exp(log_uniform(noise))) / n * edges[-1]
-        chosen = (edges[:, None] < places[None]).sum(0)
-        few = self._effective(log_weight) < RESAMPLED
-        index = ppl.where(few, chosen, own) * log_weight.shape[1] + ppl.asarray(np.arange(log_weight.shape[1]))
-        pick, index = lambda a: a[index], index.reshape(-1)
-        return pool._replace(
-            z={site: pick(a) for site, a in pool.z.items()},
-            log_density=pick(pool.log_density),
-            log_weight=ppl.where(few, 0.0 * log_weight, log_weight).reshape(-1),
-            log_step=pick(pool.log_step),
-        )
+        """Particles of rows where few are in effect drawn anew."""
+        log_weight = pool.log_weight.reshape(n, -1)
+        index, log_weight = resampled(self.ppl, key, log_weight, RESAMPLED)
+        pick = (index * log_weight.shape[1] + self.ppl.asarray(np.arange(log_weight.shape[1]))).reshape(-1)
+        z = {site: a[pick] for site, a in pool.z.items()}
+        return pool._replace(z=z, log_density=pool.log_density[pick], log_weight=log_weight.reshape(-1))
 
-    def _step(self, f: Array, log_weight: Array, left: Array) -> Array:
-        """By how much the strength of every row may grow, (rows,), so that nine tenths of its particles stay."""
-        ppl = self.ppl
-        log_weight = log_weight - ppl.logsumexp(log_weight, 0)
-        top = lambda step: ppl.logsumexp(log_weight + step * f, 0)
-        enough = lambda step: 2.0 * top(step) - ppl.logsumexp(log_weight + 2.0 * step * f, 0) >= float(np.log(KEPT))
-
-        def halve(ends: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:
-            low, high = ends
-            middle = 0.5 * (low + high)
-            is_enough = enough(middle)
-            return (ppl.where(is_enough, middle, low), ppl.where(is_enough, high, middle)), None
-
-        (low, _), _ = ppl.iterate(halve, (0.0 * left, left), N_HALVED)
-        return ppl.where(enough(left), left, low)
-
-    def _effective(self, log_weight: Array) -> Array:
-        """Effective share of the particles of every row, (rows,)."""
-        total = self.ppl.logsumexp(log_weight, 0)
-        return self.ppl.exp(2.0 * total - self.ppl.logsumexp(2.0 * log_weight, 0)) / len(log_weight)
+    def _first_step(self, z: Latents) -> Array:
+        tuning = self._inner.tuning
+        return 0.0 * zeros(z).sum() + (float(np.log(tuning.step_size)) if tuning else 0.0)
 
     def _density(self, at: _Place) -> Callable[..., Array]:
         return self.program.log_density(at.params, at.data, False)
@@ -246,6 +215,7 @@ class PriorPool:
         given, observed = self._given(rows), set(self.program.reads.whole.values())
         return {} if given is None else {path: a for path, a in tree_leaves(given) if path not in observed}
 
-
-def _n_given(given: Data | None) -> int:
-    return 1 if given is None else n_rows(given)
+    def _n_given(self, rows: Data | int) -> int:
+        """Rows with a prior of their own."""
+        given = self._given(rows)
+        return 1 if given is None else n_rows(given)
