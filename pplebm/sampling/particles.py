@@ -1,6 +1,6 @@
 r"""Weighted particles side by side: how many are in effect, which are drawn anew, how far a density may move.
 
-Arrays are (n, rows), particle by particle of rows that have nothing to do with each other, log weights up to a constant.
+Arrays are (n, rows), particle by particle of rows that know nothing of each other; log weights up to a constant.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def resampled(ppl: PPL, key: Key, log_weight: Array, share: float) -> tuple[Arra
 
     >>> import torch, pplebm.backends.pyro as ppl
     >>> index, log_weight = resampled(ppl, 0, torch.tensor([[0.0], [-99.0], [0.0], [-99.0]]), 0.9)
-    >>> index.T.tolist(), log_weight.T.tolist()
+    >>> index.T.tolist(), log_weight.abs().T.tolist()
     ([[0, 0, 2, 2]], [[0.0, 0.0, 0.0, 0.0]])
     """
     n = len(log_weight)
@@ -59,8 +59,8 @@ def step_of_strength(ppl: PPL, f: Array, log_weight: Array, left: Array, kept: f
 
     >>> import torch, pplebm.backends.pyro as ppl
     >>> f = torch.randn(100_000, 1, generator=torch.Generator().manual_seed(0))  # log v ~ N(0, s²): the share is e^-s²
-    >>> step_of_strength(ppl, f, 0.0 * f, torch.ones(1), 0.9).numpy().round(2).tolist()
-    [0.32]
+    >>> round(step_of_strength(ppl, f, 0.0 * f, torch.ones(1), 0.9).item(), 2)
+    0.32
     """
     log_weight = log_weight - ppl.logsumexp(log_weight, 0)
 

@@ -78,9 +78,8 @@ def numpyro_slope(plain, n_updates=500):
     program = pplebm.Program(numpyro_model, data=x, backend="numpyro")
     loss = ninfer.Trace_ELBO() if plain else numpyro_svi.TiltedELBO(program, n_chains=400, num_particles=2)
     rates = numpyro.optim.Adam(lambda i: 0.03 * 0.995**i)
-    found = ninfer.SVI(numpyro_model, numpyro_guide, rates, loss=loss).run(
-        jax.random.key(0), n_updates, x, progress_bar=False
-    )
+    living = numpyro_model if plain else loss.with_chains(numpyro_model)
+    found = ninfer.SVI(living, numpyro_guide, rates, loss=loss).run(jax.random.key(0), n_updates, x, progress_bar=False)
     return float(found.params["slope"])
 
 
@@ -193,7 +192,7 @@ def test_a_pool_that_is_far_from_the_parameters_is_annealed_anew(backend):
     _, kept = advance(0, HEIGHTS, None)
     _, kept = advance(1, HEIGHTS + 0.01, kept)
     assert int(kept.age) == 2
-    assert int(advance(2, [40.0, -40.0], kept)[1].age) == 1
+    assert int(advance(2, [-30.0, -30.0], kept)[1].age) == 1
 
 
 def test_a_tilt_without_mass_or_too_strong_and_bad_settings_are_refused(monkeypatch):
