@@ -33,7 +33,7 @@ class Hyper(NamedTuple):
     posterior: Persistent = Persistent(
         n_steps=25,  # the paper's number
         step_size=0.1,  # the paper's number
-        max_drift=0.5,  # tames a steep decoder
+        kernel="mala",
         temperature=0.0,  # 1: with noise, the original algorithm of Han et al. (AAAI 2017)
         spread=0.1,  # of where chains start, the released code's
         n_steps_fresh=500,  # of data that have no chain, after learning; the paper's number
@@ -41,8 +41,9 @@ class Hyper(NamedTuple):
     prior: ShortRun = ShortRun(
         n_steps=30,  # in noncentered coordinates 30 forget most of the start (0.92^30 = 0.08)
         step_size=0.4,  # the joint scheme's number
+        kernel="mala",
     )
-    tilt_penalty: NonNegative = 0.05  # per squared nat; keeps base and tilted prior within reach of each other
+    tilt_penalty: NonNegative = 0.0  # per squared nat
 
 
 def loss(algorithm: Algorithm, key: Any, params: Params, x: Data, positive: Latents, negative: Latents | None) -> Loss:

@@ -36,6 +36,7 @@ class Hyper(NamedTuple):
     prior: ShortRun = ShortRun(
         n_steps=30,  # in noncentered coordinates 30 forget most of the start (0.92^30 = 0.08)
         step_size=0.4,  # the joint scheme's number
+        kernel="mala",
     )
     alpha: float = 0.0  # 1: no KL term at all
     weight: NonNegative = 100.0  # λ; in nats per datum, like the log likelihood

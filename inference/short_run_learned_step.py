@@ -48,8 +48,9 @@ class Hyper(NamedTuple):
     prior: ShortRun = ShortRun(
         n_steps=30,  # in noncentered coordinates 30 forget most of the start (0.92^30 = 0.08)
         step_size=0.4,  # the joint scheme's number
+        kernel="mala",
     )
-    tilt_penalty: NonNegative = 0.05  # per squared nat
+    tilt_penalty: NonNegative = 0.0  # per squared nat
 
 
 def init(algorithm: Algorithm, key: Any, x: Data, n_data: int) -> State:

@@ -35,8 +35,9 @@ class Hyper(NamedTuple):
     prior: ShortRun = ShortRun(
         n_steps=30,  # in noncentered coordinates 30 forget most of the start (0.92^30 = 0.08)
         step_size=0.4,  # the paper's number
+        kernel="mala",
     )
-    tilt_to_guide: bool = False  # True is the ELBO, and the paper's
+    tilt_to_guide: bool = True  # True is the ELBO, and the paper's
     ratio_weight: NonNegative = 0.0  # of a second loss for the tilt, by telling draws of the guide from base draws
     tilt_penalty: NonNegative = 0.05  # per squared nat; keeps base and tilted prior within reach of each other
 
