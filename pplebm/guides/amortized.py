@@ -173,11 +173,11 @@ def _declaration(family: str, sites: tuple[Site, ...], plate: str, seen: frozens
                     z = draw(ppl, net, sites[i], net[f"q_{sites[i].name}"](features[i] + above))
                     above = net[f"lift_{sites[i].name}"](z) if i else 0.0
                 return
-            z: Any = None
+            last: Any = None
             for site in sites:
-                below = h if z is None or family != "ladder" else z
-                if z is not None and site.name in seen:
-                    below = ppl.concat([z, h], 1)
-                z = draw(ppl, net, site, net[f"q_{site.name}"](below))
+                below = h if last is None or family != "ladder" else last
+                if last is not None and site.name in seen:
+                    below = ppl.concat([last, h], 1)
+                last = draw(ppl, net, site, net[f"q_{site.name}"](below))
 
     return model

@@ -20,9 +20,12 @@ from pplebm.kernels.langevin import langevin
 from pplebm.kernels.mala import mala
 from pplebm.kernels.mams import mams
 from pplebm.kernels.schedules import geometric
+from pplebm.kernels.strength import with_strength
 from pplebm.kernels.tempering import parallel_tempering
+from pplebm.kernels.tuned import tuned
 from pplebm.kernels.underdamped import underdamped
 from pplebm.kernels.unrolled import unrolled
+from pplebm.kernels.uphill import uphill
 from pplebm.kernels.warming import warming
 from pplebm.sampling import chains
 
@@ -333,6 +336,7 @@ def test_unrolled_has_the_closed_form_law_and_derivative(ppl, by_step):
         (lambda p: underdamped(0.0), "step_size"),
         (lambda p: anisotropic(0.1, 0.0), "threshold"),
         (lambda p: ascent(-0.1), "learning_rate"),
+        (lambda p: uphill(0.0), "step_size"),
         (lambda p: geometric(1.0, 0.0, 3), "stop"),
         (lambda p: parallel_tempering(hmc(), (0.5, 0.2, 1.0)), "strengths"),
         (lambda p: parallel_tempering(hmc(), (0.0, 0.5)), "strengths"),
@@ -347,10 +351,13 @@ def test_bad_settings_are_named(ppl, make, word):
 
 
 MAKERS = {
-    "langevin": lambda s: langevin({"a": [s, 0.1], "": 0.2}, np.array([1.0, 0.5]), max_drift=1.0),
+    "langevin": lambda s: langevin({"a": [s, 0.1], "": 0.2}, np.array([1.0, 0.5])),
     "underdamped": lambda s: underdamped(s, temperature=[1.0, 0.5]),
     "anisotropic": lambda s: anisotropic(s, 1.0),
     "mala": lambda s: mala(s, scale={"a": np.ones(2)}),
+    "uphill": uphill,
+    "tuned": lambda s: tuned(mala(s), 3),
+    "with strength": lambda s: with_strength(mala(s)),
     "hmc": lambda s: hmc(4, s, scale=np.ones((2, 1))),
     "ascent": lambda s: ascent([s, 0.1]),
     "tempering": lambda s: parallel_tempering(hmc(4, s), [0.0, 1.0]),
