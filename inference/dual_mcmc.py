@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from pplebm.gallery.hyper import Count, NonNegative
 from pplebm.learning.algorithm import Algorithm, Loss, named
 from pplebm.learning.optimizer import Optimizer
-from pplebm.learning.sources import Amortized, Samples, ShortRun
+from pplebm.learning.samples import Samples
+from pplebm.learning.sources import Amortized, ShortRun
 from pplebm.objectives.contrast import contrast
 from pplebm.ppl.language import Data, Latents, Params
 

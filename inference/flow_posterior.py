@@ -12,7 +12,8 @@ from pplebm.gallery.hyper import Count
 from pplebm.guides.coupling import Flow, coupling, latents_of, transport
 from pplebm.learning.algorithm import Algorithm, Info, State
 from pplebm.learning.optimizer import Optimizer
-from pplebm.learning.sources import Samples, ShortRun
+from pplebm.learning.samples import Samples
+from pplebm.learning.sources import ShortRun
 from pplebm.objectives.elbo import flow_elbo
 from pplebm.ppl.language import Array, Data, Params
 from pplebm.ppl.trees import n_rows, tree_map

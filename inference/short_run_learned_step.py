@@ -12,7 +12,8 @@ from pplebm.gallery.hyper import Count, NonNegative
 from pplebm.kernels.unrolled import unrolled
 from pplebm.learning.algorithm import Algorithm, Loss, State, named
 from pplebm.learning.optimizer import Optimizer
-from pplebm.learning.sources import Samples, ShortRun
+from pplebm.learning.samples import Samples
+from pplebm.learning.sources import ShortRun
 from pplebm.objectives.contrast import contrast
 from pplebm.objectives.short_run_divergence import run_divergence
 from pplebm.ppl.language import Array, Data, Latents, Params

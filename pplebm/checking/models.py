@@ -18,7 +18,8 @@ from pplebm.data import Dataset
 from pplebm.errors import PplebmError, PplebmWarning
 from pplebm.learning import loop
 from pplebm.learning.algorithm import Algorithm
-from pplebm.learning.sources import CHAINS, Samples, coordinates_of
+from pplebm.learning.samples import Samples
+from pplebm.learning.sources import CHAINS, coordinates_of
 from pplebm.ppl.language import Latents, Params
 from pplebm.ppl.trees import n_rows, take_rows, tree_map
 from pplebm.program import Program

@@ -14,7 +14,8 @@ from pplebm.gallery.pages import page_name
 from pplebm.guides.guide import Guide
 from pplebm.guides.shared import guide_of
 from pplebm.learning.optimizer import Optimizer
-from pplebm.learning.sources import CHAINS, Amortized, BaseDraws, Samples, Source, with_n_steps
+from pplebm.learning.samples import Samples
+from pplebm.learning.sources import STEPPED, Amortized, BaseDraws, Source, with_n_steps
 from pplebm.ppl.language import PPL, Array, Data, Latents, Params
 from pplebm.ppl.trees import n_rows
 from pplebm.program import Program
@@ -117,6 +118,18 @@ class Algorithm:
         return self.hyper.optimizer
 
     @property
+    def averaging(self) -> float:
+        r"""Power k of the running average of the parameters that is the estimate, with weights about :math:`t^k`; 0: none.
+
+        Source: Shamir, Zhang (ICML 2013), polynomial-decay averaging.
+        """
+        return float(getattr(self.hyper, "averaging", 0.0))
+
+    def has_arrived(self, state: Any) -> bool:
+        """Whether learning is to end before its last update, as the page judges."""
+        return hasattr(self.page, "arrived") and bool(self.ppl.to_numpy(self.page.arrived(self, state)))
+
+    @property
     def follows_chains(self) -> bool:
         """Whether a tilt learns from chains of the prior, which then have to keep up with it."""
         moves = bool(self.program.tilts) and getattr(self.hyper, "optimizer", Optimizer()).learning_rate_tilt > 0
@@ -166,7 +179,7 @@ class Algorithm:
             PplebmError: where samples of the phase do not come from chains, or for a number that is not positive.
         """
         chain = self.source(phase)
-        if not isinstance(chain, CHAINS):
+        if not isinstance(chain, STEPPED):
             raise PplebmError(f"the {phase} draws of algorithm '{self.name}' come from no chain; leave n_steps out.")
         if not isinstance(n, int) or n < 1:
             raise PplebmError(f"n_steps must be a positive integer, got {n!r}.")
@@ -184,7 +197,7 @@ class Algorithm:
         changes: dict[str, Any] = {}
         if (optimizer := getattr(self.hyper, "optimizer", None)) is not None:
             changes["optimizer"] = optimizer._replace(learning_rate_tilt=optimizer.learning_rate_tilt * SLOWER**n)
-        if isinstance(chain := self.source("prior"), CHAINS):
+        if isinstance(chain := self.source("prior"), STEPPED):
             changes["prior"] = chain._replace(n_steps=math.ceil(chain.n_steps * LONGER ** min(n, MAX_LONGER)))
         return self.with_changes(hyper=self.hyper._replace(**changes)) if n else self
 
@@ -239,27 +252,44 @@ class Algorithm:
         index = self.ppl.asarray(range(n_rows(x))) if index is None else index
         if hasattr(self.page, "step"):
             return self.page.step(self, key, state, x, index)
-        ppl, program, params = self.ppl, self.program, state.params
-        k_positive, k_negative, k_loss = ppl.split(key, 3)
-        positive = self._advance("posterior", k_positive, params, x, state.positive, index)
-        negative = None
-        if program.tilts:
-            rows = program.prior_rows(x)
-            negative = self._advance("prior", k_negative, params, rows, state.negative, index)
+        k_positive, k_negative, k_loss = self.ppl.split(key, 3)
+        positive, negative = self.both_phases((k_positive, k_negative), state, x, index)
+        return self.follow(k_loss, state, x, positive, negative)
 
-        of_tilt = () if negative is None else negative.z
-        gradient, seen = self._whole(self._gradient)(k_loss, params, x, positive.z, of_tilt)
+    def both_phases(self, keys: tuple[Any, Any], state: Any, x: Data, index: Array) -> tuple[Samples, Samples | None]:
+        """Samples of an update: of the posterior, and of the prior where there is a tilt."""
+        positive = self._advance("posterior", keys[0], state.params, x, state.positive, index)
+        if not self.program.tilts:
+            return positive, None
+        return positive, self._advance(
+            "prior", keys[1], state.params, self.program.prior_rows(x), state.negative, index
+        )
+
+    def follow(
+        self, key: Any, state: Any, x: Data, positive: Samples, negative: Samples | None, **given: Any
+    ) -> tuple[Any, Info]:
+        """The state after parameters have followed the gradient of the page's loss at samples of both phases.
+
+        Args:
+            given: further arguments of the page's loss, by name.
+        """
+        ppl, of_tilt = self.ppl, () if negative is None else negative.z
+        gradient, seen = self._whole(self._gradient)(key, state.params, x, positive.z, of_tilt, given)
         runs = (positive.info, None if negative is None else negative.info)
         gradient, seen, runs = ppl.average((gradient, seen, runs))
-        new = self._move(k_loss, params, gradient, state.optimizer, ppl.asarray(state.update))
-        kept = (positive.kept, state.negative if negative is None else negative.kept)
-        return State(new.params, new.state, state.update + 1, *kept), _info(seen, runs, new)
+        rest = state._replace(params=(), positive=(), negative=(), update=())
+        new = self._move(key, state.params, gradient, rest, ppl.asarray(state.update))
+        if hasattr(self.page, "after"):
+            state = self.page.after(self, state, new.params, gradient)
+        kept = {"positive": positive.kept, "negative": state.negative if negative is None else negative.kept}
+        after = state._replace(params=new.params, optimizer=new.state, update=state.update + 1, **kept)
+        return after, _info(seen, runs, new)
 
-    def _gradient(self, key: Any, params: Params, x: Data, positive: Latents, negative: Any) -> Any:
+    def _gradient(self, key: Any, params: Params, x: Data, positive: Latents, negative: Any, given: Any) -> Any:
         """Gradient of the loss at samples of both phases, and what is reported of it."""
 
         def loss(params: Params) -> tuple[Array, Any]:
-            return self.page.loss(self, key, params, x, positive, negative or None)
+            return self.page.loss(self, key, params, x, positive, negative or None, **given)
 
         (_, seen), gradient = self.ppl.value_and_grad(loss, params, has_aux=True)
         return gradient, named(seen)
@@ -268,10 +298,13 @@ class Algorithm:
     def _move(self) -> Callable[..., Any]:
         return self._whole(self._moved) if self.optimizer.is_graph(self.ppl) else self._moved
 
-    def _moved(self, key: Any, params: Params, gradient: Params, state: Any, update: Array) -> Any:
-        """Parameters after they have followed their gradients."""
-        factors = self.page.rates(self, State(params, state, update)) if hasattr(self.page, "rates") else None
-        return self.optimizer.update(self.program, params, gradient, state, update, self.hyper.updates, factors)
+    def _moved(self, key: Any, params: Params, gradient: Params, rest: Any, update: Array) -> Any:
+        """Parameters after they have followed their gradients, in the state with the rest of it."""
+        state = rest._replace(params=params, update=update)
+        factors = self.page.rates(self, state) if hasattr(self.page, "rates") else None
+        return self.optimizer.update(
+            self.program, params, gradient, rest.optimizer, update, self.hyper.updates, factors
+        )
 
     def _whole(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """A part of an update as one graph, made once."""

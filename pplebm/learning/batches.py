@@ -64,11 +64,14 @@ class Reader:
         rows = np.stack([self._rows(n) for n in numbers])
         seeds = [(self._stream + 1000003 * n + n_rollbacks) % 2**63 for n in numbers]
         done = np.arange(update + 1, update + 1 + self.size)
+        decay = np.minimum(self._ema, (1 + done) / (10 + done))  # early averages forget the start
+        if (power := self._algorithm.averaging) and not self._ema:
+            decay = (done - 1) / (done + power)
         return {
             "x": self._group.share(tree_map(lambda a: np.asarray(a), take_rows(self._train, rows))),
             "index": ppl.asarray(rows) if self._algorithm.keeps_rows else None,
             "key": self._group.key(ppl.key(seeds)),
-            "decay": ppl.asarray(np.minimum(self._ema, (1 + done) / (10 + done))),  # early averages forget the start
+            "decay": ppl.asarray(decay),
         }
 
 

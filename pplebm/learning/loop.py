@@ -55,7 +55,7 @@ def begin(algorithm: Algorithm, x: Any, seed: int, n_data: int | None = None, av
         averages: keep a running average of the parameters.
     """
     state = algorithm.init(algorithm.ppl.key(seed), x, n_data)
-    return Progress(0, state, state, 0, 0, 0, state.params if averages else ())
+    return Progress(0, state, state, 0, 0, 0, state.params if averages or algorithm.averaging else ())
 
 
 def updates(

@@ -13,6 +13,8 @@ from pplebm.kernels.langevin import langevin
 from pplebm.kernels.mala import mala
 from pplebm.kernels.tuned import tuned
 from pplebm.kernels.uphill import uphill
+from pplebm.learning.adjusted import AdjustedChains, AdjustedPool
+from pplebm.learning.samples import Samples
 from pplebm.ppl.language import Data, Latents, Params
 from pplebm.program import Coordinates
 from pplebm.sampling import buffers
@@ -23,14 +25,6 @@ if TYPE_CHECKING:
 
 KernelName = Literal["langevin", "mala"]
 OWN_DECAY, GAIN = 0.6, 0.2  # of step sizes of chains that live on: of a datum's own, and of those of a pool
-
-
-class Samples(NamedTuple):
-    """Latents in centered coordinates; of a guide in learning, the noise they are a function of."""
-
-    z: Latents
-    info: RunInfo | None = None  # of the chains that led there
-    kept: Any = ()  # what the source goes on from at the next update
 
 
 class ShortRun(NamedTuple):
@@ -182,7 +176,8 @@ class Amortized(NamedTuple):
 
 Chain = ShortRun | BaseDraws | Persistent | Pool
 CHAINS = (ShortRun, BaseDraws, Persistent, Pool)
-Source = Chain | Amortized
+STEPPED = (*CHAINS, AdjustedChains, AdjustedPool)  # whose fresh draws are of so many steps
+Source = Chain | AdjustedChains | AdjustedPool | Amortized
 
 
 def kernel_of(chain: Chain) -> Kernel:

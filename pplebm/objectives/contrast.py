@@ -7,6 +7,8 @@ from typing import NamedTuple
 from pplebm.ppl.language import Array, Data, Latents, Params
 from pplebm.program import Program
 
+Weights = tuple[Array | None, Array | None]
+
 
 class ContrastAux(NamedTuple):
     """By-products of one evaluation, scalars."""
@@ -25,6 +27,7 @@ def contrast(
     positive: Latents,
     negative: Latents | None,
     tilt_penalty: float = 0.0,
+    weights: Weights = (None, None),
 ) -> tuple[Array, ContrastAux]:
     r"""A scalar whose gradient is minus the maximum-likelihood gradient at fixed samples of both phases.
 
@@ -45,11 +48,13 @@ def contrast(
         negative: latents of the tilted prior, any number; where it reads covariates, one drawn given those of every
             row of x, so that every row has its own Z. Not used without a tilt.
         tilt_penalty: λ >= 0, per squared nat.
+        weights: of positive and negative latents, (B,) each and adding up to 1, where they do not count alike.
 
     Source: Cui, Wu, Han (CVPR 2023), the learning gradients of all blocks; Pang et al. (NeurIPS 2020).
     """
     terms = program.log_terms(params, positive, x)
-    return two_phases(program, params, -program.total(terms).mean(), terms, negative, tilt_penalty, x=x)
+    loss = -mean(program.total(terms), weights[0])
+    return two_phases(program, params, loss, terms, negative, tilt_penalty, x=x, weights=weights)
 
 
 def two_phases(
@@ -61,6 +66,7 @@ def two_phases(
     tilt_penalty: float = 0.0,
     weight: float = 1.0,
     x: Data | None = None,
+    weights: Weights = (None, None),
 ) -> tuple[Array, ContrastAux]:
     r"""Add the negative phase and the penalty to the loss of any positive phase; see `contrast`.
 
@@ -71,18 +77,25 @@ def two_phases(
         tilt_penalty: λ.
         x: data whose covariates the negative latents were drawn given, where the prior reads any.
         weight: how often :math:`\log \tilde p(z)` stands in the positive loss, with a minus sign.
+        weights: of positive and negative latents, as in `contrast`.
     """
     f_positive = program.total(terms, program.tilts)
-    log_likelihood = program.total(terms, (*program.observed, *program.factors)).mean()
+    of_positive = mean(f_positive, weights[0])
+    log_likelihood = mean(program.total(terms, (*program.observed, *program.factors)), weights[0])
     if not program.tilts or negative is None:
         none = 0.0 * log_likelihood
-        return positive_loss, ContrastAux(log_likelihood, f_positive.mean(), f_positive.mean(), none, none)
+        return positive_loss, ContrastAux(log_likelihood, of_positive, of_positive, none, none)
     prior_terms = program.log_terms(params, negative, x if program.prior_reads else None, observed=False)
     f_negative = program.total(prior_terms, program.tilts)
-    loss = positive_loss + weight * program.total(prior_terms).mean()
-    penalty = tilt_penalty * ((f_positive**2).mean() + (f_negative**2).mean())
+    loss = positive_loss + weight * mean(program.total(prior_terms), weights[1])
+    penalty = tilt_penalty * (mean(f_positive**2, weights[0]) + mean(f_negative**2, weights[1]))
     saturation = _saturation(program, terms, prior_terms, like=penalty)
-    return loss + penalty, ContrastAux(log_likelihood, f_positive.mean(), f_negative.mean(), penalty, saturation)
+    return loss + penalty, ContrastAux(log_likelihood, of_positive, mean(f_negative, weights[1]), penalty, saturation)
+
+
+def mean(a: Array, weight: Array | None) -> Array:
+    """Mean over rows, or the sum by weights that add up to 1."""
+    return a.mean() if weight is None else (weight * a).sum()
 
 
 def _saturation(program: Program, positive: dict[str, Array], negative: dict[str, Array], like: Array) -> Array:

@@ -66,7 +66,7 @@ class Recorder:
             job.algorithm, job.data.train, settings.seed, self.progress, job.group, settings.ema, self.total
         )
         is_first = True
-        while self.progress.update < self.total:
+        while self.progress.update < self.total and not self._has_arrived():
             self.bar.set_description("compiling" if is_first else None)
             with job.group.around(), program.ppl.threads_for(program.work(size)):
                 self.progress, events = next(updates)
@@ -76,16 +76,20 @@ class Recorder:
                 self.manifest, is_first = self.manifest._replace(first_update_seconds=seconds), False
             for event in events:
                 self._tell(event) if event.rolled_back_to is not None else self._log(event)
-            is_last = self.progress.update == self.total
+            is_last = self.progress.update == self.total or self._has_arrived()
             is_good = events[-1].rolled_back_to is None
             if is_last or (is_good and self.progress.update % CHECKPOINT_EVERY == 0 and self._is_due()):
-                if has_stalled := not is_last and self._has_stalled():
+                has_stalled = not is_last and self._has_stalled()
+                if has_stalled or (is_last and self.progress.update < self.total):
                     self.manifest = self.manifest._replace(stopped_early=self.progress.update)
                 self.save(is_last or has_stalled)
                 if has_stalled:
                     return
             self.stop.check()
             yield self.progress.update
+
+    def _has_arrived(self) -> bool:
+        return self.job.algorithm.has_arrived(self.progress.state)
 
     def _is_due(self) -> bool:
         """Whether a checkpoint is worth its time; one is always where patience may end the run."""

@@ -17,7 +17,7 @@ class Buffer(NamedTuple):
 
     z: Latents  # (N, *event) by site: of datum i in row i, or of N chains of the prior that no datum owns
     age: Array  # (N,) runs since the row was drawn anew
-    log_factor: Array  # (N,) logarithm of the row's step size over that of its source
+    log_factor: Array | None = None  # (N,) logarithm of the row's step size over that of its source
 
 
 def buffer(program: Program, key: Key, params: Params, rows: Data | int, init: str | Latents = "base") -> Buffer:

@@ -223,7 +223,7 @@ def test_a_broken_file_is_told(tmp_path, text):
 
 VALUE = "return contrast(algorithm.program, params, x, positive, negative, algorithm.hyper.tilt_penalty)"
 STEP = "\n\ndef step(algorithm, key, state, x, index):\n    "
-POSITIVE = "\n\ndef positive(algorithm, key, params, x):\n    from pplebm.learning.sources import Samples\n    "
+POSITIVE = "\n\ndef positive(algorithm, key, params, x):\n    from pplebm.learning.samples import Samples\n    "
 ALGORITHMS = {  # a change to short_run_mle -> finding, words
     (VALUE, VALUE + STEP + "return [state], {}"): ("conjugate tilt", "got a list"),
     (VALUE, VALUE.replace("return", "value, seen =") + "; return value, seen._replace(tilt_positive=params['A'])"): (

@@ -20,7 +20,8 @@ EQUAL = """
 import numpy as np, torch, pplebm
 from pplebm.inference import short_run_mle as page
 from pplebm.learning.algorithm import algorithm_of
-from pplebm.learning.sources import Samples, ShortRun
+from pplebm.learning.samples import Samples
+from pplebm.learning.sources import ShortRun
 from pplebm.ppl.trees import tree_leaves, tree_map
 
 torch.set_default_dtype(torch.float64)

@@ -60,8 +60,9 @@ def _graph(function: Function, key: int, trees: Any) -> Callable[[int, list[Any]
         return tuple(torch.as_tensor(leaf).contiguous() for leaf in tree_values(found))
 
     with torch.no_grad():
-        graph = operations(flat, *contiguous(inputs))
-        forward = graph.forward if writes(graph) else interpreted(_simplified(graph), contiguous(inputs))
+        examples = [leaf.clone() for leaf in contiguous(inputs)]  # a tensor that stands in two places would become one
+        graph = operations(flat, *examples)
+        forward = graph.forward if writes(graph) else interpreted(_simplified(graph), examples)
         _check(flat, forward, inputs)
 
     def run(key: int, given: list[Any]) -> Any:
