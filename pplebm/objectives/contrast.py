@@ -7,6 +7,7 @@ from typing import NamedTuple
 from pplebm.ppl.language import Array, Data, Latents, Params
 from pplebm.program import Program
 
+
 Weights = tuple[Array | None, Array | None]
 
 

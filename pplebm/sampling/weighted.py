@@ -131,7 +131,9 @@ def repeated(ppl: PPL, data: Data | None, m: int) -> Data | None:
 class _Mover:
     """Trajectories of chains at fixed parameters, step sizes adapted after every one of them."""
 
-    def __init__(self, program: Program, params: Params, rows: Data | None, observed: bool, settings: Settings) -> None:
+    def __init__(
+        self, program: Program, params: Params, rows: Data | None, observed: bool, settings: Settings
+    ) -> None:
         self.program, self.params, self.rows, self.observed = program, params, rows, observed
         self.settings, self.ppl = settings, program.ppl
         self.log_density = program.log_density(params, rows, observed)
@@ -171,7 +173,9 @@ class _Mover:
         ppl, step_size = self.ppl, self.ppl.exp(at.log_step)
         target = lambda z: self._at(z, strength)
         begun: AnnealedState = KERNEL.init(ppl, at.z, target)
-        inner = begun.inner._replace(step_size=step_size, length=self.settings.n_leapfrog * step_size, step=at.count)
+        inner = begun.inner._replace(
+            step_size=step_size, length=self.settings.n_leapfrog * step_size, step=at.count
+        )
         state = AnnealedState(inner, strength, strength)
         state, info = self.program.chain(KERNEL, state, ppl.split(key, 1), self.params, self.rows, self.observed)
         accept = info.accept_prob[0]
