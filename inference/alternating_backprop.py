@@ -19,10 +19,11 @@ PAPER = (
     "Detection. AISTATS 2022. arXiv:2202.07586"
 )
 DEVIATIONS = (
-    "Latents move in noncentered coordinates; long drifts are shortened; gradients are clipped.",
+    "Latents move in noncentered coordinates, by steps that are taken only where they lead up; gradients are clipped.",
     "The likelihood keeps its 1/σ²; the released code multiplies by σ².",
     "A tilt, which the paper's models do not have, stays as it is given: modes are no draws of the posterior, and it "
     "would learn just that. The conditionals of a hierarchy have their negative phase from a prior chain.",
+    "Where the likelihood is known, learning with the true tilt ends @NATS@: modes have no spread.",
 )
 
 
@@ -33,7 +34,7 @@ class Hyper(NamedTuple):
     posterior: Persistent = Persistent(
         n_steps=25,  # the paper's number
         step_size=0.1,  # the paper's number
-        kernel="mala",
+        kernel="mala",  # at temperature 0: a step is taken where it leads up, at a size that each datum finds
         temperature=0.0,  # 1: with noise, the original algorithm of Han et al. (AAAI 2017)
         spread=0.1,  # of where chains start, the released code's
         n_steps_fresh=500,  # of data that have no chain, after learning; the paper's number
@@ -41,7 +42,7 @@ class Hyper(NamedTuple):
     prior: ShortRun = ShortRun(
         n_steps=30,  # in noncentered coordinates 30 forget most of the start (0.92^30 = 0.08)
         step_size=0.4,  # the joint scheme's number
-        kernel="mala",
+        kernel="mala",  # accepted or rejected, each chain at a step size that it finds
     )
     tilt_penalty: NonNegative = 0.0  # per squared nat
 

@@ -42,7 +42,7 @@ class Hyper(NamedTuple):
     width: Count = 16  # hidden units of a layer: a flow of one datum need not be large
     n_particles: Count = 4  # draws per datum and update
     n_updates_fresh: Count = 200  # of the flow of a datum that has none, after learning
-    prior: ShortRun = ShortRun(n_steps=60, step_size=0.4)  # of the given prior; none are run in learning
+    prior: ShortRun = ShortRun(n_steps=60, kernel="mala")  # of the given prior; none are run in learning
 
 
 def init(algorithm: Algorithm, key: Any, x: Data, n_data: int) -> State:

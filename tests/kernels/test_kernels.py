@@ -372,3 +372,25 @@ MAKERS = {
 def test_settings_decide_equality(make):
     """What is compiled for a kernel serves every kernel of equal settings, and no other."""
     assert make(0.3) == make(0.3) and len({make(0.3), make(0.3), make(0.4)}) == 2
+
+
+@pytest.mark.parametrize("s", [0.05, 20.0])
+def test_a_tuned_chain_finds_its_step_and_has_the_law_of_the_target(ppl, s):
+    """Of a skewed one, from afar and from a step size that is far off."""
+    target = next(t for t in TARGETS if t.name == "gumbel")
+    log_density, kernel = lambda z: target.log_density(ppl, z), tuned(mala(s), 60)
+    state, _ = run(ppl, kernel, target.latents(ppl, np.full((N, 1), 4.0)), log_density, 60)
+    end, info = chains.run(ppl, ppl.key(1), state, log_density, kernel, 100)
+    assert (ppl.to_numpy(end.step_size) == ppl.to_numpy(state.step_size)).all()
+    assert 0.4 < ppl.to_numpy(info.accept_prob).mean() < 0.8
+    assert_same_law(rows_of(ppl, end.z), target.draw(np.random.default_rng(2), N))
+
+
+def test_uphill_takes_steps_that_lead_up_and_no_others(ppl):
+    """To the mode of a skewed density at 0 with small ones; of too long ones none is taken."""
+    target = next(t for t in TARGETS if t.name == "gumbel")
+    log_density, start = lambda z: target.log_density(ppl, z), target.latents(ppl, np.array([[2.0], [-1.5]]))
+    end, info = run(ppl, uphill(0.8), start, log_density, 60)
+    assert np.abs(rows_of(ppl, end.z)).max() < 1e-3 and ppl.to_numpy(info.is_accepted)[0].all()
+    held, info = run(ppl, uphill(20.0), start, log_density, 3)
+    assert (rows_of(ppl, held.z) == rows_of(ppl, start)).all() and not ppl.to_numpy(info.is_accepted).any()
