@@ -1,14 +1,14 @@
-r"""Maximum likelihood: adjusted chains that live on in both phases, weighted for the change of the parameters.
+r"""Maximum likelihood: adjusted chains that live on in both phases, weighted for what the parameters do to them.
 
-εᵢ⁺: trajectories of the chain of datum i, ε⁻: of a pool, accepted or rejected, from where they stood
-w ← w π̃(ε; θ') / π̃(ε; θ): what a change of parameters does to a chain's weight
-Δθ ∝ Σ w⁺ ∇θ log p̃(x, z⁺) - Σ w⁻ ∇θ log p̃(z⁻),    z = z(ε; θ)
+ε⁺, ε⁻: trajectories of the chain of every datum, and of a pool, from where they stood; accepted or rejected
+log w ← log w + log π̃(ε; θ') - log π̃(ε; θ),     π̃: p̃(x, z) or p̃(z) as a density of the noise ε, z = z(ε; θ)
+Δθ ∝ Σ w⁺ ∇θ log p̃(x, z⁺) - Σ w⁻ ∇θ log p̃(z⁻)     with w that add up to 1;      estimate: the average of the θ
 """
 
 from typing import Any, NamedTuple
 
-from pplebm.gallery.hyper import Count, NonNegative, Whole
-from pplebm.learning import stopping
+from pplebm.gallery.hyper import Count, NonNegative
+from pplebm.learning import noise, stopping
 from pplebm.learning.adjusted import AdjustedChains, AdjustedPool
 from pplebm.learning.algorithm import Algorithm, Info, Loss
 from pplebm.learning.optimizer import Optimizer
@@ -16,39 +16,58 @@ from pplebm.objectives.contrast import contrast
 from pplebm.ppl.language import Array, Data, Latents, Params
 from pplebm.sampling.weighted import repeated
 
-PAPER = "Carbone, Hua, Coste, Vanden-Eijnden. Efficient Training of Energy-Based Models Using Jarzynski Equality. NeurIPS 2023"
-DEVIATIONS = ()
+PAPER = (
+    "Carbone, Hua, Coste, Vanden-Eijnden. Efficient Training of Energy-Based Models Using Jarzynski Equality. "
+    "NeurIPS 2023. arXiv:2305.19414"
+)
+DEVIATIONS = (
+    "The model has latents and data: chains of the posterior live on beside those of the prior.",
+    "Trajectories are accepted or rejected, in noncentered coordinates, with a step size of every chain's own.",
+    "Chains begin by annealing from the base, which gives weights from the first update on.",
+    "Parameters are averaged, and learning ends where the likelihood has ceased to gain, after three times the updates "
+    "that took.",
+)
+REPORTS = stopping.REPORTED
 
 
 class Hyper(NamedTuple):
-    updates: Count = 3000
-    batch_size: Count = 256
-    optimizer: Optimizer = Optimizer(learning_rate_tilt=1e-3)
+    updates: Count = 3000  # at most; where the likelihood ceases to gain it ends before
+    batch_size: Count = 256  # a gradient whose noise averages out in a thousand updates
+    optimizer: Optimizer = Optimizer(learning_rate=1e-3, learning_rate_tilt=1e-3)  # of networks; few parameters: 0.02
     posterior: AdjustedChains = AdjustedChains()
     prior: AdjustedPool = AdjustedPool()
-    averaging: NonNegative = 2.0
-    window: Whole = 100
+    averaging: NonNegative = 2.0  # power of the weights of the average; 0: the last parameters
+    window: Count = 100  # updates over which a gain of the likelihood is looked for
+    parameter_noise: NonNegative = 0.0  # 1: interacting particle Langevin, with rule=sgd; see pplebm.learning.noise
 
 
 def init(algorithm: Algorithm, key: Any, x: Data, n_data: int) -> stopping.ClimbingState:
-    """The state before the first update."""
+    """The state before the first update: chains begin when they are first moved."""
+    noise.check(algorithm)
     return stopping.begin(algorithm.ppl, algorithm.begin(key, n_data))
 
 
 def loss(
-    algorithm: Algorithm, key: Any, params: Params, x: Data, positive: Latents, negative: Latents | None, weights: Any
-) -> Loss:
+    algorithm: Algorithm, key: Any, params: Params, x: Data, positive: Latents, negative: Latents | None,
+    weights: Any = (None, None),
+) -> Loss:  # fmt: skip
     """-Σ w⁺ log p̃(x, z⁺) + Σ w⁻ log p̃(z⁻)."""
     return contrast(algorithm.program, params, x, positive, negative, weights=weights)
 
 
 def step(algorithm: Algorithm, key: Any, state: Any, x: Data, index: Array) -> tuple[Any, Info]:
     """One update; a row of data stands once for each of its chains."""
-    k_positive, k_negative, k_loss = algorithm.ppl.split(key, 3)
+    k_positive, k_negative, k_loss, k_noise = algorithm.ppl.split(key, 4)
     positive, negative = algorithm.both_phases((k_positive, k_negative), state, x, index)
     rows = repeated(algorithm.ppl, x, algorithm.hyper.posterior.particles)
     weights = (positive.weight, None if negative is None else negative.weight)
-    return algorithm.follow(k_loss, state, rows, positive, negative, weights=weights)
+    state, info = algorithm.follow(k_loss, state, rows, positive, negative, weights=weights)
+    return noise.langevin_step(algorithm, k_noise, state), info | stopping.gains(state)
+
+
+def after(algorithm: Algorithm, state: Any, params: Params, gradient: Params) -> Any:
+    """The state with what is known of the climb."""
+    return state._replace(climb=stopping.follow(algorithm.ppl, state, params, gradient, algorithm.hyper.window))
 
 
 def rates(algorithm: Algorithm, state: Any) -> dict[str, Any]:
@@ -57,11 +76,6 @@ def rates(algorithm: Algorithm, state: Any) -> dict[str, Any]:
     return algorithm.factors(state, factor, factor)
 
 
-def after(algorithm: Algorithm, state: Any, params: Params, gradient: Params) -> Any:
-    """The state with what is known of the climb."""
-    return state._replace(climb=stopping.follow(algorithm.ppl, state, params, gradient, algorithm.hyper.window))
-
-
 def arrived(algorithm: Algorithm, state: Any) -> Any:
-    """Whether the likelihood has ceased to gain."""
+    """Whether the average has had its share of the updates."""
     return stopping.has_arrived(state)

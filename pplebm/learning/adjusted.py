@@ -34,7 +34,7 @@ class AdjustedChains(NamedTuple):
     step_size: Positive = 0.3  # where adaptation starts; every chain finds its own
     particles: Count = 1  # chains of a datum
     n_annealed: Count = 10  # strengths over which a chain is brought from the base to its target
-    restarted: Share = 0.0  # share of the updates at which chains begin anew
+    restarted: Share = 0.0  # share of the updates at which half of the chains that move begin anew
     n_steps_fresh: Count = 50  # trajectories of fresh chains, after learning
 
     def begin(self, algorithm: Algorithm, key: Any, params: Params, n: int) -> weighted.Chains:
@@ -62,11 +62,11 @@ class AdjustedPool(NamedTuple):
     n_steps: Count = 4  # trajectories at every update
     n_leapfrog: Count = 12  # steps of the longest trajectory; lengths are spread evenly below it
     step_size: Positive = 0.3  # where adaptation starts; every chain finds its own
-    pool: Count = 2048  # chains that all data share
+    pool: Count = 512  # chains that all data share
     moved: Count = 256  # of them that move at an update
     particles: Count = 1  # chains of a datum, where the prior reads covariates
     n_annealed: Count = 10  # strengths over which a chain is brought from the base to the tilted prior
-    restarted: Share = 0.01  # share of the updates at which chains begin anew
+    restarted: Share = 0.01  # share of the updates at which half of the chains that move begin anew
     n_steps_fresh: Count = 50  # trajectories of fresh chains, after learning
 
     def begin(self, algorithm: Algorithm, key: Any, params: Params, n: int) -> weighted.Chains:

@@ -11,6 +11,10 @@ from pplebm.ppl.trees import tree_map
 BLOCKS = 10  # of a window, whose spread is the error of its mean
 ERRORS, WINDOWS = 2.0, 2  # gains below so many standard errors, in so many windows in a row, are none
 AFTER = 3.0  # times the updates that the climb took are made in all: an average needs more of them than the way there
+REPORTED = {
+    "gain": "gain of the log likelihood in the last window of updates, nats per datum, along the way of the parameters",
+    "gain_error": "standard error of that gain",
+}
 FALL = 0.6  # power by which rates fall once the climb is over
 
 
@@ -104,6 +108,11 @@ def factor(ppl: PPL, state: Any) -> Array:
     over_at, t = state.climb.over_at, state.update + 0.0 * state.climb.over_at
     is_over = (over_at > 0.5) & (t > over_at)
     return ppl.where(is_over, (over_at / ppl.where(is_over, t, 1.0 + 0.0 * t)) ** FALL, 1.0 + 0.0 * over_at)
+
+
+def gains(state: Any) -> dict[str, Array]:
+    """Figures of the climb, by name."""
+    return {"gain": state.climb.gain, "gain_error": state.climb.gain_error}
 
 
 def has_arrived(state: Any) -> Any:

@@ -38,7 +38,7 @@ class Settings(NamedTuple):
     n_steps: int  # trajectories
     n_leapfrog: int  # steps of the longest trajectory; lengths are spread evenly below it
     n_annealed: int  # strengths over which a chain that begins is brought from the base to its target
-    restarted: float = 0.0  # share of the moves at which all chains that move begin anew
+    restarted: float = 0.0  # share of the moves at which half of the chains that move begin anew
 
 
 class Moved(NamedTuple):
@@ -102,7 +102,7 @@ def advance(
     log_density = program.log_density(params, rows, observed)
     value = log_density(at.z)
     is_lost = (at.age > 0.5) & ~ppl.isfinite(value)
-    begins = (at.age < 0.5) | is_lost | _restarts(ppl, k_again, value, settings.restarted)
+    begins = (at.age < 0.5) | is_lost | _restarts(ppl, k_again, at.z, settings.restarted)
     base = start(program, k_start, params, n * m if rows is None else rows, "base")
     at = at._replace(
         z=choose(ppl, begins, base, at.z),
@@ -191,10 +191,11 @@ class _Mover:
         return moved, accept
 
 
-def _restarts(ppl: PPL, key: Key, like: Array, share: float) -> Array:
-    """Whether all chains begin anew, (B,): at a share of the calls."""
-    uniform = ppl.exp(log_uniform(ppl.normal_like(key, {"first": like[0], "second": like[0]})))
-    return (uniform + 0.0 * like) < share
+def _restarts(ppl: PPL, key: Key, z: Latents, share: float) -> Array:
+    """Which chains begin anew, (B,): at a share of the calls half of them, beside which the others keep their weight."""
+    k_call, k_row = ppl.split(key)
+    at_call, at_row = (ppl.exp(log_uniform(ppl.normal_like(k, uniform_noise(z)))) for k in (k_call, k_row))
+    return ((at_call[0] + 0.0 * at_row) < share) & (at_row < 0.5)
 
 
 def _reweighted(ppl: PPL, key: Key, at: Chains, shape: tuple[int, int]) -> tuple[Chains, Array, Array, Array]:
