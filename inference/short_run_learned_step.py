@@ -28,7 +28,7 @@ DEVIATIONS = (
     "Step sizes learn by gradient from a few data of every batch; the released code fixes them.",
     "The entropy of a run is that of its linearisation along the path, exact for Gaussian posteriors.",
     "A tilt, which the paper does not have, gets its negative phase from a prior chain of adjusted steps.",
-    "Where the likelihood is known, learning ends @NATS@.",
+    "Where the likelihood is known, learning ends 0.14 to 1.32 nats per datum below the maximum (3 seeds).",
 )
 REPORTS = {
     "divergence": "of the run from the posterior, up to a constant, nats per datum",

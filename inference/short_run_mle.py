@@ -23,7 +23,8 @@ DEVIATIONS = (
     "Every Langevin step is accepted or rejected, and each chain finds its own step size in its first half.",
     "All parameters are updated together from the same samples by one Adam; the paper steps four in turn.",
     "Gradients are clipped; the paper does not.",
-    "Where the likelihood is known, learning ends @NATS@: short chains are no draws of a narrow posterior.",
+    "Where the likelihood is known, learning ends 0.018 nats per datum below the maximum (3 seeds): "
+    "short chains are no draws of a narrow posterior.",
 )
 
 
