@@ -37,7 +37,7 @@ class Hyper(NamedTuple):
         step_size=0.4,  # the paper's number
         kernel="mala",  # accepted or rejected, each chain at a step size that it finds
     )
-    tilt_to_guide: bool = True  # the ELBO, and the paper's; False is no bound, and ended 0.7 nats lower
+    tilt_to_guide: bool = True  # the ELBO, and the paper's; False is no bound, and ended a nat lower
     ratio_weight: NonNegative = 0.0  # of a second loss for the tilt, by telling draws of the guide from base draws
     tilt_penalty: NonNegative = 0.05  # per squared nat; without it layers went unused where it is known what they hold
 
