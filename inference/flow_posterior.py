@@ -23,7 +23,7 @@ PAPER = (
 )
 DEVIATIONS = (
     "Flows of all training data are fitted side by side, those of a batch at each update.",
-    "Affine coupling layers, in noncentered coordinates; a bound 0.15 nats below log p(x) where that is known (1 seed).",
+    "Affine coupling layers, in noncentered coordinates; a bound 0.15 nats below log p(x) where it is known (1 seed).",
 )
 REPORTS = {"bound": "E log p̃(x, z) + log|det| + entropy of u: the ELBO plus log Z, nats per datum"}
 KEEPS_ROWS = True  # a flow for every datum

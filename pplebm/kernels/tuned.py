@@ -19,7 +19,7 @@ def tuned(inner: Kernel, n: int) -> Kernel:
     so that a chain is that of `inner` once it has begun: what depends on where it was ends after n steps.
 
     Args:
-        inner: made by `mala`, `hmc` or `uphill`.
+        inner: made by `mala` or `hmc`.
         n: steps of adaptation.
 
     Source: Andrieu, Thoms (Statistics and Computing 2008), section 4.
