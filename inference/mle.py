@@ -8,7 +8,7 @@ log w ← log w + log π̃(ε; θ') - log π̃(ε; θ),     π̃: p̃(x, z) or p
 from typing import Any, NamedTuple
 
 from pplebm.gallery.hyper import Count, NonNegative
-from pplebm.learning import noise, stopping
+from pplebm.learning import adjusted, noise, stopping
 from pplebm.learning.adjusted import AdjustedChains, AdjustedPool
 from pplebm.learning.algorithm import Algorithm, Info, Loss
 from pplebm.learning.optimizer import Optimizer
@@ -27,15 +27,24 @@ DEVIATIONS = (
     "Parameters are averaged, and learning ends where the likelihood has ceased to gain, after three times the updates "
     "that took.",
 )
-REPORTS = stopping.REPORTED
+REPORTS = adjusted.REPORTED | stopping.REPORTED
 
 
 class Hyper(NamedTuple):
     updates: Count = 3000  # at most; where the likelihood ceases to gain it ends before
     batch_size: Count = 256  # a gradient whose noise averages out in a thousand updates
     optimizer: Optimizer = Optimizer(learning_rate=1e-3, learning_rate_tilt=1e-3)  # of networks; few parameters: 0.02
-    posterior: AdjustedChains = AdjustedChains()
-    prior: AdjustedPool = AdjustedPool()
+    posterior: AdjustedChains = AdjustedChains(
+        n_steps=2,  # trajectories; an epoch later the chain goes on
+        n_leapfrog=12,  # steps of the longest; half of it on average
+    )
+    prior: AdjustedPool = AdjustedPool(
+        n_steps=4,  # trajectories; the tilted prior is wider than a posterior, and all data share it
+        n_leapfrog=12,  # as above
+        pool=512,  # chains; larger ones are moved less often, and their weights grow uneven
+        moved=256,  # of them at an update
+        restarted=0.01,  # of the updates: so a mode that no chain is in can be found again
+    )
     averaging: NonNegative = 2.0  # power of the weights of the average; 0: the last parameters
     window: Count = 100  # updates over which a gain of the likelihood is looked for
     parameter_noise: NonNegative = 0.0  # 1: interacting particle Langevin, with rule=sgd; see pplebm.learning.noise
@@ -62,7 +71,7 @@ def step(algorithm: Algorithm, key: Any, state: Any, x: Data, index: Array) -> t
     rows = repeated(algorithm.ppl, x, algorithm.hyper.posterior.particles)
     weights = (positive.weight, None if negative is None else negative.weight)
     state, info = algorithm.follow(k_loss, state, rows, positive, negative, weights=weights)
-    return noise.langevin_step(algorithm, k_noise, state), info | stopping.gains(state)
+    return noise.langevin_step(algorithm, k_noise, state), adjusted.curves(info) | stopping.gains(state)
 
 
 def after(algorithm: Algorithm, state: Any, params: Params, gradient: Params) -> Any:

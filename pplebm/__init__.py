@@ -18,6 +18,10 @@ if TYPE_CHECKING:  # the public page, for people and type checkers
     from pplebm.checking import check as check
     from pplebm.errors import PplebmError as PplebmError
     from pplebm.errors import PplebmWarning as PplebmWarning
+    from pplebm.estimation.bootstrap import bootstrap_ratio as bootstrap_ratio
+    from pplebm.estimation.profile import profile as profile
+    from pplebm.estimation.ratio import likelihood_ratio as likelihood_ratio
+    from pplebm.estimation.table import estimates as estimates
     from pplebm.evidence.bidirectional import bidirectional as bidirectional
     from pplebm.evidence.estimators import log_evidence as log_evidence
     from pplebm.evidence.estimators import log_z as log_z
@@ -47,6 +51,10 @@ _HOME = {
     "check": "pplebm.checking",
     "PplebmError": "pplebm.errors",
     "PplebmWarning": "pplebm.errors",
+    "bootstrap_ratio": "pplebm.estimation.bootstrap",
+    "likelihood_ratio": "pplebm.estimation.ratio",
+    "profile": "pplebm.estimation.profile",
+    "estimates": "pplebm.estimation.table",
     "bidirectional": "pplebm.evidence.bidirectional",
     "log_evidence": "pplebm.evidence.estimators",
     "log_z": "pplebm.evidence.estimators",

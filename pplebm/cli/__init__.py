@@ -1,9 +1,10 @@
 """The command `pplebm`: words of a shell become arguments of the library's functions, and results lines of text.
 
 `learning` has the commands that learn, `pages` those about pages of the galleries, `use` those that use a run:
-`anomaly` scores data, `evaluate` tells their evidence, `calibrate` whether posteriors are right, and `picture` draws
-layers. `group` gives all of them their manners: errors in one or two lines, exit statuses, "did you mean". Importing
-this room loads neither torch nor a backend; commands do so when they run.
+`anomaly` scores data, `evaluate` tells their evidence, `estimates` the standard errors of parameters, `calibrate`
+whether posteriors are right, and `picture` draws layers. `group` gives all of them their manners: errors in one or two
+lines, exit statuses, "did you mean". Importing this room loads neither torch nor a backend; commands do so when they
+run.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import click
 
 from pplebm import __version__
-from pplebm.cli import anomaly, calibrate, evaluate, learning, pages, picture, use
+from pplebm.cli import anomaly, calibrate, estimates, evaluate, learning, pages, picture, use
 from pplebm.cli.group import Group
 
 
@@ -29,6 +30,6 @@ def main(context: click.Context, traceback: bool) -> None:
         click.echo(context.get_help())
 
 
-OF_RUNS = (use, anomaly, evaluate, calibrate, picture)  # modules of commands that take a run
+OF_RUNS = (use, anomaly, evaluate, estimates, calibrate, picture)  # modules of commands that take a run
 for command in (*pages.COMMANDS, *learning.COMMANDS, *(c for module in OF_RUNS for c in module.COMMANDS)):
     main.add_command(command)

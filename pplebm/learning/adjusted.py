@@ -2,6 +2,7 @@ r"""Sources of samples by adjusted chains that live on: one or more per datum, o
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pplebm.gallery.hyper import Count, Positive, Share
@@ -14,6 +15,19 @@ from pplebm.sampling.buffers import Buffer, shared_rows
 
 if TYPE_CHECKING:
     from pplebm.learning.algorithm import Algorithm
+
+
+REPORTED = {
+    "accept_positive": "mean acceptance of trajectories of posterior chains",
+    "accept_negative": "mean acceptance of trajectories of prior chains",
+    "ess_positive": "effective chains of a datum, as a share of them; 1 for one chain each",
+    "ess_negative": "effective chains of the prior, as a share of those that moved; a low one means a stale pool",
+    "log_z": "log Z by the weights of the prior's chains, nats",
+    "log_z_error": "its standard error, nats",
+    "log_evidence": "mean log p(x) of the batch by the weights of its chains, nats; a lower bound in expectation, "
+    "close with several chains per datum and restarts",
+    "log_evidence_error": "standard error of that mean over data, nats",
+}
 
 
 class AdjustedInfo(NamedTuple):
@@ -89,6 +103,19 @@ class AdjustedPool(NamedTuple):
     def draw(self, algorithm: Algorithm, key: Any, params: Params, rows: Data | int, observed: bool) -> Samples:
         """Fresh chains of the tilted prior."""
         return _fresh(self, algorithm, key, params, rows, observed)
+
+
+def curves(info: Mapping[str, Array]) -> dict[str, Array]:
+    """Figures of an update by name, log Z and log p(x) in the place of the log mean weights of both phases."""
+    found = {name: a for name, a in info.items() if not name.startswith("log_weight")}
+    joint, error = info["log_weight_positive"], info["log_weight_error_positive"]
+    log_z, log_z_error = (info.get(f"log_weight{part}_negative", 0.0 * joint) for part in ("", "_error"))
+    return found | {
+        "log_z": log_z,
+        "log_z_error": log_z_error,
+        "log_evidence": joint - log_z,
+        "log_evidence_error": (error**2 + log_z_error**2) ** 0.5,
+    }
 
 
 def settings_of(source: AdjustedChains | AdjustedPool) -> weighted.Settings:

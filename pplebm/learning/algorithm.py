@@ -119,7 +119,7 @@ class Algorithm:
 
     @property
     def averaging(self) -> float:
-        r"""Power k of the running average of the parameters that is the estimate, with weights about :math:`t^k`; 0: none.
+        r"""Power k of the average of the parameters that is the estimate, with weights about :math:`t^k`; 0: none.
 
         Source: Shamir, Zhang (ICML 2013), polynomial-decay averaging.
         """

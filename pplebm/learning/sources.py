@@ -204,7 +204,7 @@ def coordinates_of(chain: Chain) -> str:
     return getattr(chain, "coordinates", "noncentered")
 
 
-def with_n_steps(chain: Chain, n: int) -> Any:
+def with_n_steps(chain: Chain | AdjustedChains | AdjustedPool, n: int) -> Any:
     """The same chain with fresh draws of n steps."""
     changes: dict[str, Any] = {"n_steps_fresh" if hasattr(chain, "n_steps_fresh") else "n_steps": n}
     return chain._replace(**changes)

@@ -7,7 +7,6 @@ from typing import NamedTuple
 from pplebm.ppl.language import Array, Data, Latents, Params
 from pplebm.program import Program
 
-
 Weights = tuple[Array | None, Array | None]
 
 

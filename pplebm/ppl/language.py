@@ -146,6 +146,9 @@ class Traced(Protocol):
     def params_of(self, values: Mapping[str, Any]) -> Params:
         """Parameters by name from those that the backend's own SVI holds."""
 
+    def params_in_supports(self, params: Params) -> Params:
+        """Values that the model itself sees of those parameters that it declares with a constraint."""
+
     def write_back(self, params: Params) -> None:
         """Copy parameter values into the user's own modules."""
 

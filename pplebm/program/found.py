@@ -149,6 +149,13 @@ class Found:
         """
         return self._traced.params_of(values)
 
+    def params_in_supports(self, params: Params | None = None) -> Params:
+        """Values that the model sees of the parameters that it declares with a constraint, such as a positive scale.
+
+        `params` holds these unconstrained; parameters without a constraint are the same on both scales and left out.
+        """
+        return self._traced.params_in_supports(self._own(self.params if params is None else params))
+
     def write_back(self, params: Params) -> None:
         """Copy parameter values into the model's own modules and parameters, as a Pyro user expects after learning."""
         self._traced.write_back(self._own(params))

@@ -10,12 +10,13 @@ import numpy as np
 
 from pplebm.data import Dataset, Scaling, columns, load_for
 from pplebm.errors import PplebmError
+from pplebm.estimation.table import Estimates
 from pplebm.evidence.estimate import Evidence
 from pplebm.learning.algorithm import Algorithm
 from pplebm.ppl.language import Latents, Params
 from pplebm.ppl.trees import n_rows, take_rows, tree_leaves, tree_map
 from pplebm.program import Program
-from pplebm.runs import anomaly, evidence, files
+from pplebm.runs import anomaly, estimates, evidence, files
 from pplebm.runs.manifest import Manifest
 from pplebm.runs.opening import data_of, opened
 from pplebm.sampling.sampler import sample
@@ -235,6 +236,17 @@ class Run:
             settings: of `pplebm.log_evidence`: `method`, `n_particles`, `seed`, `rows_at_once`, `progress`.
         """
         return evidence.log_evidence(self, x, base=base, **settings)
+
+    def estimates(self, x: Any = None, names: Sequence[str] | None = None, **settings: Any) -> Estimates:
+        """Learned parameters with standard errors and intervals, and whether they are at a maximum of the likelihood.
+
+        Args:
+            x: data in the user's units, all that the run learned from; found by themselves where they have a name or a
+                file. Parameters are those of data in model units.
+            names: of parameters that count as estimated, the others held; all by default, up to 300 numbers.
+            settings: of `pplebm.estimates`: `level`, `n_chains`, `n_draws`, `n_warmup`, `seed`, `progress`.
+        """
+        return estimates.estimates(self, x, names=names, **settings)
 
     def to_arviz(self, x: Any = None, seed: int = 0, evidence: Evidence | None = None, **settings: Any) -> Any:
         """Sample prior and, given data x, their posteriors by adjusted chains, and put them into ArviZ's container.

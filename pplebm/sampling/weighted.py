@@ -3,14 +3,14 @@ r"""Adjusted chains that live on while parameters change, with the weights that 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pplebm.kernels.adaptive_hmc import adaptive_hmc
 from pplebm.kernels.annealed import AnnealedState, annealed
 from pplebm.kernels.batch import choose, zeros
 from pplebm.kernels.metropolis import log_uniform, uniform_noise
 from pplebm.ppl.language import PPL, Array, Data, Key, Latents, Params
-from pplebm.ppl.trees import n_rows, take_rows
+from pplebm.ppl.trees import n_rows, take_rows, tree_map
 from pplebm.program import Program
 from pplebm.sampling.chains import start
 
@@ -28,7 +28,7 @@ class Chains(NamedTuple):
     log_weight: Array  # (N, M) nats
     log_density: Array  # (N, M) where a chain stands, at the parameters of its last move
     log_step: Array  # (N, M) of the step size
-    age: Array  # (N, M) trajectories since it began; 0: not begun
+    age: Array  # (N, M) trajectories; 0: not begun
     count: Array  # trajectories so far, by which their lengths differ
 
 
@@ -96,11 +96,9 @@ def advance(
     ppl, n, m = program.ppl, len(index), chains.age.shape[1]
     rows = repeated(ppl, data, m)
     k_start, k_again, k_anneal, k_move, k_resample = ppl.split(key, 5)
-    flat = lambda a: a[index].reshape(n * m, *a.shape[2:])
-    at = Chains({s: flat(a) for s, a in chains.z.items()}, *map(flat, chains[1:5]), chains.count)
+    at = tree_map(lambda a: a[index].reshape(n * m, *a.shape[2:]) if a.ndim > 1 else a, chains)
 
-    log_density = program.log_density(params, rows, observed)
-    value = log_density(at.z)
+    value = program.log_density(params, rows, observed)(at.z)
     is_lost = (at.age > 0.5) & ~ppl.isfinite(value)
     begins = (at.age < 0.5) | is_lost | _restarts(ppl, k_again, at.z, settings.restarted)
     base = start(program, k_start, params, n * m if rows is None else rows, "base")
@@ -114,11 +112,10 @@ def advance(
     at, accept = mover.moved(k_move, at)
     at, weight, log_mean, ess = _reweighted(ppl, k_resample, at, (1, n * m) if is_shared else (n, m))
 
-    put = lambda a, rows: ppl.put(a, index, ppl.stop_gradient(rows).reshape(n, *a.shape[1:]))
-    kept = Chains(
-        {s: put(a, at.z[s]) for s, a in chains.z.items()}, *map(put, chains[1:5], at[1:5]), at.count
-    )  # fmt: skip
-    return kept, Moved(ppl.stop_gradient(at.z), weight, log_mean, ess, accept, (1.0 * is_lost).mean())
+    put = lambda a, rows: ppl.put(a, index, ppl.stop_gradient(rows).reshape(n, *a.shape[1:])) if a.ndim > 1 else rows
+    return tree_map(put, chains, at), Moved(
+        ppl.stop_gradient(at.z), weight, log_mean, ess, accept, (1.0 * is_lost).mean()
+    )
 
 
 def repeated(ppl: PPL, data: Data | None, m: int) -> Data | None:
@@ -131,9 +128,7 @@ def repeated(ppl: PPL, data: Data | None, m: int) -> Data | None:
 class _Mover:
     """Trajectories of chains at fixed parameters, step sizes adapted after every one of them."""
 
-    def __init__(
-        self, program: Program, params: Params, rows: Data | None, observed: bool, settings: Settings
-    ) -> None:
+    def __init__(self, program: Program, params: Params, rows: Data | None, observed: bool, settings: Settings) -> None:
         self.program, self.params, self.rows, self.observed = program, params, rows, observed
         self.settings, self.ppl = settings, program.ppl
         self.log_density = program.log_density(params, rows, observed)
@@ -141,58 +136,59 @@ class _Mover:
     def annealed(self, key: Key, at: Chains, begins: Array) -> Chains:
         """Chains that begin brought from the base to their target; nothing is run where none does."""
         ppl, n = self.ppl, self.settings.n_annealed
-        wanted = (1.0 * begins).max() * n
+        one = 1.0 + 0.0 * at.age
 
-        def step(carry: tuple[Chains, Array, Key], _: None) -> tuple[tuple[Chains, Array, Key], None]:
+        def step(carry: tuple[Chains, Array, Key], __: None) -> tuple[tuple[Chains, Array, Key], None]:
             at, k, key = carry
             k_now, k_next = ppl.split(key)
-            strength = lambda k: ppl.where(begins, (k / n) ** POWER + 0.0 * at.age, 1.0 + 0.0 * at.age)
-            before, after = strength(k), strength(k + 1.0)
+            before, after = (ppl.where(begins, (i / n) ** POWER * one, one) for i in (k, k + 1.0))
             rise = self._at(at.z, after) - self._at(at.z, before)
             at = at._replace(log_weight=ppl.where(begins, at.log_weight + rise, at.log_weight))
-            return (self._trajectory(k_now, at, after, 0.0)[0], k + 1.0, k_next), None
+            at = self._trajectory(k_now, at, self._state(at, after))[0]
+            return (at._replace(age=0.0 * at.age), k + 1.0, k_next), None
 
-        (at, _, _), _ = ppl.iterate(step, (at, 0.0 * at.age.sum(), key), ppl.asarray(wanted))
-        return at
+        wanted = ppl.asarray((1.0 * begins).max() * n)
+        found, _ = ppl.iterate(step, (at._replace(age=0.0 * at.age), 0.0 * at.age.sum(), key), wanted)
+        end: Chains = found[0]
+        return end._replace(age=at.age)
 
     def moved(self, key: Key, at: Chains) -> tuple[Chains, Array]:
         """Chains after their trajectories, and the mean acceptance."""
-        ppl, one = self.ppl, 1.0 + 0.0 * at.age
 
-        def step(at: Chains, key: Key) -> tuple[Chains, Array]:
-            return self._trajectory(key, at, one)
+        def step(carry: tuple[Chains, AnnealedState], key: Key) -> tuple[tuple[Chains, AnnealedState], Array]:
+            at, state, accept = self._trajectory(key, *carry)
+            return (at, state), accept
 
-        at, accept = ppl.iterate(step, at, ppl.split(key, self.settings.n_steps), lambda key: key)
+        begun = (at, self._state(at, 1.0 + 0.0 * at.age))
+        (at, _), accept = self.ppl.iterate(step, begun, self.ppl.split(key, self.settings.n_steps), lambda key: key)
         return at, accept.mean()
 
     def _at(self, z: Latents, strength: Array) -> Array:
         return self.log_density(z, tilt_strength=strength, likelihood_strength=strength)
 
-    def _trajectory(self, key: Key, at: Chains, strength: Array, aged: Any = 1.0) -> tuple[Chains, Array]:
+    def _state(self, at: Chains, strength: Array) -> AnnealedState:
+        """Chains where they stand, in the density of their strengths."""
+        begun: AnnealedState = KERNEL.init(self.ppl, at.z, lambda z: self._at(z, strength))
+        return begun._replace(tilt=strength, likelihood=strength)
+
+    def _trajectory(self, key: Key, at: Chains, state: AnnealedState) -> tuple[Chains, AnnealedState, Array]:
         """One trajectory of every chain, and its acceptance probability."""
-        ppl, step_size = self.ppl, self.ppl.exp(at.log_step)
-        target = lambda z: self._at(z, strength)
-        begun: AnnealedState = KERNEL.init(ppl, at.z, target)
-        inner = begun.inner._replace(
-            step_size=step_size, length=self.settings.n_leapfrog * step_size, step=at.count
+        ppl, size = self.ppl, self.ppl.exp(at.log_step)
+        inner = state.inner._replace(step_size=size, length=self.settings.n_leapfrog * size, step=at.count)
+        state, info = self.program.chain(
+            KERNEL, state._replace(inner=inner), ppl.split(key, 1), self.params, self.rows, self.observed
         )
-        state = AnnealedState(inner, strength, strength)
-        state, info = self.program.chain(KERNEL, state, ppl.split(key, 1), self.params, self.rows, self.observed)
         accept = info.accept_prob[0]
         own = (accept - TARGET_ACCEPT) / (1.0 + at.age)  # vanishes: what goes on following its chain biases it
         shared = SHARED_GAIN * (accept.mean() - TARGET_ACCEPT)  # follows the parameters
-        moved = at._replace(
-            z=state.z,
-            log_density=state.inner.log_density,
-            log_step=at.log_step + own + shared,
-            age=at.age + aged,
-            count=at.count + 1,
+        moved = Chains(
+            state.z, at.log_weight, state.inner.log_density, at.log_step + own + shared, at.age + 1.0, at.count + 1
         )
-        return moved, accept
+        return moved, state, accept
 
 
 def _restarts(ppl: PPL, key: Key, z: Latents, share: float) -> Array:
-    """Which chains begin anew, (B,): at a share of the calls half of them, beside which the others keep their weight."""
+    """Which chains begin anew, (B,): at a share of the calls half of them; the others' weights then judge them."""
     k_call, k_row = ppl.split(key)
     at_call, at_row = (ppl.exp(log_uniform(ppl.normal_like(k, uniform_noise(z)))) for k in (k_call, k_row))
     return ((at_call[0] + 0.0 * at_row) < share) & (at_row < 0.5)
@@ -207,18 +203,14 @@ def _reweighted(ppl: PPL, key: Key, at: Chains, shape: tuple[int, int]) -> tuple
     if m == 1:
         return at, relative.reshape(-1) / n, log_mean, ess.mean()
     is_uneven = (ess < LEAST_ESS)[:, None]
-    noise = ppl.normal_like(key, uniform_noise({"": log_mean}))
-    picked = systematic(ppl, relative, ppl.exp(log_uniform(noise)))
-    stay = ppl.asarray(range(m))[None, :] + 0 * picked
-    own = ppl.where(is_uneven, picked, stay)
+    uniform = ppl.exp(log_uniform(ppl.normal_like(key, uniform_noise({"": log_mean}))))
+    picked = systematic(ppl, relative, uniform)
+    own = ppl.where(is_uneven, picked, ppl.asarray(range(m))[None, :] + 0 * picked)
     index = (own + m * ppl.asarray(range(n))[:, None]).reshape(-1)
+    at = tree_map(lambda a: a[index] if a.ndim else a, at)
     even = ppl.where(is_uneven, log_mean[:, None] + 0.0 * log_weight, log_weight)
     relative = ppl.where(is_uneven, 1.0 / m + 0.0 * relative, relative)
-    at = Chains(
-        {s: a[index] for s, a in at.z.items()},
-        even.reshape(-1), at.log_density[index], at.log_step[index], at.age[index], at.count,
-    )  # fmt: skip
-    return at, relative.reshape(-1) / n, log_mean, ess.mean()
+    return at._replace(log_weight=even.reshape(-1)), relative.reshape(-1) / n, log_mean, ess.mean()
 
 
 def systematic(ppl: PPL, relative: Array, uniform: Array) -> Array:

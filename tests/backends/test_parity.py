@@ -14,7 +14,7 @@ import pplebm
 from pplebm.learning.algorithm import Algorithm
 from pplebm.networks.layers import mlp
 from pplebm.ppl.language import load_backend
-from pplebm.ppl.trees import tree_leaves
+from pplebm.ppl.trees import tree_leaves, tree_map
 
 jax = pytest.importorskip("jax")
 import jax.numpy as jnp  # noqa: E402
@@ -23,7 +23,16 @@ MODELS, ALGORITHMS = (
     (*(m for m in pplebm.models_available() if m != "random_effects"), "_template"),
     (*pplebm.inference_available(), "_template"),
 )
-SMALL = {"batch_size": 6, "n_steps_posterior": 3, "n_steps_prior": 3, "n_steps": 3, "updates": 2, "first_stage": 0.5}
+SMALL = {
+    "batch_size": 6,
+    "n_annealed": 2,
+    "n_leapfrog": 4,
+    "n_steps_posterior": 3,
+    "n_steps_prior": 3,
+    "n_steps": 3,
+    "updates": 2,
+    "first_stage": 0.5,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -56,8 +65,8 @@ def same_noise(monkeypatch):
     import pplebm.backends.pyro as pyro_side
 
     def normal_like(key, tree):
-        as_jax = {name: jnp.asarray(a.numpy()) for name, a in tree.items()}
-        return {n: torch.as_tensor(np.array(a)) for n, a in numpyro_side.normal_like(key, as_jax).items()}
+        as_jax = tree_map(lambda a: jnp.asarray(a.numpy()), tree)
+        return tree_map(lambda a: torch.as_tensor(np.array(a)), numpyro_side.normal_like(key, as_jax))
 
     monkeypatch.setattr(pyro_side, "key", numpyro_side.key)
     monkeypatch.setattr(pyro_side, "split", numpyro_side.split)

@@ -162,6 +162,7 @@ SLIPS = {  # arguments -> words
     ("anomaly", "nowhere", "--data", "digits"): "holds no run",
     ("score", "nowhere", "--data", "digits"): "holds no run",
     ("report", "nowhere"): "holds no run",
+    ("estimates", "nowhere"): "holds no run",
     ("check", "joint_ebn"): "did you mean",
 }
 

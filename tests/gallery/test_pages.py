@@ -34,7 +34,7 @@ def page(shelf, name):
 def test_page_has_exactly_the_lawful_public_names(shelf, name):
     module = page(shelf, name)
     allowed = set(gallery.SHELVES[shelf]) | {"guide", "closed_form", "Gaussian", "SCALING", "REPORTS", "KEEPS_ROWS"}
-    allowed |= {"positive", "negative", "rates", "init", "step"} if shelf == "inference" else set()
+    allowed |= {"positive", "negative", "rates", "init", "step", "after", "arrived"} if shelf == "inference" else set()
     allowed |= {"grouped", "density", "log_evidence"} if name == "random_effects" else set()
     allowed |= {"log_z", "exact_prior"} if name == "univariate_tilts" else set()
     own = {

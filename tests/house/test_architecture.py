@@ -15,7 +15,7 @@ MAX_PAGE_LINES = 96
 FLOORS = (
     ("cli", "__main__", "report", "checking"),
     ("runs",),
-    ("evidence", "scores", "calibration"),
+    ("evidence", "scores", "calibration", "estimation"),
     ("learning", "objectives", "models", "inference", "interop", "numpyro"),
     ("sampling", "guides"),
     ("program", "backends", "kernels", "gallery"),

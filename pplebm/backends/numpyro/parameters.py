@@ -49,6 +49,15 @@ class Parameters:
                 found[readable_name] = jnp.asarray(free)
         return found
 
+    def in_supports(self, params: Mapping[str, jax.Array]) -> Arrays:
+        """Constrained values by readable name, of statements with a constraint."""
+        return {
+            name: biject_to(statement.constraint)(params[name])
+            for statement in self._statements.values()
+            for name in statement.names
+            if statement.constraint is not constraints.real
+        }
+
     def constrained(self, params: Mapping[str, jax.Array]) -> dict[str, Any]:
         """The inverse: constrained values by statement."""
         values = {}

@@ -70,6 +70,10 @@ class TracedProgram(Traced):
         """Parameters by name from constrained ones by statement."""
         return self.parameters.flat(values)
 
+    def params_in_supports(self, params: Arrays) -> Arrays:
+        """Values of parameters that were declared with a constraint."""
+        return self.parameters.in_supports(params)
+
     def write_back(self, params: Arrays) -> None:
         """Nothing to do: a NumPyro program holds no weights of its own."""
 

@@ -12,6 +12,7 @@ import pyro
 import torch
 from pyro import poutine
 from pyro.poutine.messenger import Messenger
+from torch.distributions import constraints, transform_to
 
 from pplebm.backends.pyro import sites, tracing
 from pplebm.backends.pyro.following import NotFollowed, made_of
@@ -265,6 +266,12 @@ class TracedProgram(Traced):
         """Parameters by name from the unconstrained ones of a parameter store."""
         found = {tracing.readable(name): leaf for name, leaf in values.items()}
         return {name: found[name] for name in all_there(self.params, found)}
+
+    def params_in_supports(self, params: Tensors) -> Tensors:
+        """Values of parameters that were declared with a constraint, which the store remembers."""
+        declared = {tracing.readable(name): constraint for name, constraint in self._store["constraints"].items()}
+        supports = {name: declared.get(name, constraints.real) for name in self.params}
+        return {n: transform_to(c)(params[n]) for n, c in supports.items() if c is not constraints.real}
 
     def write_back(self, params: Tensors) -> None:
         """Copy parameter values into the user's own modules and parameters."""
