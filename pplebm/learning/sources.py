@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from pplebm.errors import PplebmError
 from pplebm.gallery.hyper import Count, NonNegative, Positive, Share, Whole
 from pplebm.kernels.kernel import Kernel
 from pplebm.kernels.langevin import langevin
 from pplebm.kernels.mala import mala
 from pplebm.kernels.tuned import tuned
+from pplebm.kernels.uphill import uphill
 from pplebm.learning.adjusted import AdjustedChains, AdjustedPool
 from pplebm.learning.samples import Samples
 from pplebm.ppl.language import Data, Latents, Params
@@ -181,15 +181,11 @@ Source = Chain | AdjustedChains | AdjustedPool | Amortized
 
 
 def kernel_of(chain: Chain) -> Kernel:
-    """The kernel of a chain's steps, of one step size.
-
-    Raises:
-        PplebmError: for mala at temperature 0.
-    """
+    """The kernel of a chain's steps, of one step size; mala at temperature 0 climbs."""
     if chain.kernel == "langevin":
         return langevin(chain.step_size, chain.temperature)
     if chain.temperature == 0.0:
-        raise PplebmError("mala needs a positive temperature; take kernel=langevin, which climbs at 0.")
+        return uphill(chain.step_size)
     return mala(chain.step_size, temperature=chain.temperature)
 
 

@@ -25,6 +25,7 @@ from pplebm.kernels.tempering import parallel_tempering
 from pplebm.kernels.tuned import tuned
 from pplebm.kernels.underdamped import underdamped
 from pplebm.kernels.unrolled import unrolled
+from pplebm.kernels.uphill import uphill
 from pplebm.kernels.warming import warming
 from pplebm.sampling import chains
 
@@ -335,6 +336,7 @@ def test_unrolled_has_the_closed_form_law_and_derivative(ppl, by_step):
         (lambda p: underdamped(0.0), "step_size"),
         (lambda p: anisotropic(0.1, 0.0), "threshold"),
         (lambda p: ascent(-0.1), "learning_rate"),
+        (lambda p: uphill(0.0), "step_size"),
         (lambda p: geometric(1.0, 0.0, 3), "stop"),
         (lambda p: parallel_tempering(hmc(), (0.5, 0.2, 1.0)), "strengths"),
         (lambda p: parallel_tempering(hmc(), (0.0, 0.5)), "strengths"),
@@ -353,6 +355,7 @@ MAKERS = {
     "underdamped": lambda s: underdamped(s, temperature=[1.0, 0.5]),
     "anisotropic": lambda s: anisotropic(s, 1.0),
     "mala": lambda s: mala(s, scale={"a": np.ones(2)}),
+    "uphill": uphill,
     "tuned": lambda s: tuned(mala(s), 3),
     "with strength": lambda s: with_strength(mala(s)),
     "hmc": lambda s: hmc(4, s, scale=np.ones((2, 1))),
@@ -381,3 +384,14 @@ def test_a_tuned_chain_finds_its_step_and_has_the_law_of_the_target(ppl, s):
     assert (ppl.to_numpy(end.step_size) == ppl.to_numpy(state.step_size)).all()
     assert 0.4 < ppl.to_numpy(info.accept_prob).mean() < 0.8
     assert_same_law(rows_of(ppl, end.z), target.draw(np.random.default_rng(2), N))
+
+
+def test_uphill_takes_steps_that_lead_up_and_no_others(ppl):
+    """To the mode of a skewed density at 0, from steps that are far too long as well."""
+    target = next(t for t in TARGETS if t.name == "gumbel")
+    log_density, start = lambda z: target.log_density(ppl, z), target.latents(ppl, np.array([[2.0], [-1.5]]))
+    for s in (0.5, 100.0):
+        end, _ = run(ppl, uphill(s), start, log_density, 80)
+        assert np.abs(rows_of(ppl, end.z)).max() < 1e-2
+    held, info = run(ppl, uphill(100.0), start, log_density, 3)
+    assert (rows_of(ppl, held.z) == rows_of(ppl, start)).all() and not ppl.to_numpy(info.is_accepted).any()

@@ -95,9 +95,12 @@ def test_persistent_chains_start_as_widely_as_they_are_told(algorithm):
         assert abs(a.std().item() - 0.1) < 5 * 0.1 / (2 * a.numel()) ** 0.5
 
 
-def test_mala_refuses_temperature_zero(algorithm):
-    with pytest.raises(PplebmError, match="mala needs a positive temperature"):
-        ShortRun(kernel="mala", temperature=0.0).draw(algorithm, 0, algorithm.program.params, 5, False)
+def test_mala_without_temperature_climbs_to_the_mode(algorithm):
+    """Which of a normal posterior is its mean; a step far too long is found out."""
+    chain = ShortRun(n_steps=400, step_size=5.0, kernel="mala", temperature=0.0)
+    z = chain.draw(algorithm, 0, algorithm.program.params, torch.as_tensor(X[None]), True).z
+    got = np.concatenate([z["z1"].numpy(), z["z2"].numpy()], 1)[0]
+    assert np.abs(got - exact(algorithm, True).mean).max() < 1e-3
 
 
 def test_a_pool_has_one_step_size_and_data_their_own(algorithm):
