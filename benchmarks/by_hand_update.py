@@ -16,7 +16,7 @@ HALF_LOG_2PI = 0.5 * math.log(2.0 * math.pi)
 DIMS, DEPTH, SIGMA, FLOOR, BOUND = (16, 8), 2, 0.3, 0.2, 8.0  # the page's defaults
 RATES = {"tilt": 1e-3, "other": 1e-3}
 CLIP, PENALTY = 100.0, 0.05
-Chains = dict[str, tuple[int, float, float | None]]  # by phase: steps, step size, longest drift
+Chains = dict[str, tuple[int, float]]  # by phase: steps, step size
 
 
 class Densities:
@@ -115,15 +115,12 @@ def on_jax(params: dict[str, np.ndarray], x: np.ndarray, page: str, chains: Chai
     draw = lambda key: [jax.random.normal(k, (n, d)) for k, d in zip(jax.random.split(key), DIMS, strict=True)]
 
     def chain(key: Any, params: Any, phase: str, x: Any) -> Any:
-        steps, s, longest = chains[phase]
+        steps, s = chains[phase]
         k_start, k_run = jax.random.split(key)
 
         def step(e: Any, noise: Any) -> Any:
             gradient = jax.grad(lambda e: of.moving(params, e, x).sum())(e)
             drift = [0.5 * s * s * g for g in gradient]
-            if longest:
-                length = sum((d**2).sum(1) for d in drift) ** 0.5
-                drift = [jnp.minimum(1.0, longest / length)[:, None] * d for d in drift]
             return [a + d + s * b for a, d, b in zip(e, drift, noise, strict=True)], None
 
         e, _ = jax.lax.scan(step, draw(k_start), jax.vmap(draw)(jax.random.split(k_run, steps)))
@@ -175,15 +172,12 @@ def on_torch(params: dict[str, np.ndarray], x: np.ndarray, page: str, chains: Ch
         return {k: v.detach() for k, v in tree.items()} if isinstance(tree, dict) else [a.detach() for a in tree]
 
     def chain(phase: str, x: Any) -> Any:
-        (steps, s, longest), held, e = chains[phase], stop(weights), draw()
+        (steps, s), held, e = chains[phase], stop(weights), draw()
         for _ in range(steps):
             e = [a.detach().requires_grad_() for a in e]
             gradient = torch.autograd.grad(of.moving(held, e, x).sum(), e)
             with torch.no_grad():
                 drift = [0.5 * s * s * g for g in gradient]
-                if longest:
-                    length = sum((d**2).sum(1) for d in drift) ** 0.5
-                    drift = [(longest / length).clamp(max=1.0)[:, None] * d for d in drift]
                 e = [a + d + s * b for a, d, b in zip(e, drift, draw(), strict=True)]
         with torch.no_grad():
             mean, scale = of.conditional(held, e[1])

@@ -113,7 +113,7 @@ def measure(seed: int, steps: int | None) -> dict:
                 "tilt_gap": float(np.mean([row["tilt_gap"] for row in last])),
                 "rollbacks": len(runs[name].manifest.rollbacks),
                 "divergent": max(r["divergent_positive"] + r["divergent_negative"] for r in runs[name].metrics),
-                "tamed": float(np.mean([row["tamed_positive"] for row in last])),
+                "accepted": float(np.mean([row["accepted_positive"] for row in last])),
             }
         run, twin = runs["tilted"], runs["twin"]
         resampled, ess = resample(run, seed)

@@ -68,7 +68,10 @@ def measured(page: str, backend: str, args: Any) -> dict[str, Any]:
     total = (args.rounds + 2) * args.updates
     with tempfile.TemporaryDirectory() as folder:
         compiled = args.compile if backend == "pyro" else None
-        config = RunConfig("joint_ebm", "digits", page, updates=total, backend=backend, compiled=compiled).checked()
+        hyper = {f"{phase}.kernel": "langevin" for phase in ("posterior", "prior")} if page in CHAIN_PAGES else {}
+        config = RunConfig(
+            "joint_ebm", "digits", page, updates=total, hyper=hyper, backend=backend, compiled=compiled
+        ).checked()
         began = time.perf_counter()
         job, begin = new_job(Path(folder) / "run", config, load_backend(backend).parallel(1, 1, "auto"))
         recorder = Recorder(job, begin, False, Stop())
@@ -133,7 +136,7 @@ def by_hand_of(page: str, backend: str, job: Any) -> Callable[[int], None] | Non
     x = np.asarray(job.data.train[: algorithm.hyper.batch_size])
     check_density(params, x, backend)
     chains = {phase: algorithm.source(phase) for phase in ("posterior", "prior")} if page in CHAIN_PAGES else {}
-    settings = {phase: (c.n_steps, c.step_size, c.max_drift) for phase, c in chains.items()}
+    settings = {phase: (c.n_steps, c.step_size) for phase, c in chains.items()}
     run = (on_jax if backend == "numpyro" else on_torch)(params, x, page, settings)
     if backend == "numpyro":
         return run

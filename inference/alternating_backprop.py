@@ -19,10 +19,12 @@ PAPER = (
     "Detection. AISTATS 2022. arXiv:2202.07586"
 )
 DEVIATIONS = (
-    "Latents move in noncentered coordinates; long drifts are shortened; gradients are clipped.",
+    "Latents move in noncentered coordinates, by steps that are taken only where they lead up; gradients are clipped.",
     "The likelihood keeps its 1/σ²; the released code multiplies by σ².",
     "A tilt, which the paper's models do not have, stays as it is given: modes are no draws of the posterior, and it "
     "would learn just that. The conditionals of a hierarchy have their negative phase from a prior chain.",
+    "Where the likelihood is known, learning with the true tilt ends 0.34 nats per datum below the maximum (3 seeds): "
+    "modes have no spread.",
 )
 
 
@@ -32,8 +34,8 @@ class Hyper(NamedTuple):
     optimizer: Optimizer = Optimizer(learning_rate_tilt=0.0)  # the tilt is given; see DEVIATIONS
     posterior: Persistent = Persistent(
         n_steps=25,  # the paper's number
-        step_size=0.1,  # the paper's number
-        max_drift=0.5,  # tames a steep decoder
+        step_size=0.1,  # the paper's number, of the first step
+        kernel="mala",  # at temperature 0: a step is taken where it leads up, else the next is half as long
         temperature=0.0,  # 1: with noise, the original algorithm of Han et al. (AAAI 2017)
         spread=0.1,  # of where chains start, the released code's
         n_steps_fresh=500,  # of data that have no chain, after learning; the paper's number
@@ -41,8 +43,9 @@ class Hyper(NamedTuple):
     prior: ShortRun = ShortRun(
         n_steps=30,  # in noncentered coordinates 30 forget most of the start (0.92^30 = 0.08)
         step_size=0.4,  # the joint scheme's number
+        kernel="mala",  # accepted or rejected, each chain at a step size that it finds
     )
-    tilt_penalty: NonNegative = 0.05  # per squared nat; keeps base and tilted prior within reach of each other
+    tilt_penalty: NonNegative = 0.0  # per squared nat
 
 
 def loss(algorithm: Algorithm, key: Any, params: Params, x: Data, positive: Latents, negative: Latents | None) -> Loss:

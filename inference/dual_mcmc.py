@@ -20,8 +20,8 @@ PAPER = "Cui, Han. Learning Energy-based Model via Dual-MCMC Teaching. NeurIPS 2
 DEVIATIONS = (
     "The paper's energy is one of the data, and its generator starts that energy's chains; here both phases are "
     "chains of the latents, and the guide starts those of the posterior.",
-    "Chains move in noncentered coordinates; long drifts are shortened; gradients are clipped, and the tilt's square "
-    "is penalised.",
+    "Chains move in noncentered coordinates, by steps that are accepted or rejected; gradients are clipped.",
+    "Where the likelihood is known, learning ends 0.014 nats per datum below the maximum (3 seeds).",
 )
 REPORTS = {"log_guide": "E log q(z⁺|x), nats per datum"}
 
@@ -35,14 +35,15 @@ class Hyper(NamedTuple):
     guide: Amortized = Amortized()  # its draws overlap the posterior after a few hundred updates
     posterior: ShortRun = ShortRun(
         n_steps=10,  # a quarter of a chain that starts anywhere
-        step_size=0.1,  # small: the guide is near already
-        max_drift=0.5,  # tames a steep decoder
+        step_size=0.1,  # where a chain begins to look for its own: the guide is near already
+        kernel="mala",  # accepted or rejected, each chain at a step size that it finds
     )
     prior: ShortRun = ShortRun(
         n_steps=30,  # in noncentered coordinates 30 forget most of the start (0.92^30 = 0.08)
         step_size=0.4,  # the joint scheme's number
+        kernel="mala",
     )
-    tilt_penalty: NonNegative = 0.05  # per squared nat; keeps base and tilted prior within reach of each other
+    tilt_penalty: NonNegative = 0.0  # per squared nat
 
 
 def positive(algorithm: Algorithm, key: Any, params: Params, x: Data) -> Samples:

@@ -22,6 +22,8 @@ DEVIATIONS = (
     "The kernel is the inverse multiquadric, unbiased; the authors' tutorial takes a Gaussian one and the biased form.",
     "α = 0 by default: part of the KL term stays, so that a tilt and the conditionals of a hierarchy learn.",
     "The KL term with a tilt is ours: the paper's priors are normalised.",
+    "Where the likelihood is known, learning ends 1.15 to 1.23 nats per datum below the maximum (3 seeds), "
+    "with latents that go unused.",
 )
 REPORTS = {"bound": "the ELBO plus log Z, nats per datum"}
 
@@ -36,6 +38,7 @@ class Hyper(NamedTuple):
     prior: ShortRun = ShortRun(
         n_steps=30,  # in noncentered coordinates 30 forget most of the start (0.92^30 = 0.08)
         step_size=0.4,  # the joint scheme's number
+        kernel="mala",  # accepted or rejected, each chain at a step size that it finds
     )
     alpha: float = 0.0  # 1: no KL term at all
     weight: NonNegative = 100.0  # λ; in nats per datum, like the log likelihood

@@ -20,9 +20,11 @@ PAPER = (
 )
 DEVIATIONS = (
     "Chains move in noncentered coordinates (with log|J|), so one step size suits all layers; the paper moves z.",
-    "Long drifts of posterior steps are shortened, and the step size there is twice the paper's.",
+    "Every Langevin step is accepted or rejected, and each chain finds its own step size in its first half.",
     "All parameters are updated together from the same samples by one Adam; the paper steps four in turn.",
-    "Gradients are clipped, and the tilt's square is penalised; the paper does neither.",
+    "Gradients are clipped; the paper does not.",
+    "Where the likelihood is known, learning ends 0.018 nats per datum below the maximum (3 seeds): "
+    "short chains are no draws of a narrow posterior.",
 )
 
 
@@ -31,15 +33,16 @@ class Hyper(NamedTuple):
     batch_size: Count = 128  # a hundred chains fill two cores
     optimizer: Optimizer = Optimizer(learning_rate_tilt=1e-3)  # at the paper's 2e-5 the tilt stays flat on small data
     posterior: ShortRun = ShortRun(
-        n_steps=40,  # the paper's number
-        step_size=0.2,  # the paper's 0.1 hardly moves in noncentered coordinates
-        max_drift=0.5,  # half the length of a step's noise; tames a steep decoder
+        n_steps=50,  # half of them find the step size; the paper takes 40
+        step_size=0.2,  # where a chain begins to look for its own
+        kernel="mala",  # both phases alike: unadjusted steps of two sizes take their difference for a gradient
     )
     prior: ShortRun = ShortRun(
         n_steps=30,  # the paper takes 60; in noncentered coordinates 30 forget most of the start (0.92^30 = 0.08)
-        step_size=0.4,  # the paper's number
+        step_size=0.4,  # the paper's number; where a chain begins to look for its own
+        kernel="mala",
     )
-    tilt_penalty: NonNegative = 0.05  # per squared nat; keeps base and tilted prior within reach of each other
+    tilt_penalty: NonNegative = 0.0  # per squared nat; 0.05 costs 0.06 nats per datum where the likelihood is known
 
 
 def loss(algorithm: Algorithm, key: Any, params: Params, x: Data, positive: Latents, negative: Latents | None) -> Loss:

@@ -22,8 +22,10 @@ PAPER = (
 DEVIATIONS = (
     "The released chain adds log p(z|z above) to f at z(ε), without the Jacobian; this one targets f(z(ε)) - ½|ε|².",
     "The generator is the page's own, learned in the first stage, not a pre-trained NVAE.",
-    "30 steps of size 0.4 in place of 10 of size 0.003, which hardly move the base.",
+    "30 steps that are accepted or rejected in place of 10 of size 0.003, which hardly move the base.",
     "In the first stage the tilt's rate is zero, not its work: chains run from the beginning.",
+    "Where the likelihood is known, learning ends 0.05 to 0.28 nats per datum below the maximum (3 seeds); "
+    "the twin alone is 0.21 below at best.",
 )
 REPORTS = {"bound": "the ELBO of the untilted twin, nats per datum"}
 
@@ -40,8 +42,9 @@ class Hyper(NamedTuple):
     prior: ShortRun = ShortRun(
         n_steps=30,  # in noncentered coordinates 30 forget most of the start (0.92^30 = 0.08)
         step_size=0.4,  # the joint scheme's number
+        kernel="mala",  # accepted or rejected, each chain at a step size that it finds
     )
-    tilt_penalty: NonNegative = 0.05  # per squared nat
+    tilt_penalty: NonNegative = 0.0  # per squared nat; 0.05 costs 0.05 nats per datum where the likelihood is known
 
 
 def rates(algorithm: Algorithm, state: State) -> dict[str, Any]:

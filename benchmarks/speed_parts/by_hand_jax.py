@@ -84,11 +84,11 @@ class ByHandJax(Candidate):
     def _chain(
         self, phase: str, key: Any, z: Arrays, params: Arrays, x: jax.Array, temperature: float = 1.0
     ) -> tuple[Arrays, Any]:
-        """Last latents, and what pplebm's loop tells as well: divergent chains, shortened steps."""
+        """Last latents, and what pplebm's loop tells as well: divergent chains."""
         kernel, given = langevin(sizes.STEP_SIZES[phase], temperature), x if phase == "posterior" else None
         n = self.size.steps(phase)
         state, info = chains.run(ppl, key, kernel.init(ppl, z), lambda z: self.density(params, z, given), kernel, n)
-        return state.z, ((state.n_divergent > 0).sum(), info.is_tamed.sum())
+        return state.z, ((state.n_divergent > 0).sum(), info.log_density.mean())
 
     def _fresh_chain(self, phase: str) -> Callable[[Any, Arrays, jax.Array], tuple[Arrays, Any]]:
         zeros = {f"z{i}": np.zeros((self.size.batch, d), np.float32) for i, d in enumerate(self.size.dims, 1)}

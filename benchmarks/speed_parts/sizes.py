@@ -52,9 +52,9 @@ def program(size: Size, backend: str) -> pplebm.Program:
 
 
 def settings(size: Size) -> short_run_mle.Hyper:
-    """`short_run_mle` as the released code has it: in z itself, nothing tamed, clipped or penalised, rates constant."""
+    """`short_run_mle` as the released code has it: in z itself, not adjusted, clipped or penalised, rates constant."""
     changes: Mapping[str, Any] = {
-        "coordinates": "centered", "init": "normal", "max_drift": None, "tilt_penalty": 0.0, "clip_norm": math.inf,
+        "coordinates": "centered", "init": "normal", "kernel": "langevin", "tilt_penalty": 0.0, "clip_norm": math.inf,
         "updates": 10**9, "batch_size": size.batch, "n_steps_posterior": size.n_posterior,
         "n_steps_prior": size.n_prior, "step_size_posterior": STEP_SIZES["posterior"],
         "step_size_prior": STEP_SIZES["prior"], "learning_rate": RATES["generator"],

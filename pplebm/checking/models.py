@@ -29,7 +29,7 @@ from pplebm.sampling import chains
 BATCH = 64  # chains at once
 WIDE = 5.0  # standard deviations at which a tilt is tried besides base draws
 OUTWARD = (10.0, 100.0)  # and where the tilted prior must fall off
-TAMED_REACH = 1.4  # share of the stability limit up to which shortened steps keep a chain useful
+LEAST_ACCEPTED = 0.05  # mean acceptance of adjusted steps below which chains stand still
 MUCH = 0.05  # relative error of a bf16 gradient; a Langevin step's own noise is far above it
 LEFT_OF_RUN = "the model failed on"
 
@@ -269,16 +269,18 @@ class _Model:
 
     def _chain(self, found: Samples, phase: str, log_density: Callable[[Program, Latents], Any]) -> Verdict:
         ppl, z, run = self.program.ppl, found.z, found.info
-        diverged, tamed = (0.0, 0.0) if run is None else (float(run.divergent), 100 * float(run.tamed))
+        diverged, accepted = (0.0, 1.0) if run is None else (float(run.divergent), float(run.accepted))
         is_finite = all(np.isfinite(ppl.to_numpy(v)).all() for v in z.values())
         is_right, sentence = is_finite and diverged == 0.0, "no chain diverged"
         if not is_right:
             sentence = f"{100 * diverged:.0f} % of {self.n} chains diverged" if is_finite else "a latent is not finite"
-        if tamed >= 1.0:
-            sentence += f", {tamed:.0f} % of steps were shortened to max_drift"
         chain = self.algorithm.source(phase)
         if not isinstance(chain, CHAINS):
             return is_right, sentence
+        if chain.kernel != "langevin" and run is not None:
+            moves = accepted > LEAST_ACCEPTED
+            advice = "" if moves else f", so that chains stand still: lower --set {phase}.step_size={chain.step_size:g}"
+            return is_right and moves, f"{sentence}; {100 * accepted:.0f} % of steps were accepted{advice}"
         moving = self.program.with_coordinates(coordinates_of(chain))
         begin = chains.start(moving, self._keys(1)[0], self.params, self.x)
         end = self.program.move(self.params, z, moving.coordinates, self.x)
@@ -288,12 +290,9 @@ class _Model:
         limit, size = 2.0 / largest**0.5, chain.step_size
         share_of_limit = f"step size s={size:g} is at {100 * size / limit:.0f} % of the stability limit"
         sentence += f"; {share_of_limit} 2/sqrt(lambda) = {limit:.3g}"
-        is_held = chain.max_drift is not None and limit < size < TAMED_REACH * limit
-        if is_held:
-            sentence += ", where max_drift holds the chains"
-        elif size > limit:
+        if size > limit:
             sentence += f": lower it (--set {phase}.step_size={limit / 2:.2g}), or widen the scale of the sharpest site"
-        return is_right and (size <= limit or is_held), sentence
+        return is_right and size <= limit, sentence
 
     def update(self) -> Verdict:
         progress, (event,) = next(loop.updates(self.algorithm, self.data.train, self.seed, self.progress, at_most=1))

@@ -38,7 +38,8 @@ def amortized(
 
     - "mean_field": :math:`q(z \mid x) = \prod_i q(z_i \mid x)`;
     - "ladder", bottom-up: :math:`q(z_1 \mid x) \prod_i q(z_{i+1} \mid z_i)`, the shape of the inference network of
-      Cui et al.;
+      Cui et al., whose data depend on z1 alone; a site on which the data depend as well has :math:`q(z_{i+1} \mid
+      z_i, x)`, without which it would not learn of them;
     - "top_down": a shared deterministic pass :math:`h_1 = e(x), h_{i+1} = d_i(h_i)`, then
       :math:`q(z_L \mid h_L) \prod_i q(z_i \mid z_{i+1}, h_i)`.
 
@@ -72,9 +73,10 @@ def amortized(
     sites, ppl = program.latents[::-1], program.ppl
     shape = _shape_of(program.example)
     first = encoder if isinstance(encoder, Net) else encoding(encoder, shape, width, width, depth, channels, activation)
-    declared = _nets(family, sites, first, width, depth, activation) | _flows(sites, width, n_transforms)
+    seen = _next_to_data(program) if family == "ladder" else frozenset()
+    declared = _nets(family, sites, first, width, depth, activation, seen) | _flows(sites, width, n_transforms)
     page = SimpleNamespace(
-        __name__="guide", nets=lambda hyper, shape: declared, model=_declaration(family, sites, program.plate)
+        __name__="guide", nets=lambda hyper, shape: declared, model=_declaration(family, sites, program.plate, seen)
     )
     bound = ppl.bind(page, None, shape, seed)
     return Guide(program, _of_columns(ppl, bound, program.example), is_unconstrained=True)
@@ -99,21 +101,31 @@ def _of_columns(ppl: PPL, bound: Any, data: Data) -> Any:
     return lambda *data: bound(joined(data))
 
 
+def _next_to_data(program: Program) -> frozenset[str]:
+    """Latent sites on which the likelihood depends when all others are held: some gradient is not 0."""
+    if len(program.latents) == 1:
+        return frozenset()
+    centered, ppl, data = program.with_coordinates("centered"), program.ppl, program.data(program.example)
+    z = centered.draw_start(ppl.key(program.seed), data)
+    _, slope = ppl.value_and_grad(lambda z: centered.log_likelihood(program.params, z, data), z)
+    return frozenset(name for name, a in slope.items() if bool((a != 0.0).any()))
+
+
 def _size(site: Site) -> int:
     return max(1, math.prod(site.shape))
 
 
 def _nets(
-    family: str, sites: tuple[Site, ...], encoder: Net, width: int, depth: int, activation: str
+    family: str, sites: tuple[Site, ...], encoder: Net, width: int, depth: int, activation: str, seen: frozenset[str]
 ) -> dict[str, Any]:
-    """Networks as data; `sites` bottom-up."""
+    """Networks as data; `sites` bottom-up, of which `seen` are those that a ladder shows the data."""
     features = nets.shapes(encoder)[-1]
     if len(features) != 1:
         raise PplebmError(f"the encoder ends in shape {features}; a guide needs a vector.")
     found, size = {"encoder": encoder}, features[0]
     for i, site in enumerate(sites):
         if family == "ladder":
-            inputs, hidden = (_size(sites[i - 1]), depth) if i else (size, 0)
+            inputs, hidden = (_size(sites[i - 1]) + size * (site.name in seen), depth) if i else (size, 0)
         else:
             inputs, hidden = size, int(family == "top_down")
         found[f"q_{site.name}"] = nets.mlp(inputs, 2 * _size(site), width, hidden, activation)
@@ -137,7 +149,7 @@ def _flows(sites: tuple[Site, ...], width: int, n_transforms: int) -> dict[str, 
     return found
 
 
-def _declaration(family: str, sites: tuple[Site, ...], plate: str) -> Any:
+def _declaration(family: str, sites: tuple[Site, ...], plate: str, seen: frozenset[str]) -> Any:
     """The guide as a page's model; `sites` bottom-up."""
 
     def draw(ppl: PPL, net: Any, site: Site, h: Any) -> Any:
@@ -161,9 +173,11 @@ def _declaration(family: str, sites: tuple[Site, ...], plate: str) -> Any:
                     z = draw(ppl, net, sites[i], net[f"q_{sites[i].name}"](features[i] + above))
                     above = net[f"lift_{sites[i].name}"](z) if i else 0.0
                 return
-            below = h
+            last: Any = None
             for site in sites:
-                z = draw(ppl, net, site, net[f"q_{site.name}"](below))
-                below = z if family == "ladder" else h
+                below = h if last is None or family != "ladder" else last
+                if last is not None and site.name in seen:
+                    below = ppl.concat([last, h], 1)
+                last = draw(ppl, net, site, net[f"q_{site.name}"](below))
 
     return model

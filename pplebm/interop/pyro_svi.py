@@ -15,11 +15,29 @@ from pplebm.backends.pyro.declare import unscaled
 from pplebm.backends.pyro.keys import seeded
 from pplebm.backends.pyro.sites import masks_of
 from pplebm.backends.structure import check_by_row
+from pplebm.errors import PplebmError
 from pplebm.interop.tilted_bound import TiltedBound
+from pplebm.sampling.prior_pool import Flow, Pool
+
+
+def _until(goes_on: Callable[[Any], Any], step: Callable[[Any], Any], at: Any) -> Any:
+    while goes_on(at):
+        at = step(at)
+    return at
+
+
+def _require(is_true: torch.Tensor, sentence: str) -> None:
+    if not is_true:
+        raise PplebmError(sentence)
+
+
+FLOW = Flow(lambda test, yes, no, at: yes(at) if test else no(at), _until, _require)
 
 
 class TiltedELBO(TiltedBound, Trace_ELBO):
     r"""Pyro's `Trace_ELBO` with the negative phase of a tilt; see `pplebm.interop.tilted_bound.TiltedBound`.
+
+    The chains live in the loss, `chains`, from call to call; set it to None for new ones.
 
     Example:
         >>> import pyro.distributions as dist, pplebm
@@ -35,14 +53,16 @@ class TiltedELBO(TiltedBound, Trace_ELBO):
         ...         pyro.sample("z", dist.Normal(x, 0.1))
         >>> pyro.clear_param_store(); pyro.set_rng_seed(0)
         >>> x = 2. + torch.randn(200)
-        >>> loss = TiltedELBO(pplebm.Program(model, data=x), n_steps=60)
+        >>> loss = TiltedELBO(pplebm.Program(model, data=x), n_chains=300)
         >>> svi = SVI(model, guide, pyro.optim.Adam({"lr": 0.1}), loss=loss)
         >>> for _ in range(150): _ = svi.step(x)
         >>> abs(pyro.param("slope").item() - x.mean().item()) < 0.3
         True
     """
 
+    _flow = FLOW
     _unscaled = staticmethod(unscaled)
+    chains: Pool | None = None
     _check_by_row = staticmethod(check_by_row)
 
     def loss_and_grads(self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any) -> float:
@@ -63,7 +83,9 @@ class TiltedELBO(TiltedBound, Trace_ELBO):
                 statements: Any = poutine.trace(model).get_trace(*args, **kwargs).nodes
             leaves = dict(pyro.get_param_store().named_parameters())
             data = self._program.arguments(args, kwargs)
-            return self._weighted_negative(int(torch.randint(2**62, ())), leaves, statements, data)
+            key = int(torch.randint(2**62, ()))
+            value, self.chains = self._weighted_negative(key, leaves, statements, data, self.chains)
+            return value
 
     @staticmethod
     def _weight(msg: Any) -> torch.Tensor:

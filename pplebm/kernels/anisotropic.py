@@ -66,7 +66,7 @@ def anisotropic(step_size: float, threshold: float, correction: bool = True) -> 
             k: z + 0.5 * gamma[k] * gradient[k] + share * bend[k] + gamma[k] ** 0.5 * noise[k]
             for k, z in state.z.items()
         }
-        return end_step(ppl, state, proposal, value, value != value)
+        return end_step(ppl, state, proposal, value)
 
     return Kernel(("anisotropic", s, b, correction), init, normal_noise, move)
 

@@ -15,8 +15,6 @@ from pplebm.kernels.batch import (
     lowest,
     of_site,
     schedule,
-    spread,
-    squares,
     within_limit,
     zeros,
 )
@@ -37,7 +35,6 @@ class LangevinInfo(NamedTuple):
 
     log_density: Array  # at the state the step started from
     is_divergent: Array
-    is_tamed: Array  # the drift was shortened to max_drift
 
 
 def from_h(h: float) -> float:
@@ -64,18 +61,17 @@ def init(ppl: PPL, z: Latents, log_density: Target | None = None) -> LangevinSta
 
 
 def end_step(
-    ppl: PPL, state: LangevinState, proposal: Latents, log_density: Array, is_tamed: Array
+    ppl: PPL, state: LangevinState, proposal: Latents, log_density: Array
 ) -> tuple[LangevinState, LangevinInfo]:
     """The state after every row has gone to its proposal, or stayed where that or its log density is not finite."""
     is_finite = within_limit(ppl, log_density, proposal)
     new = LangevinState(choose(ppl, is_finite, proposal, state.z), state.step + 1, state.n_divergent + ~is_finite)
-    return new, LangevinInfo(log_density, ~is_finite, is_tamed)
+    return new, LangevinInfo(log_density, ~is_finite)
 
 
 def langevin(
     step_size: Schedule | Mapping[str, Schedule],
     temperature: Schedule = 1.0,
-    max_drift: float | None = None,
 ) -> Kernel:
     r"""Make an unadjusted Langevin kernel.
 
@@ -88,12 +84,9 @@ def langevin(
     Args:
         step_size: s > 0; a number, one number per step, or a dict of these by site.
         temperature: T >= 0; a number or one number per step.
-        max_drift: greatest length of a datum's drift ½ s² ∇log p over all its sites; longer ones are shortened to
-            it, which keeps chains in steep places from exploding and biases them only there ("taming", after
-            Brosse, Durmus, Moulines, Sabanis, SPA 2019). None: no limit.
 
     Raises:
-        PplebmError: for a step size or max_drift that is not positive, or a negative temperature.
+        PplebmError: for a step size that is not positive, or a negative temperature.
 
     Example:
         >>> import torch, pplebm.backends.pyro as ppl
@@ -108,8 +101,6 @@ def langevin(
     if not all(lowest(s) > 0 for s in sizes.values()):
         raise PplebmError(f"step_size must be positive, got {step_size}.")
     temperatures = schedule(temperature, "temperature")
-    if max_drift is not None and not max_drift > 0:
-        raise PplebmError(f"max_drift must be positive or None, got {max_drift}.")
     if lowest(temperatures) < 0:
         raise PplebmError(f"temperature must not be negative, got {temperature}.")
 
@@ -118,21 +109,9 @@ def langevin(
         root_temperature = at_step(ppl, temperatures, state.step) ** 0.5
         size = {site: at_step(ppl, of_site(sizes, site, "step_size"), state.step) for site in state.z}
         drift = {site: 0.5 * size[site] ** 2 * g for site, g in gradient.items()}
-        if max_drift is None:
-            is_tamed = value != value
-        else:
-            is_tamed, drift = _tame(ppl, drift, max_drift)
         proposal = {
             site: z + drift[site] + (size[site] * root_temperature) * noise[site] for site, z in state.z.items()
         }
-        return end_step(ppl, state, proposal, value, is_tamed)
+        return end_step(ppl, state, proposal, value)
 
-    return Kernel(("langevin", tuple(sorted(sizes.items())), temperatures, max_drift), init, normal_noise, move)
-
-
-def _tame(ppl: PPL, drift: Latents, max_drift: float) -> tuple[Array, Latents]:
-    """Which data's drifts are too long, (B,), and all drifts with these shortened."""
-    length = squares(drift) ** 0.5
-    is_tamed = length > max_drift
-    shrink = ppl.where(is_tamed, max_drift / length, 1.0 + 0.0 * length)
-    return is_tamed, {site: spread(shrink, d) * d for site, d in drift.items()}
+    return Kernel(("langevin", tuple(sorted(sizes.items())), temperatures), init, normal_noise, move)

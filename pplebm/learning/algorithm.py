@@ -35,8 +35,8 @@ REPORTED = {
     "clipped": "1 if the gradient was shortened to clip_norm",
     "divergent_positive": "share of posterior chains with a non-finite step",
     "divergent_negative": "share of prior chains with a non-finite step",
-    "tamed_positive": "share of posterior steps whose drift was shortened to max_drift",
-    "tamed_negative": "share of prior steps whose drift was shortened to max_drift",
+    "accepted_positive": "mean acceptance of posterior steps; 1 where steps are not adjusted",
+    "accepted_negative": "mean acceptance of prior steps; 1 where steps are not adjusted",
 }
 
 

@@ -7,22 +7,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from pplebm.errors import PplebmError
 from pplebm.gallery.hyper import Count, NonNegative, Positive, Share, Whole
 from pplebm.kernels.kernel import Kernel
 from pplebm.kernels.langevin import langevin
 from pplebm.kernels.mala import mala
+from pplebm.kernels.tuned import tuned
+from pplebm.kernels.uphill import uphill
 from pplebm.learning.adjusted import AdjustedChains, AdjustedPool
 from pplebm.learning.samples import Samples
 from pplebm.ppl.language import Data, Latents, Params
 from pplebm.program import Coordinates
 from pplebm.sampling import buffers
-from pplebm.sampling.chains import Init, short_run, start
+from pplebm.sampling.chains import Init, RunInfo, go_on, short_run, start
 
 if TYPE_CHECKING:
     from pplebm.learning.algorithm import Algorithm
 
 KernelName = Literal["langevin", "mala"]
+OWN_DECAY, GAIN = 0.6, 0.2  # of step sizes of chains that live on: of a datum's own, and of those of a pool
 
 
 class ShortRun(NamedTuple):
@@ -30,11 +32,10 @@ class ShortRun(NamedTuple):
 
     n_steps: Count = 30  # K
     step_size: Positive = 0.4  # s
-    max_drift: Positive | None = None  # longest drift of a step; tames steep places
     temperature: NonNegative = 1.0  # 0: no noise, the chain climbs to a mode
     init: Init = "normal"  # the same as "base" in noncentered coordinates
     coordinates: Coordinates = "noncentered"  # in which one step size suits every layer
-    kernel: KernelName = "langevin"  # or "mala", whose steps are accepted or rejected
+    kernel: KernelName = "langevin"  # or "mala", adjusted: each chain finds its own step size
 
     def draw(
         self,
@@ -47,7 +48,7 @@ class ShortRun(NamedTuple):
     ) -> Samples:
         """Draw from the posterior given data, or from the tilted prior: n times, or at the covariates of every row."""
         z, info = short_run(
-            algorithm.program, key, params, rows, kernel_of(self), self.n_steps,
+            algorithm.program, key, params, rows, fresh_kernel(self, self.n_steps), self.n_steps,
             observed=observed, init=self.init if init is None else init, coordinates=self.coordinates,
         )  # fmt: skip
         return Samples(z, info)
@@ -64,11 +65,10 @@ class BaseDraws(NamedTuple):
 
     n_steps: Count = 60  # of the chains
     step_size: Positive = 0.4  # s
-    max_drift: Positive | None = None  # longest drift of a step; tames steep places
     temperature: NonNegative = 1.0  # 0: no noise, the chain climbs to a mode
     init: Init = "normal"  # the same as "base" in noncentered coordinates
     coordinates: Coordinates = "noncentered"  # in which one step size suits every layer
-    kernel: KernelName = "langevin"  # or "mala", whose steps are accepted or rejected
+    kernel: KernelName = "langevin"  # or "mala", adjusted: each chain finds its own step size
 
     def draw(self, algorithm: Algorithm, key: Any, params: Params, rows: Data | int, observed: bool) -> Samples:
         """Fresh chains, as a `ShortRun` makes them."""
@@ -86,11 +86,10 @@ class Persistent(NamedTuple):
 
     n_steps: Count = 15  # at every update
     step_size: Positive = 0.2  # s
-    max_drift: Positive | None = 0.5  # longest drift of a step; tames steep places
     temperature: NonNegative = 1.0  # 0: no noise, the chains climb to modes
     spread: Positive = 1.0  # standard deviation of where chains start
     n_steps_fresh: Count = 100  # of chains of data that have none, after learning
-    kernel: KernelName = "langevin"  # or "mala", whose steps are accepted or rejected
+    kernel: KernelName = "langevin"  # or "mala", adjusted: each chain finds its own step size
 
     def begin(self, algorithm: Algorithm, key: Any, params: Params, n: int) -> buffers.Buffer:
         """Chains of all n data at their start."""
@@ -101,18 +100,19 @@ class Persistent(NamedTuple):
         """Fresh chains of any data, longer than those of learning."""
         k_start, k_run = algorithm.ppl.split(key)
         z = start(algorithm.noncentered, k_start, params, rows, "normal")
-        z = {name: self.spread * a for name, a in z.items()}
-        return Samples(*self._run(algorithm, k_run, params, rows, observed, self.n_steps_fresh, z))
+        z, n = {name: self.spread * a for name, a in z.items()}, self.n_steps_fresh
+        return Samples(
+            *short_run(algorithm.program, k_run, params, rows, fresh_kernel(self, n), n, observed=observed, init=z)
+        )
 
     def advance(
         self, algorithm: Algorithm, key: Any, params: Params, rows: Data | int, observed: bool, kept: Any, index: Any
     ) -> Samples:
-        """Go on with the chains of the data `index`, whose rows these are."""
-        z, info = self._run(algorithm, key, params, rows, observed, self.n_steps, buffers.take_rows(kept, index))
-        return Samples(z, info, _put(algorithm, params, rows, kept, index, z))
-
-    def _run(self, algorithm: Algorithm, key: Any, params: Params, rows: Any, observed: bool, n: int, z: Any) -> Any:
-        return short_run(algorithm.program, key, params, rows, kernel_of(self), n, observed=observed, init=z)
+        """Go on with the chains of the data `index`, whose rows these are; adaptation dies away with their age."""
+        z, factor = buffers.take_rows(kept, index), kept.log_factor[index]
+        z, accepted, info = _gone_on(algorithm, key, params, rows, self, z, factor, observed)
+        factor = factor + _missed(self, accepted) * (kept.age[index] + 1.0) ** -OWN_DECAY
+        return _kept(algorithm, params, rows, z, info, buffers.put_rows(algorithm.ppl, kept, index, z, factor))
 
 
 class Pool(NamedTuple):
@@ -124,12 +124,11 @@ class Pool(NamedTuple):
 
     n_steps: Count = 20  # at every update
     step_size: Positive = 0.4  # s
-    max_drift: Positive | None = None  # longest drift of a step; tames steep places
     temperature: NonNegative = 1.0  # other than 1 it is another prior that is learned
     pool: Count = 512  # chains
     renewed: Share = 0.05  # share of the chains drawn anew from the base at an update
     n_steps_fresh: Count = 100  # of fresh chains, after learning
-    kernel: KernelName = "langevin"  # or "mala", whose steps are accepted or rejected
+    kernel: KernelName = "langevin"  # or "mala", adjusted: each chain finds its own step size
 
     def begin(self, algorithm: Algorithm, key: Any, params: Params, n: int) -> buffers.Buffer:
         """Chains at their start: the pool, or one for each of n data where the prior reads covariates."""
@@ -138,21 +137,24 @@ class Pool(NamedTuple):
 
     def draw(self, algorithm: Algorithm, key: Any, params: Params, rows: Data | int, observed: bool) -> Samples:
         """Fresh chains of the tilted prior, longer than those of learning."""
-        z, info = short_run(
-            algorithm.program, key, params, rows, kernel_of(self), self.n_steps_fresh, observed=observed
-        )
-        return Samples(z, info)
+        n = self.n_steps_fresh
+        return Samples(*short_run(algorithm.program, key, params, rows, fresh_kernel(self, n), n, observed=observed))
 
     def advance(
         self, algorithm: Algorithm, key: Any, params: Params, rows: Data | int, observed: bool, kept: Any, index: Any
     ) -> Samples:
-        """Go on with some chains of the pool, or with those of the data `index`."""
+        """Go on with some chains of the pool, or with those of the data `index`; their step size is the same for all.
+
+        One that depended on where its own chain is would move mass between places where steps are easy and hard.
+        """
         program, moving = algorithm.program, algorithm.noncentered
         k_pick, k_renew, k_run = program.ppl.split(key, 3)
         picked = index if program.prior_reads else buffers.shared_rows(program, k_pick, kept, len(index))
         z = buffers.rejuvenate(moving, k_renew, params, buffers.take_rows(kept, picked), rows, self.renewed)
-        z, info = short_run(program, k_run, params, rows, kernel_of(self), self.n_steps, observed=observed, init=z)
-        return Samples(z, info, _put(algorithm, params, rows, kept, picked, z))
+        z, accepted, info = _gone_on(algorithm, k_run, params, rows, self, z, kept.log_factor[picked], observed)
+        kept = buffers.put_rows(algorithm.ppl, kept, picked, z)
+        kept = kept._replace(log_factor=kept.log_factor + GAIN * _missed(self, accepted).mean())
+        return _kept(algorithm, params, rows, z, info, kept)
 
 
 class Amortized(NamedTuple):
@@ -179,16 +181,18 @@ Source = Chain | AdjustedChains | AdjustedPool | Amortized
 
 
 def kernel_of(chain: Chain) -> Kernel:
-    """The kernel of a chain's steps.
-
-    Raises:
-        PplebmError: for settings that the kernel does not have.
-    """
+    """The kernel of a chain's steps, of one step size; mala at temperature 0 climbs."""
     if chain.kernel == "langevin":
-        return langevin(chain.step_size, chain.temperature, chain.max_drift)
-    if chain.max_drift is not None or chain.temperature == 0.0:
-        raise PplebmError("mala needs no max_drift and a positive temperature; set max_drift=None, or take langevin.")
+        return langevin(chain.step_size, chain.temperature)
+    if chain.temperature == 0.0:
+        return uphill(chain.step_size)
     return mala(chain.step_size, temperature=chain.temperature)
+
+
+def fresh_kernel(chain: Chain, n: int) -> Kernel:
+    """The kernel of n steps of a fresh chain: an adjusted one adapts its step size in the first half of them."""
+    kernel = kernel_of(chain)
+    return kernel if kernel.tuning is None else tuned(kernel, n // 2)
 
 
 def coordinates_of(chain: Chain) -> str:
@@ -202,8 +206,23 @@ def with_n_steps(chain: Chain | AdjustedChains | AdjustedPool, n: int) -> Any:
     return chain._replace(**changes)
 
 
-def _put(algorithm: Algorithm, params: Params, rows: Any, kept: buffers.Buffer, index: Any, z: Latents) -> Any:
-    """The buffer with the chains of `index` where they ended."""
-    ppl, data = algorithm.ppl, None if isinstance(rows, int) else rows
-    ended = ppl.stop_gradient(algorithm.centered.move(params, z, "noncentered", data))
-    return buffers.put_rows(ppl, kept, index, ended)
+def _gone_on(
+    algorithm: Algorithm, key: Any, params: Params, rows: Any, chain: Persistent | Pool, z: Latents, factor: Any,
+    observed: bool,
+) -> tuple[Latents, Any, RunInfo]:  # fmt: skip
+    return go_on(
+        algorithm.noncentered, key, params, rows, kernel_of(chain), chain.n_steps, z, factor, observed
+    )  # fmt: skip
+
+
+def _missed(chain: Chain, accepted: Any) -> Any:
+    """By how much acceptance is above its aim, where there is one."""
+    tuning = kernel_of(chain).tuning
+    return 0.0 * accepted if tuning is None else accepted - tuning.target_accept
+
+
+def _kept(algorithm: Algorithm, params: Params, rows: Any, z: Latents, info: RunInfo, kept: buffers.Buffer) -> Samples:
+    """Samples of chains that ended at noncentered latents, and the buffer."""
+    data = None if isinstance(rows, int) else rows
+    centered = algorithm.noncentered.move(params, z, "centered", data)
+    return Samples(algorithm.ppl.stop_gradient(centered), info, kept)

@@ -5,7 +5,7 @@ from pplebm.report.gathered import LENGTHEN, N_CHAINS
 CURVES = (
     "Faint: single updates; strong: running mean over a tenth of the run. Reconstruction error should fall and level "
     "off, log-likelihood rise and level off. Gradient norms may fluctuate but not grow. Divergent chains should be at "
-    "zero throughout, tamed steps few in the end."
+    "zero throughout, accepted steps away from zero."
 )
 TILT_CURVES = (
     " The tilt gap is good if it stays small and level, a nat or so; bad if it grows without end, because negative "

@@ -10,7 +10,7 @@ import numpy as np
 
 from pplebm.errors import PplebmError
 from pplebm.kernels.kernel import Kernel
-from pplebm.learning.sources import CHAINS, coordinates_of, kernel_of
+from pplebm.learning.sources import CHAINS, coordinates_of, fresh_kernel
 from pplebm.ppl.language import Key, Latents
 from pplebm.ppl.trees import n_rows, take_rows
 from pplebm.program import Program
@@ -111,7 +111,7 @@ def follow(
     source, ppl, params = run.algorithm.source("prior"), run.program.ppl, run.params
     if not isinstance(source, CHAINS):
         raise PplebmError("The algorithm does not draw its prior by chains.")
-    moving, step = run.program.with_coordinates(coordinates_of(source)), kernel or kernel_of(source)
+    moving, step = run.program.with_coordinates(coordinates_of(source)), kernel or fresh_kernel(source, source.n_steps)
     k_start, k_run, k_base = ppl.split(ppl.key(seed), 3)
     at = data if run.program.prior_reads else None
     rows = at if at is not None else n_chains if data is None else n_rows(data)

@@ -7,6 +7,7 @@ batch holds batch by batch. It returns `Draws`, NumPy arrays by site, or has `st
 `streamed` groups, which grows by `appending` and is read as arrays that stay `on_disk`. `diagnostics`, `predictive` and
 `to_arviz`, which has arrays `labelled`, read both. `diagnostics` asks `convergence` for figures, `verdicts` and
 `arrival` for signs of each cause of trouble in `suspects`, and `probes` for what the program alone can tell.
+`prior_pool` keeps weighted chains of the tilted prior, `particles`, right while parameters move.
 `importance` sees draws of the base as weighted draws of the tilted prior, `guide_draws` those of a guide as weighted
 draws of the posterior.
 `clamped` draws some sites given the others, and `interpolate` goes from one latent to another where the prior is dense.

@@ -17,6 +17,7 @@ class Buffer(NamedTuple):
 
     z: Latents  # (N, *event) by site: of datum i in row i, or of N chains of the prior that no datum owns
     age: Array  # (N,) runs since the row was drawn anew
+    log_factor: Array | None = None  # (N,) logarithm of the row's step size over that of its source
 
 
 def buffer(program: Program, key: Key, params: Params, rows: Data | int, init: str | Latents = "base") -> Buffer:
@@ -32,7 +33,7 @@ def buffer(program: Program, key: Key, params: Params, rows: Data | int, init: s
         2.0
     """
     z = chains.start(program, key, params, rows, init)
-    return Buffer(z, zeros(z))
+    return Buffer(z, zeros(z), zeros(z))
 
 
 def take_rows(buffer: Buffer, index: Array) -> Latents:
@@ -40,10 +41,11 @@ def take_rows(buffer: Buffer, index: Array) -> Latents:
     return {site: a[index] for site, a in buffer.z.items()}
 
 
-def put_rows(ppl: PPL, buffer: Buffer, index: Array, z: Latents) -> Buffer:
+def put_rows(ppl: PPL, buffer: Buffer, index: Array, z: Latents, log_factor: Array | None = None) -> Buffer:
     """The buffer with these rows moved on; an index must not hold a row twice."""
     held = {site: ppl.put(a, index, z[site]) for site, a in buffer.z.items()}
-    return Buffer(held, ppl.put(buffer.age, index, buffer.age[index] + 1.0))
+    factors = buffer.log_factor if log_factor is None else ppl.put(buffer.log_factor, index, log_factor)
+    return Buffer(held, ppl.put(buffer.age, index, buffer.age[index] + 1.0), factors)
 
 
 def shared_rows(program: Program, key: Key, buffer: Buffer, n: int) -> Array:

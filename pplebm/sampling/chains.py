@@ -160,7 +160,7 @@ class RunInfo(NamedTuple):
     """Figures of a batch of short runs: shares, scalars."""
 
     divergent: Array  # of the chains: with a non-finite step
-    tamed: Array  # of the steps: with a drift shortened to max_drift, for kernels that do so
+    accepted: Array  # of the steps: mean acceptance, 1 for kernels that are not adjusted
 
 
 def short_run(
@@ -208,8 +208,44 @@ def short_run(
     with ppl.threads_for(program.work(count)):
         state, info = advance(moving, k_run, state, params, data, kernel, n_steps, observed)
     z = ppl.stop_gradient(moving.move(params, state.z, "centered", data))
-    tamed = getattr(info, "is_tamed", 0.0 * info.log_density)
-    return z, RunInfo((state.n_divergent > 0).sum() / count, tamed.sum() / (count * n_steps))
+    return z, run_info(state, info)
+
+
+def run_info(state: State, info: Info) -> RunInfo:
+    """Figures of chains that ended in a state, with those of their steps."""
+    accepted = getattr(info, "accept_prob", 1.0 + 0.0 * info.log_density)
+    return RunInfo((state.n_divergent > 0).sum() / len(state.n_divergent), accepted.mean())
+
+
+def go_on(
+    program: Program,
+    key: Key,
+    params: Params,
+    rows: Data | int,
+    kernel: Kernel,
+    n_steps: int,
+    z: Latents,
+    log_factor: Array,
+    observed: bool,
+) -> tuple[Latents, Array, RunInfo]:
+    """Chains that go on from latents in the program's coordinates, (B, *event), each with a step size of its own.
+
+    Args:
+        log_factor: (B,) logarithm of each chain's step size over the kernel's; of no use to kernels without one.
+
+    Returns:
+        The last latents, cut off from the gradient, mean acceptance by chain, 1 where steps are not adjusted, and
+        how the chains ran.
+    """
+    ppl, data = program.ppl, None if isinstance(rows, int) else rows
+    observed = observed and data is not None
+    state = kernel.init(ppl, z, program.log_density(params, data, observed))
+    if kernel.tuning is not None:
+        state = state._replace(step_size=state.step_size * ppl.exp(log_factor))
+    with ppl.threads_for(program.work(len(log_factor))):
+        state, info = advance(program, key, state, params, data, kernel, n_steps, observed)
+    accepted = getattr(info, "accept_prob", 1.0 + 0.0 * info.log_density).mean(0)
+    return ppl.stop_gradient(dict(state.z)), accepted, run_info(state, info)
 
 
 def warm_start(

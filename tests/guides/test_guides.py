@@ -303,3 +303,26 @@ def test_flows_of_matrices_and_without_their_library_are_refused(monkeypatch):
     monkeypatch.setitem(sys.modules, "zuko", None)
     with pytest.raises(PplebmError, match=r"pplebm\[flows\]"):
         amortized(bent(ppl), n_transforms=1)
+
+
+def test_a_ladder_shows_the_data_to_every_site_they_depend_on():
+    """And to the lowest alone where they depend on that alone; without, q(z2|z1) would know nothing of x."""
+    import pyro
+    import pyro.distributions as dist
+    import torch
+
+    def model(x, both):
+        with pyro.plate("data", len(x)):
+            z2 = pyro.sample("z2", dist.Normal(torch.zeros(len(x), 2), 1.0).to_event(1))
+            z1 = pyro.sample("z1", dist.Normal(z2, 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z1 + both * z2, 1.0).to_event(1), obs=x)
+
+    x = torch.linspace(-3.0, 3.0, 12).reshape(6, 2)
+    for both in (True, False):
+        program = pplebm.Program(lambda x, both=both: model(x, float(both)), data=x)
+        guide = amortized(program)
+        width = [max(p.shape[1] for name, p in guide.params.items() if "q_z2" in name and p.ndim == 2)]
+        assert width == [128 + 2 * both]
+        z, _ = guide.draw(0, guide.params, x)
+        other, _ = guide.at(guide.params, guide.noise(0, 6), x)
+        assert set(z) == set(other) == {"z1", "z2"}

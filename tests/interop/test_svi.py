@@ -20,7 +20,13 @@ from pyro import infer
 import pplebm
 from pplebm.errors import PplebmError
 from pplebm.interop import numpyro_svi, pyro_svi
+from pplebm.kernels.adaptive_hmc import adaptive_hmc
+from pplebm.kernels.hmc import hmc
+from pplebm.kernels.mala import mala
+from pplebm.kernels.tempering import parallel_tempering
 from pplebm.numpyro import tilt
+from pplebm.sampling import prior_pool
+from pplebm.sampling.prior_pool import PriorPool
 
 X = np.random.default_rng(3).normal(1.5, 1.2, size=400).astype(np.float32)
 SIGMA, SCALE = 0.6, 0.8  # of the likelihood and of the base
@@ -60,7 +66,7 @@ def pyro_slope(plain, n_updates=500):
     pyro.set_rng_seed(0)
     x = torch.as_tensor(X)
     program = pplebm.Program(model, data=x)
-    loss = infer.Trace_ELBO() if plain else pyro_svi.TiltedELBO(program, n_steps=80, num_particles=2)
+    loss = infer.Trace_ELBO() if plain else pyro_svi.TiltedELBO(program, n_chains=400, num_particles=2)
     svi = infer.SVI(model, guide, pyro.optim.ClippedAdam({"lr": 0.03, "lrd": 0.995}), loss=loss)
     values = [svi.step(x) for _ in range(n_updates)]
     assert np.isfinite(values).all()
@@ -70,11 +76,10 @@ def pyro_slope(plain, n_updates=500):
 def numpyro_slope(plain, n_updates=500):
     x = jnp.asarray(X)
     program = pplebm.Program(numpyro_model, data=x, backend="numpyro")
-    loss = ninfer.Trace_ELBO() if plain else numpyro_svi.TiltedELBO(program, n_steps=80, num_particles=2)
+    loss = ninfer.Trace_ELBO() if plain else numpyro_svi.TiltedELBO(program, n_chains=400, num_particles=2)
     rates = numpyro.optim.Adam(lambda i: 0.03 * 0.995**i)
-    found = ninfer.SVI(numpyro_model, numpyro_guide, rates, loss=loss).run(
-        jax.random.key(0), n_updates, x, progress_bar=False
-    )
+    living = numpyro_model if plain else loss.with_chains(numpyro_model)
+    found = ninfer.SVI(living, numpyro_guide, rates, loss=loss).run(jax.random.key(0), n_updates, x, progress_bar=False)
     return float(found.params["slope"])
 
 
@@ -88,54 +93,179 @@ def test_svi_of_the_hosts_finds_the_maximum_of_the_likelihood(slope):
     assert slope(plain=True) > 2 * exact, "the plain bound of a factor has no maximum"
 
 
-def test_the_negative_phase_is_the_gradient_of_the_constant():
-    """log Z = ½ slope² SCALE², a mean over 20,000 chains; the unconstrained parameter is log slope."""
-    x, slope = torch.zeros(20_000), 0.5
-    loss = pyro_svi.TiltedELBO(pplebm.Program(model, data=x[:5]), n_steps=150, step_size=0.3)
-    leaf = torch.tensor(slope).log().requires_grad_()
-    phase = loss._negative(7, {"slope": leaf}, len(x))
-    phase.backward()
-    value, found = phase.item(), leaf.grad.item()
-    exact, error = slope * SCALE**2 * slope, slope * SCALE / np.sqrt(len(x))
-    assert value == 0.0 and abs(found / len(x) - exact) < 4 * error
-
-    program = pplebm.Program(numpyro_model, data=jnp.zeros(5), backend="numpyro")
-    loss = numpyro_svi.TiltedELBO(program, n_steps=150, step_size=0.3)
-    phase = lambda v: loss._negative(jax.random.key(2), {"slope": jnp.exp(v)}, len(x))
-    value, found = jax.value_and_grad(phase)(jnp.log(slope))
-    assert value == 0.0 and abs(found / len(x) - exact) < 4 * error
+def gradient_of_constant(backend, log_slope, n, n_rows, weights=None):
+    """Of the unconstrained parameter log slope, by n chains of a first call."""
+    x = np.zeros(5, np.float32)
+    if backend == "pyro":
+        loss = pyro_svi.TiltedELBO(pplebm.Program(model, data=torch.as_tensor(x)), n_chains=n)
+        leaf = torch.tensor(log_slope, requires_grad=True)
+        value, _ = loss._negative(7, {"slope": leaf}, n_rows, weights)
+        value.backward()
+        return value.item(), leaf.grad.item()
+    loss = numpyro_svi.TiltedELBO(pplebm.Program(numpyro_model, data=jnp.asarray(x), backend="numpyro"), n_chains=n)
+    phase = lambda v: loss._negative(jax.random.key(2), {"slope": jnp.exp(v)}, n_rows, weights)[0]
+    return [float(a) for a in jax.value_and_grad(phase)(log_slope)]
 
 
-@pytest.mark.parametrize("weights", [3.0, "rows"])
-def test_the_constant_counts_as_often_as_a_datum_does(weights):
-    """Σ w log Z, for a number and for one a row."""
-    x, slope = torch.zeros(20_000), 0.5
-    w = np.random.default_rng(0).uniform(0.0, 4.0, len(x)) if weights == "rows" else np.full(len(x), weights)
-    exact, error = w.sum() * slope * SCALE**2 * slope, slope * SCALE * np.sqrt((w**2).sum())
-    of_site = {name: torch.as_tensor(w) if weights == "rows" else weights for name in ("z", "f")}
-    phase = pyro_svi.TiltedELBO(pplebm.Program(model, data=x[:5]), n_steps=150, step_size=0.3)._negative
-    leaf = torch.tensor(slope).log().requires_grad_()
-    phase(7, {"slope": leaf}, len(x), of_site).backward()
-    assert abs(leaf.grad.item() - exact) < 4 * error
+@pytest.mark.parametrize("weights", [1.0, 3.0, "rows"])
+@pytest.mark.parametrize("backend", ["pyro", "numpyro"])
+def test_the_negative_phase_is_the_gradient_of_the_constant(backend, weights):
+    """Σ w log Z, log Z = ½ slope² SCALE², for weights that are a number or one a row; 10,000 chains."""
+    slope, n, n_rows = 0.5, 10_000, 300
+    w = np.random.default_rng(0).uniform(0.0, 4.0, n_rows) if weights == "rows" else np.full(n_rows, weights)
+    of_site = w.astype(np.float32) if weights == "rows" else weights
+    of_site = zoo.host(backend).array(of_site) if weights == "rows" else of_site
+    given = None if weights == 1.0 else {name: of_site for name in ("z", "f")}
+    value, found = gradient_of_constant(backend, float(np.log(slope)), n, n_rows, given)
+    exact, error = slope * SCALE**2 * slope, slope * SCALE * (2.0 / n) ** 0.5  # half the chains count after resampling
+    assert value == 0.0 and abs(found / w.sum() - exact) < 4 * error
 
-    phase = numpyro_svi.TiltedELBO(
-        pplebm.Program(numpyro_model, data=jnp.zeros(5), backend="numpyro"), n_steps=150, step_size=0.3
-    )._negative
-    of_site = {name: jnp.asarray(w) if weights == "rows" else weights for name in ("z", "f")}
-    found = jax.grad(lambda v: phase(jax.random.key(2), {"slope": jnp.exp(v)}, len(x), of_site))(jnp.log(slope))
-    assert abs(found - exact) < 4 * error
+
+HEIGHTS, CENTRES, WIDTHS = np.array([7.0, 7.5]), (2.0, -1.6), (0.5, 0.25)
+GRID = np.linspace(-8.0, 8.0, 20_001)
+
+
+def bumps(z, exp=np.exp):
+    return [exp(-0.5 * ((z - c) / w) ** 2) for c, w in zip(CENTRES, WIDTHS, strict=True)]
+
+
+def masses(heights):
+    """E bump of both modes under the tilted prior, by quadrature: d log Z / d height; and their deviations."""
+    p = np.exp(-0.5 * GRID**2 + sum(h * b for h, b in zip(heights, bumps(GRID), strict=True)))
+    mean = lambda a: (p * a).sum() / p.sum()
+    means = np.array([mean(b) for b in bumps(GRID)])
+    return means, np.sqrt([mean(b**2) - m**2 for b, m in zip(bumps(GRID), means, strict=True)])
+
+
+def pool_of(backend, n, kernel=None):
+    """A pool for a tilt of two narrow modes, and the host's compilation of its advance."""
+    ppl = zoo.host(backend)
+
+    def model(x):
+        h = ppl.param("h", ppl.array(HEIGHTS.astype(np.float32)))
+        with ppl.plate("data", len(x)):
+            z = ppl.sample("z", ppl.dist.Normal(0.0, 1.0))
+            ppl.tilt("f", sum(h[i] * b for i, b in enumerate(bumps(z, ppl.xp.exp))))
+            ppl.sample("x", ppl.dist.Normal(z, 1.0), obs=x)
+
+    program = pplebm.Program(model, data=ppl.array(np.zeros(5, np.float32)), backend=backend)
+    pool = PriorPool(program, FLOWS[backend], n, kernel=kernel)
+    at = lambda heights: {"h": program.ppl.asarray(np.asarray(heights, np.float32))}
+    go = program.ppl.compiled(lambda key, params, kept: pool.advance(key, params, 5, kept))
+
+    def advance(seed, heights, kept):
+        z, share, kept = go(program.ppl.key(seed), at(heights), pool.empty(5) if kept is None else kept)
+        z, share = (program.ppl.to_numpy(a).astype(float).ravel() for a in (z["z"], share))
+        return np.array([(share * b).sum() for b in bumps(z)]), kept
+
+    return advance
+
+
+FLOWS = {"pyro": pyro_svi.FLOW, "numpyro": numpyro_svi.FLOW}
+
+
+@pytest.mark.parametrize("kernel", [None, mala(0.3), adaptive_hmc(0.3)], ids=["hmc", "mala", "adaptive_hmc"])
+@pytest.mark.parametrize("backend", ["pyro", "numpyro"])
+def test_narrow_modes_get_their_masses(backend, kernel):
+    """Of which one holds a twentieth of the base and half of the tilted prior."""
+    means, deviations = masses(HEIGHTS)
+    found, _ = pool_of(backend, 4000, kernel)(0, HEIGHTS, None)
+    assert (abs(found - means) < 4 * deviations * (2.0 / 4000) ** 0.5).all()
+
+
+@pytest.mark.parametrize("backend", ["pyro", "numpyro"])
+def test_masses_follow_a_tilt_that_no_chain_could(backend):
+    """Heights trade places in 120 calls: chains do not travel between the modes, weights do."""
+    advance = pool_of(backend, 2000)
+    found, kept = advance(0, HEIGHTS, None)
+    for i in range(120):
+        heights = HEIGHTS + (i + 1) / 120 * np.array([1.5, -1.5])
+        found, kept = advance(i + 1, heights, kept)
+    means, deviations = masses(heights)
+    assert abs(means - masses(HEIGHTS)[0]).min() > 0.3 and int(kept.age) == 121
+    assert (abs(found - means) < 4 * deviations * (4.0 / 2000) ** 0.5).all()
+
+
+@pytest.mark.parametrize("backend", ["pyro", "numpyro"])
+def test_a_pool_that_is_far_from_the_parameters_is_annealed_anew(backend):
+    advance = pool_of(backend, 500)
+    _, kept = advance(0, HEIGHTS, None)
+    _, kept = advance(1, HEIGHTS + 0.01, kept)
+    assert int(kept.age) == 2
+    assert int(advance(2, [-30.0, -30.0], kept)[1].age) == 1
+
+
+def test_a_tilt_without_mass_or_too_strong_and_bad_settings_are_refused(monkeypatch):
+    advance = pool_of("pyro", 100)
+    with pytest.raises(PplebmError, match="not finite at any draw of the base"):
+        advance(0, [np.nan, 1.0], None)
+    monkeypatch.setattr(prior_pool, "MOST", 3)
+    with pytest.raises(PplebmError, match="the tilt is too strong"):
+        advance(0, [30.0, 0.0], None)
+    program = pplebm.Program(model, data=torch.as_tensor(X[:5]))
+    with pytest.raises(PplebmError, match="n_chains must be a positive integer, got 0"):
+        pyro_svi.TiltedELBO(program, n_chains=0)
+    with pytest.raises(PplebmError, match="no replicas"):
+        pyro_svi.TiltedELBO(program, kernel=parallel_tempering(hmc()))
+
+
+def with_covariate(ppl, c, x):
+    """The tilt makes the prior of a row N(c + slope c SCALE², SCALE²)."""
+    slope = ppl.param("slope", 0.5)
+    with ppl.plate("data", len(x)):
+        z = ppl.sample("z", ppl.dist.Normal(c, SCALE))
+        ppl.tilt("f", slope * c * z)
+        ppl.sample("x", ppl.dist.Normal(z, SIGMA), obs=x)
+
+
+@pytest.mark.parametrize("backend", ["pyro", "numpyro"])
+def test_rows_have_constants_of_their_own_where_the_prior_reads_covariates(backend):
+    """log Z(c) = slope c² + ½ slope² c² SCALE², of which weights count every row's own; other rows, other chains."""
+    ppl, n, slope = zoo.host(backend), 200, 0.5
+    rng = np.random.default_rng(1)
+    c, w = rng.normal(size=(2, n, 2)).astype(np.float32), rng.uniform(0.5, 2.0, n).astype(np.float32)
+    draw = lambda i: {"c": ppl.array(c[i, :, 0]), "x": ppl.array(c[i, :, 1])}
+    program = pplebm.Program(functools.partial(with_covariate, ppl), data=draw(0), backend=backend)
+    loss = (pyro_svi if backend == "pyro" else numpyro_svi).TiltedELBO(program, n_chains=8000)
+    weights = {name: ppl.array(w) for name in ("z", "f")}
+
+    def gradient(key, i, pool):
+        def phase(values):
+            return loss._negative(program.ppl.key(key), values, program.data(draw(i)), weights, pool)
+
+        (_, pool), found = program.ppl.value_and_grad(phase, {"slope": ppl.array(np.float32(slope))}, has_aux=True)
+        exact = (w * (c[i, :, 0] ** 2 * (1.0 + slope * SCALE**2))).sum()
+        error = (w**2 * c[i, :, 0] ** 2 * SCALE**2 / 40 * 2.0).sum() ** 0.5
+        return abs(float(found["slope"]) - exact) / error, pool
+
+    off, pool = gradient(1, 0, None)
+    assert off < 4 and len(pool.log_weight) == 40 * n and int(pool.age) == 1
+    off, pool = gradient(2, 0, pool)
+    assert off < 4 and int(pool.age) == 2
+    off, pool = gradient(3, 1, pool)
+    assert off < 4 and int(pool.age) == 1
+
+
+def test_chains_live_on_in_the_state_of_numpyro_svi():
+    x = jnp.asarray(X)
+    loss = numpyro_svi.TiltedELBO(pplebm.Program(numpyro_model, data=x, backend="numpyro"), n_chains=400)
+    svi = ninfer.SVI(loss.with_chains(numpyro_model), numpyro_guide, numpyro.optim.Adam(0.03), loss=loss)
+    found = svi.run(jax.random.key(0), 300, x, progress_bar=False)
+    pool = found.state.mutable_state[numpyro_svi.SITE]
+    assert int(pool.age) == 300 and np.isfinite(found.losses).all()
+    assert abs(found.params["slope"] - X.mean() / SCALE**2) < 4 / np.sqrt(len(X)) / SCALE
 
 
 def test_differentiable_loss_has_the_gradients_of_a_step():
     pyro.clear_param_store()
     x = torch.as_tensor(X)
-    loss = pyro_svi.TiltedELBO(pplebm.Program(model, data=x), n_steps=5)
+    loss = pyro_svi.TiltedELBO(pplebm.Program(model, data=x), n_chains=50)
     found = []
     for way in (loss.loss_and_grads, lambda *a: loss.differentiable_loss(*a).backward()):
         pyro.set_rng_seed(1)
         infer.Trace_ELBO().loss(model, guide, x)  # fills the store
         leaf = dict(pyro.get_param_store().named_parameters())["slope"]
-        leaf.grad = None
+        leaf.grad = loss.chains = None
         pyro.set_rng_seed(2)
         way(model, guide, x)
         found.append(leaf.grad.item())
@@ -179,9 +309,9 @@ def test_weights_that_differ_within_a_datum_are_refused(backend, differs, float6
 
     def update():
         if backend == "pyro":
-            loss = pyro_svi.TiltedELBO(program, n_steps=2)
+            loss = pyro_svi.TiltedELBO(program, n_chains=10)
             return infer.SVI(model, guide, pyro.optim.Adam({}), loss=loss).step(*data)
-        svi = ninfer.SVI(model, guide, numpyro.optim.Adam(0.1), loss=numpyro_svi.TiltedELBO(program, n_steps=2))
+        svi = ninfer.SVI(model, guide, numpyro.optim.Adam(0.1), loss=numpyro_svi.TiltedELBO(program, n_chains=10))
         return float(jax.jit(svi.update)(svi.init(jax.random.key(0), *data), *data)[1])
 
     if differs:

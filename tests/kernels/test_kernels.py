@@ -20,9 +20,12 @@ from pplebm.kernels.langevin import langevin
 from pplebm.kernels.mala import mala
 from pplebm.kernels.mams import mams
 from pplebm.kernels.schedules import geometric
+from pplebm.kernels.strength import with_strength
 from pplebm.kernels.tempering import parallel_tempering
+from pplebm.kernels.tuned import tuned
 from pplebm.kernels.underdamped import underdamped
 from pplebm.kernels.unrolled import unrolled
+from pplebm.kernels.uphill import uphill
 from pplebm.kernels.warming import warming
 from pplebm.sampling import chains
 
@@ -333,6 +336,7 @@ def test_unrolled_has_the_closed_form_law_and_derivative(ppl, by_step):
         (lambda p: underdamped(0.0), "step_size"),
         (lambda p: anisotropic(0.1, 0.0), "threshold"),
         (lambda p: ascent(-0.1), "learning_rate"),
+        (lambda p: uphill(0.0), "step_size"),
         (lambda p: geometric(1.0, 0.0, 3), "stop"),
         (lambda p: parallel_tempering(hmc(), (0.5, 0.2, 1.0)), "strengths"),
         (lambda p: parallel_tempering(hmc(), (0.0, 0.5)), "strengths"),
@@ -347,10 +351,13 @@ def test_bad_settings_are_named(ppl, make, word):
 
 
 MAKERS = {
-    "langevin": lambda s: langevin({"a": [s, 0.1], "": 0.2}, np.array([1.0, 0.5]), max_drift=1.0),
+    "langevin": lambda s: langevin({"a": [s, 0.1], "": 0.2}, np.array([1.0, 0.5])),
     "underdamped": lambda s: underdamped(s, temperature=[1.0, 0.5]),
     "anisotropic": lambda s: anisotropic(s, 1.0),
     "mala": lambda s: mala(s, scale={"a": np.ones(2)}),
+    "uphill": uphill,
+    "tuned": lambda s: tuned(mala(s), 3),
+    "with strength": lambda s: with_strength(mala(s)),
     "hmc": lambda s: hmc(4, s, scale=np.ones((2, 1))),
     "ascent": lambda s: ascent([s, 0.1]),
     "tempering": lambda s: parallel_tempering(hmc(4, s), [0.0, 1.0]),
@@ -365,3 +372,26 @@ MAKERS = {
 def test_settings_decide_equality(make):
     """What is compiled for a kernel serves every kernel of equal settings, and no other."""
     assert make(0.3) == make(0.3) and len({make(0.3), make(0.3), make(0.4)}) == 2
+
+
+@pytest.mark.parametrize("s", [0.05, 20.0])
+def test_a_tuned_chain_finds_its_step_and_has_the_law_of_the_target(ppl, s):
+    """Of a skewed one, from afar and from a step size that is far off."""
+    target = next(t for t in TARGETS if t.name == "gumbel")
+    log_density, kernel = lambda z: target.log_density(ppl, z), tuned(mala(s), 60)
+    state, _ = run(ppl, kernel, target.latents(ppl, np.full((N, 1), 4.0)), log_density, 60)
+    end, info = chains.run(ppl, ppl.key(1), state, log_density, kernel, 100)
+    assert (ppl.to_numpy(end.step_size) == ppl.to_numpy(state.step_size)).all()
+    assert 0.4 < ppl.to_numpy(info.accept_prob).mean() < 0.8
+    assert_same_law(rows_of(ppl, end.z), target.draw(np.random.default_rng(2), N))
+
+
+def test_uphill_takes_steps_that_lead_up_and_no_others(ppl):
+    """To the mode of a skewed density at 0, from steps that are far too long as well."""
+    target = next(t for t in TARGETS if t.name == "gumbel")
+    log_density, start = lambda z: target.log_density(ppl, z), target.latents(ppl, np.array([[2.0], [-1.5]]))
+    for s in (0.5, 100.0):
+        end, _ = run(ppl, uphill(s), start, log_density, 80)
+        assert np.abs(rows_of(ppl, end.z)).max() < 1e-2
+    held, info = run(ppl, uphill(100.0), start, log_density, 3)
+    assert (rows_of(ppl, held.z) == rows_of(ppl, start)).all() and not ppl.to_numpy(info.is_accepted).any()

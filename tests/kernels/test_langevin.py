@@ -223,26 +223,11 @@ def test_step_conventions_agree_with_their_formulas(ppl):
         ({"step_size": "big"}, "step_size"),
         ({"step_size": []}, "step_size"),
         ({"step_size": 0.1, "temperature": -1.0}, "temperature"),
-        ({"step_size": 0.1, "max_drift": 0.0}, "max_drift"),
     ],
 )
 def test_bad_settings_are_named(settings, word):
     with pytest.raises(PplebmError, match=word):
         langevin(**settings)
-
-
-def test_max_drift_shortens_long_drifts_and_no_others(ppl):
-    z = {"a": torch.tensor([[0.1], [30.0]]), "b": torch.tensor([[0.1, 0.2], [40.0, 0.0]])}
-    noise = ppl.normal_like(7, z)
-
-    def log_density(z):
-        return -0.5 * sum(v.pow(2).sum(-1) for v in z.values())
-
-    state, info = langevin(1.0, max_drift=5.0)(ppl, 7, init(ppl, z), log_density)
-    assert info.is_tamed.tolist() == [False, True]
-    drift = {k: state.z[k] - z[k] - noise[k] for k in z}
-    torch.testing.assert_close(drift["a"], torch.tensor([[-0.05], [-3.0]]))  # 5 along (30, 40, 0) / 50
-    torch.testing.assert_close(drift["b"], torch.tensor([[-0.05, -0.1], [-4.0, 0.0]]))
 
 
 def test_step_size_by_site_must_name_every_site(ppl):

@@ -14,7 +14,7 @@ from pplebm.learning.sources import CHAINS, BaseDraws, Persistent, Pool, ShortRu
 
 N = 1500
 X = np.array([1.0, -1.0, 0.5, 0.0])
-SMALL = {"step_size": 0.15, "max_drift": None}
+SMALL = {"step_size": 0.15}
 
 
 @pytest.fixture
@@ -42,8 +42,10 @@ CASES = {
     "centered": ShortRun(n_steps=500, step_size=0.15, coordinates="centered", init="base"),
     "base draws, afterwards": BaseDraws(n_steps=500, **SMALL),
     "persistent": Persistent(n_steps=1, n_steps_fresh=500, **SMALL),
-    "persistent mala": Persistent(n_steps=1, n_steps_fresh=300, step_size=0.35, max_drift=None, kernel="mala"),
+    "persistent mala": Persistent(n_steps=1, n_steps_fresh=300, step_size=0.35, kernel="mala"),
     "pool": Pool(n_steps=1, n_steps_fresh=500, **SMALL),
+    "mala of a step that is far too long": ShortRun(n_steps=200, step_size=6.0, kernel="mala"),
+    "mala of a step that is far too short": ShortRun(n_steps=300, step_size=0.01, kernel="mala"),
 }
 
 
@@ -58,7 +60,9 @@ def test_fresh_draws_have_the_law_they_are_asked_for(algorithm, name, observed):
 
 @pytest.mark.parametrize("source", [
     Persistent(n_steps=50, n_steps_fresh=1, **SMALL), Pool(n_steps=50, pool=N, renewed=0.0, n_steps_fresh=1, **SMALL),
-], ids=["persistent", "pool"])  # fmt: skip
+    Persistent(n_steps=30, n_steps_fresh=1, step_size=3.0, kernel="mala"),
+    Pool(n_steps=30, pool=N, renewed=0.0, n_steps_fresh=1, step_size=3.0, kernel="mala"),
+], ids=["persistent", "pool", "persistent mala", "pool of mala"])  # fmt: skip
 def test_chains_that_live_on_arrive_where_fresh_ones_of_their_length_do_not(algorithm, source):
     """Ten updates of 50 steps are 500 steps; the data of an index move their own chains and no others."""
     params, observed, ppl = algorithm.program.params, isinstance(source, Persistent), algorithm.ppl
@@ -91,10 +95,26 @@ def test_persistent_chains_start_as_widely_as_they_are_told(algorithm):
         assert abs(a.std().item() - 0.1) < 5 * 0.1 / (2 * a.numel()) ** 0.5
 
 
-def test_mala_refuses_what_it_has_not(algorithm):
-    for chain in (ShortRun(kernel="mala", max_drift=0.5), ShortRun(kernel="mala", temperature=0.0)):
-        with pytest.raises(PplebmError, match="mala needs no max_drift"):
-            chain.draw(algorithm, 0, algorithm.program.params, 5, False)
+def test_mala_without_temperature_climbs_to_the_mode(algorithm):
+    """Which of a normal posterior is its mean; a step far too long is found out."""
+    chain = ShortRun(n_steps=400, step_size=5.0, kernel="mala", temperature=0.0)
+    z = chain.draw(algorithm, 0, algorithm.program.params, torch.as_tensor(X[None]), True).z
+    got = np.concatenate([z["z1"].numpy(), z["z2"].numpy()], 1)[0]
+    assert np.abs(got - exact(algorithm, True).mean).max() < 1e-3
+
+
+def test_a_pool_has_one_step_size_and_data_their_own(algorithm):
+    params, n = algorithm.program.params, 40
+    rows = torch.as_tensor(np.repeat(X[None], n, 0))
+    pool, own = (
+        Pool(n_steps=3, pool=100, step_size=3.0, kernel="mala"),
+        Persistent(n_steps=3, step_size=0.3, kernel="mala"),
+    )
+    kept = pool.begin(algorithm, 1, params, n)
+    kept = pool.advance(algorithm, 2, params, n, False, kept, torch.arange(n)).kept
+    assert kept.log_factor.unique().numel() == 1 and kept.log_factor[0] < 0
+    kept = own.advance(algorithm, 2, params, rows, True, own.begin(algorithm, 1, params, n), torch.arange(n)).kept
+    assert kept.log_factor.unique().numel() > 10
 
 
 @pytest.mark.parametrize("name", pplebm.inference_available())

@@ -134,7 +134,7 @@ def test_images(tmp_path):
     for word in ("Tilted prior", "Base", "Positive", "Noncentered coordinates"):
         assert f"{word}:" in shown.words or f"{word} " in shown.words
     assert shown.words.index("Noncentered coordinates of") < shown.words.index("noncentered coordinates")
-    for name in ("tilt_gap", "tilt_saturation", "grad_norm", "divergent_negative", "tamed_positive"):
+    for name in ("tilt_gap", "tilt_saturation", "grad_norm", "divergent_negative", "accepted_positive"):
         assert name in run.algorithm.reports and f" {name}" in shown.words
 
 
