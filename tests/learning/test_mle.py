@@ -1,0 +1,171 @@
+"""Page mle: weighted chains that follow changing parameters, gradients without bias at the maximum, and the end."""
+
+from __future__ import annotations
+
+import identifiable
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from scipy.special import logsumexp
+
+import pplebm
+import pplebm.numpyro
+from pplebm.errors import PplebmError
+from pplebm.learning import stopping
+from pplebm.learning.algorithm import algorithm_of
+from pplebm.objectives.contrast import contrast
+from pplebm.sampling import weighted
+
+GRID = np.linspace(-9.0, 9.0, 6001)
+SETTINGS = weighted.Settings(n_steps=2, n_leapfrog=12, n_annealed=10)
+
+
+def tilted(x):
+    """z ~ N(0, 1), tilted by a tanh(2 z), which is no even function."""
+    a = numpyro.param("a", jnp.zeros(()))
+    with numpyro.plate("data", len(x)):
+        z = numpyro.sample("z", dist.Normal(0.0, 1.0))
+        pplebm.numpyro.tilt("f", a * jnp.tanh(2.0 * z))
+        numpyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+def law(a):
+    """log Z and E tanh(2 z) under the tilted prior, by quadrature."""
+    log_p = -0.5 * GRID**2 - 0.5 * np.log(2.0 * np.pi) + a * np.tanh(2.0 * GRID)
+    log_z = logsumexp(log_p) + np.log(GRID[1] - GRID[0])
+    return log_z, float((np.exp(log_p) * np.tanh(2.0 * GRID)).sum() / np.exp(logsumexp(log_p)))
+
+
+@pytest.mark.parametrize("n_steps", [1, 4])
+def test_weights_follow_the_parameters(n_steps):
+    """a rises by steps so large that chains lag: weights make up for it, log Z and means are those of the law."""
+    program = pplebm.Program(tilted, data=np.zeros(4, np.float32), backend="numpyro").with_coordinates("noncentered")
+    ppl, n = program.ppl, 4000
+    chains, index = weighted.begin(program, n, 1, 0.3), ppl.asarray(range(n))
+    settings = SETTINGS._replace(n_steps=n_steps)
+    move = ppl.compiled(
+        lambda key, params, chains: weighted.advance(
+            program, key, params, None, chains, index, settings, observed=False, is_shared=True
+        )
+    )
+    for k, a in enumerate([0.0, 0.5, 1.2, 2.0, 3.0]):
+        chains, moved = move(ppl.key(k), {"a": ppl.asarray(a)}, chains)
+        log_z, mean = law(a)
+        error = ((1.0 / float(moved.ess) - 1.0) / n + 1.0 / n) ** 0.5
+        assert abs(float(moved.log_mean_weight[0]) - log_z) < 4.0 * error + 1e-3
+        found = float((moved.weight * jnp.tanh(2.0 * moved.z["z"])).sum())
+        assert abs(found - mean) < 4.0 * error
+    assert abs(float(moved.weight.sum()) - 1.0) < 1e-4
+
+
+def test_systematic_resampling_has_the_weights_as_means(ppl):
+    rng, m = np.random.default_rng(0), 5
+    weight = rng.dirichlet(np.ones(m))
+    n = 4000
+    rows = ppl.asarray(np.tile(weight, (n, 1)))
+    picked = ppl.to_numpy(weighted.systematic(ppl, rows, ppl.asarray(rng.random(n))))
+    count = np.stack([(picked == j).sum(1) for j in range(m)], 1)
+    assert (np.abs(count - m * weight) < 1.0 + 1e-4).all()  # systematic: never off by one or more
+    assert np.abs(count.mean(0) - m * weight).max() < 5.0 * 0.5 / n**0.5
+
+
+def declared(start):
+    def model(x):
+        t = {k: numpyro.param(k, jnp.asarray(float(v))) for k, v in start.items()}
+        with numpyro.plate("data", len(x)):
+            z2 = numpyro.sample("z2", dist.Normal(t["m"], 1.0))
+            z1 = numpyro.sample("z1", dist.Normal(jnp.sin(2.0 * z2), jnp.exp(t["ls"])))
+            bumps = jnp.exp(-((z2 - 1.5) ** 2) / 0.5), jnp.exp(-((z2 + 1.0) ** 2) / 0.3)
+            pplebm.numpyro.tilt("f", t["b1"] * bumps[0] + t["b2"] * bumps[1])
+            mean = jnp.stack([t["v1"] * z1, t["v2"] * z2, t["v3"] * z1 * z2], -1)
+            numpyro.sample("x", dist.Normal(mean, jnp.exp(t["lsig"])).to_event(1), obs=x)
+
+    return model
+
+
+def gradients(x, at, n_updates, n_blocks=20, **changes):
+    """Means over updates of the gradient at fixed parameters, by name, and their errors by blocks."""
+    program = pplebm.Program(declared(dict(zip(identifiable.NAMES, at, strict=True))), data=x, backend="numpyro")
+    ppl, data = program.ppl, program.data(x)
+    owner = algorithm_of(pplebm.load("mle"), program, {"batch_size": len(x), **changes})
+    state, index = owner.init(ppl.key(0), data, len(x)), ppl.asarray(range(len(x)))
+    m = owner.hyper.posterior.particles
+
+    def one(state, key):
+        k_positive, k_negative = ppl.split(key)
+        positive, negative = owner.both_phases((k_positive, k_negative), state, data, index)
+        rows, weights = weighted.repeated(ppl, data, m), (positive.weight, negative.weight)
+        loss = lambda p: -contrast(program, p, rows, positive.z, negative.z, weights=weights)[0]
+        return state._replace(positive=positive.kept, negative=negative.kept), jax.grad(loss)(program.params)
+
+    run = jax.jit(lambda state, keys: jax.lax.scan(one, state, keys)[1])
+    found = np.stack([np.asarray(run(state, ppl.split(ppl.key(1), n_updates))[name]) for name in identifiable.NAMES], 1)
+    blocks = found[n_updates // 5 :].reshape(n_blocks, -1, len(identifiable.NAMES)).mean(1)
+    return blocks.mean(0), blocks.std(0, ddof=1) / n_blocks**0.5
+
+
+@pytest.mark.parametrize(("particles", "n_updates"), [(1, 500), (3, 250)])
+def test_gradient_at_the_exact_maximum_is_zero(particles, n_updates):
+    x, maximum = identifiable.case(300)
+    mean, error = gradients(x, maximum, n_updates, **{"posterior.particles": particles})
+    assert (np.abs(mean) < 4.0 * error).all(), dict(zip(identifiable.NAMES, mean / error, strict=True))
+    assert error.max() < 0.04
+
+
+def test_learning_reaches_the_exact_maximum_and_ends(tmp_path):
+    x, maximum = identifiable.case(300)
+    held_out = identifiable.simulate(1000, 11)
+    np.savez(tmp_path / "x.npz", train=x, held_out=held_out)
+    start = {"m": 0.0, "ls": 0.0, "b1": 0.0, "b2": 0.0, "v1": 0.5, "v2": 0.5, "v3": 0.2, "lsig": 0.0}
+    run = pplebm.fit(
+        declared(start), tmp_path / "x.npz", inference="mle", backend="numpyro", out=tmp_path / "run", progress=False,
+        hyper={"learning_rate": 0.02, "learning_rate_tilt": 0.02, "batch_size": 128},
+    )  # fmt: skip
+    at = np.array([float(run.params[name]) for name in identifiable.NAMES])
+    gap = (identifiable.log_evidence(maximum, x) - identifiable.log_evidence(at, x)).mean()
+    assert -1e-6 < gap < 0.005
+    loss = (identifiable.log_evidence(maximum, held_out) - identifiable.log_evidence(at, held_out)).mean()
+    assert loss < 0.01
+    assert run.manifest.stopped_early == run.metrics[-1]["update"] < 3000
+    assert {"log_z", "log_z_error", "log_evidence", "gain", "ess_negative"} <= set(run.metrics[-1])
+    assert not run.manifest.rollbacks
+
+
+def climbed(slope, noise, n_updates, window=100, rate=0.01):
+    """A `ClimbingState` after plain steps on a quadratic or a slope, its gradients noisy."""
+    import torch
+
+    import pplebm.backends.pyro as ppl
+    from pplebm.learning.algorithm import State
+
+    generator = torch.Generator().manual_seed(0)
+    state = stopping.begin(ppl, State({"a": torch.tensor(5.0)}, (), 0))
+    for k in range(n_updates):
+        a = state.params["a"]
+        gradient = {
+            "a": (a if slope is None else -slope * torch.ones(())) + noise * torch.randn((), generator=generator)
+        }
+        params = {"a": a - rate * gradient["a"]}
+        climb = stopping.follow(ppl, state, params, gradient, window)
+        state = state._replace(params=params, climb=climb, update=k + 1)
+        if stopping.has_arrived(state):
+            break
+    return state
+
+
+def test_the_end_comes_at_a_maximum_and_not_on_a_slope():
+    arrived = climbed(None, 0.5, 6000)
+    assert 300 < float(arrived.climb.over_at) < 2500 and arrived.update == 3 * int(arrived.climb.over_at)
+    climbing = climbed(1.0, 0.5, 3000)
+    assert float(climbing.climb.over_at) == 0.0 and climbing.update == 3000
+    assert abs(float(climbing.climb.gain) - 1.0) < 4.0 * float(climbing.climb.gain_error) + 0.1  # 100 steps of 0.01
+
+
+def test_parameter_noise_needs_plain_steps():
+    program = pplebm.Program(pplebm.bind("conjugate_tilt", shape=(3,)))
+    owner = algorithm_of(pplebm.load("mle"), program, {"parameter_noise": 1.0})
+    with pytest.raises(PplebmError, match="rule=sgd"):
+        owner.init(0, program.data(np.zeros((4, 3), np.float32)), 4)
