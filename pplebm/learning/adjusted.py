@@ -156,7 +156,7 @@ def _advanced(
     z = ppl.stop_gradient(program.move(params, moved.z, "centered", repeated))
     log_weight = moved.log_mean_weight
     if is_shared:
-        error = ((1.0 / moved.ess - 1.0) / len(index)) ** 0.5
+        error = (abs(1.0 / moved.ess - 1.0) / len(index)) ** 0.5  # of even weights 0 but for rounding
     else:
         error = (((log_weight - log_weight.mean()) ** 2).mean() / len(log_weight)) ** 0.5
     info = AdjustedInfo(moved.accept_prob, moved.ess, moved.divergent, log_weight.mean(), error)
