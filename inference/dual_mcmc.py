@@ -41,7 +41,7 @@ class Hyper(NamedTuple):
     prior: ShortRun = ShortRun(
         n_steps=30,  # in noncentered coordinates 30 forget most of the start (0.92^30 = 0.08)
         step_size=0.4,  # the joint scheme's number
-        kernel="mala",
+        kernel="mala",  # accepted or rejected, so that both phases leave their laws as they are
     )
     tilt_penalty: NonNegative = 0.0  # per squared nat
 

@@ -40,7 +40,7 @@ class Hyper(NamedTuple):
     prior: ShortRun = ShortRun(
         n_steps=30,  # the paper takes 60; in noncentered coordinates 30 forget most of the start (0.92^30 = 0.08)
         step_size=0.4,  # the paper's number; where a chain begins to look for its own
-        kernel="mala",
+        kernel="mala",  # accepted or rejected, so that both phases leave their laws as they are
     )
     tilt_penalty: NonNegative = 0.0  # per squared nat; 0.05 costs 0.06 nats per datum where the likelihood is known
 

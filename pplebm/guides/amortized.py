@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+
 from pplebm.errors import PplebmError
 from pplebm.guides.guide import Guide
 from pplebm.networks import layers as nets
@@ -14,7 +16,7 @@ from pplebm.networks.encoders import encoder as encoding
 from pplebm.networks.flows import Flow
 from pplebm.networks.layers import Net
 from pplebm.ppl.language import PPL, Data, Site
-from pplebm.ppl.trees import tree_values
+from pplebm.ppl.trees import n_rows, tree_values
 from pplebm.program import Program
 
 FAMILIES = ("mean_field", "ladder", "top_down")
@@ -106,7 +108,8 @@ def _next_to_data(program: Program) -> frozenset[str]:
     if len(program.latents) == 1:
         return frozenset()
     centered, ppl, data = program.with_coordinates("centered"), program.ppl, program.data(program.example)
-    z = centered.draw_start(ppl.key(program.seed), data)
+    rng, like = np.random.default_rng(program.seed), centered.zeros(n_rows(data))  # anywhere; the same on all backends
+    z = {name: a + ppl.asarray(rng.normal(size=tuple(a.shape))) for name, a in like.items()}
     _, slope = ppl.value_and_grad(lambda z: centered.log_likelihood(program.params, z, data), z)
     return frozenset(name for name, a in slope.items() if bool((a != 0.0).any()))
 

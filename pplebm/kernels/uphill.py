@@ -57,7 +57,8 @@ def uphill(step_size: float = 0.1) -> Kernel:
         z = {k: a + drift[k] for k, a in state.z.items()}
         proposal = Proposal(z, *value_and_gradient(ppl, log_density, z))
         rise = proposal.log_density - state.log_density
-        ratio = ppl.where(rise < 0.0, NEVER + 0.0 * rise, 0.0 * rise)  # what is not a number stays so
+        none = 0.0 * state.log_density
+        ratio = ppl.where(rise >= 0.0, none, NEVER + none)  # a step to where the density overflows is too long, no more
         new, info = accept(ppl, noise["accept"], state, proposal, ratio, (-state.log_density, -proposal.log_density))
         return new._replace(step_size=new.step_size * ppl.where(info.is_accepted, LONGER, SHORTER)), info
 

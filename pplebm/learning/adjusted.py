@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 REPORTED = {
-    "accept_positive": "mean acceptance of trajectories of posterior chains",
-    "accept_negative": "mean acceptance of trajectories of prior chains",
+    "accepted_positive": "mean acceptance of trajectories of posterior chains",
+    "accepted_negative": "mean acceptance of trajectories of prior chains",
     "ess_positive": "effective chains of a datum, as a share of them; 1 for one chain each",
     "ess_negative": "effective chains of the prior, as a share of those that moved; a low one means a stale pool",
     "log_z": "log Z by the weights of the prior's chains, nats",
@@ -33,7 +33,7 @@ REPORTED = {
 class AdjustedInfo(NamedTuple):
     """Figures of chains at an update, scalars."""
 
-    accept: Array  # mean acceptance
+    accepted: Array  # mean acceptance of trajectories
     ess: Array  # effective chains, as a share of those that moved
     divergent: Array  # share that stood where the density was not finite
     log_weight: Array  # log mean weight: log Z of the prior, mean of log p̃(x) of the posterior
@@ -95,7 +95,8 @@ class AdjustedPool(NamedTuple):
         program = algorithm.program
         k_pick, k_run = program.ppl.split(key)
         if not program.prior_reads:
-            index, rows = shared_rows(program, k_pick, Buffer(kept.z, kept.age[:, 0]), self.moved), self.moved
+            moved = min(self.moved, self.pool)
+            index, rows = shared_rows(program, k_pick, Buffer(kept.z, kept.age[:, 0]), moved), moved
         return _advanced(
             algorithm, k_run, params, rows, observed, kept, index, settings_of(self), not program.prior_reads
         )

@@ -15,7 +15,7 @@ from pplebm import PplebmError, check, tilt
 
 X = np.random.default_rng(0).normal(size=(40, 3))
 FEW = {"n_steps_posterior": 2, "n_steps_prior": 2}
-QUICK = {"batch_size": 16, "n_steps_posterior": 5, "n_steps_prior": 5}
+QUICK = {"kernel": "langevin", "batch_size": 16, "n_steps_posterior": 5, "n_steps_prior": 5}
 
 
 def generator(x, statement=lambda z: tilt("f", z.tanh().sum(-1)), scale=1.0, plate="data", size=None, prior=None):
@@ -208,7 +208,7 @@ def sharp(x):
 @pytest.mark.parametrize("page", ["short_run_mle", "noise_contrastive", "dual_mcmc", "persistent_mle"])
 def test_the_stability_limit_is_that_of_the_chains_own_coordinates(page):
     """A linear tilt adds no curvature: the limit is 2, and steps of 0.4 are at 20 % of it."""
-    report = check(sharp, X, page, taken(pplebm.load(page), FEW))
+    report = check(sharp, X, page, taken(pplebm.load(page), FEW | {"kernel": "langevin"}))
     told = next(f for f in report.findings if f.name == "prior chain")
     assert told.ok and "at 20 % of the stability limit 2/sqrt(lambda) = 2;" in told.sentence + ";", told.sentence
 

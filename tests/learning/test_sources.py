@@ -10,7 +10,7 @@ from linear_gaussian import as_numpy
 import pplebm
 from pplebm.errors import PplebmError
 from pplebm.learning.algorithm import Algorithm, algorithm_of
-from pplebm.learning.sources import CHAINS, BaseDraws, Persistent, Pool, ShortRun
+from pplebm.learning.sources import STEPPED, BaseDraws, Persistent, Pool, ShortRun
 
 N = 1500
 X = np.array([1.0, -1.0, 0.5, 0.0])
@@ -122,15 +122,17 @@ def test_lengths_are_those_of_fresh_chains_on_every_page(name, monkeypatch):
     """`n_steps=` reaches the chain whatever the page calls its fields, and is refused where there is none."""
     program = pplebm.Program(pplebm.bind("latent_ebm", shape=(4,), latent_dim=2))
     algorithm, lengths = algorithm_of(pplebm.load(name), program), []
-    from pplebm.learning import sources
+    from pplebm.learning import adjusted, sources
 
-    run = sources.short_run
+    run, move = sources.short_run, adjusted.weighted.advance
+    moved = lambda *a, **more: lengths.append(a[6].n_steps) or move(*a, **more)
+    monkeypatch.setattr(adjusted.weighted, "advance", moved)
     monkeypatch.setattr(sources, "short_run", lambda *a, **more: lengths.append(a[5]) or run(*a, **more))
     params, x = algorithm.init(0, torch.zeros(8, 4)).params, torch.zeros(8, 4)
     longer = algorithm.with_n_steps("prior", 7)
     longer.prior_latents(1, params, 5)
     assert lengths == [7]
-    if isinstance(algorithm.source("posterior"), CHAINS) and name != "short_run_learned_step":  # which unrolls its own
+    if isinstance(algorithm.source("posterior"), STEPPED) and name != "short_run_learned_step":  # which unrolls its own
         algorithm.with_n_steps("posterior", 3).posterior_latents(1, params, x)
         assert lengths == [7, 3]
     elif name != "short_run_learned_step":
