@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import typing
 from pathlib import Path
 
@@ -283,7 +284,8 @@ def test_chains_that_miss_the_tilted_prior_are_lengthened():
     progress, event = events[-1]
     assert all(e.rolled_back_to is None for _, e in events[:-1])
     assert event.rolled_back_to == 50 and progress.n_back_offs == 1
-    assert "prior chains and resampled base draws differ by 3." in event.reason
+    told = re.search(r"prior chains and resampled base draws differ by ([0-9.]+) nats", event.reason)
+    assert told and abs(float(told[1]) - 3.8) < 0.6  # 256 chains that hardly moved, of f ~ N(0, 3.8) at their start
     assert "prior.n_steps 1 -> " in event.reason
     assert event.metrics["base_ess"] > safeguards.MIN_BASE_ESS
 
