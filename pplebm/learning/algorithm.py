@@ -79,7 +79,7 @@ class Algorithm:
         >>> x = torch.ones(8, 3)
         >>> state, info = algorithm.step(1, algorithm.init(0, x), x)
         >>> state.update, sorted(info)[:3]
-        (1, ['clipped', 'divergent_negative', 'divergent_positive'])
+        (1, ['accepted_negative', 'accepted_positive', 'clipped'])
     """
 
     def __init__(self, page: ModuleType | Any, program: Program, hyper: Any = None) -> None:
