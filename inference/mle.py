@@ -46,14 +46,14 @@ class Hyper(NamedTuple):
         restarted=0.01,  # of the updates: so a mode that no chain is in can be found again
     )
     averaging: NonNegative = 2.0  # power of the weights of the average; 0: the last parameters
-    window: Count = 100  # updates over which a gain of the likelihood is looked for
+    window: Count = 100  # updates over which a gain of the likelihood is looked for, a multiple of 10
     parameter_noise: NonNegative = 0.0  # 1: interacting particle Langevin, with rule=sgd; see pplebm.learning.noise
 
 
 def init(algorithm: Algorithm, key: Any, x: Data, n_data: int) -> stopping.ClimbingState:
     """The state before the first update: chains begin when they are first moved."""
     noise.check(algorithm)
-    return stopping.begin(algorithm.ppl, algorithm.begin(key, n_data))
+    return stopping.begin(algorithm.ppl, algorithm.begin(key, n_data), algorithm.hyper.window)
 
 
 def loss(

@@ -48,7 +48,7 @@ class AdjustedChains(NamedTuple):
     step_size: Positive = 0.3  # where adaptation starts; every chain finds its own
     particles: Count = 1  # chains of a datum
     n_annealed: Count = 10  # strengths over which a chain is brought from the base to its target
-    restarted: Share = 0.0  # share of the updates at which half of the chains that move begin anew
+    restarted: Share = 0.0  # share of the updates at which half of the chains that move begin anew, if not alone
     n_steps_fresh: Count = 50  # trajectories of fresh chains, after learning
 
     def begin(self, algorithm: Algorithm, key: Any, params: Params, n: int) -> weighted.Chains:
@@ -69,8 +69,7 @@ class AdjustedChains(NamedTuple):
 class AdjustedPool(NamedTuple):
     """Chains of the tilted prior that live on between updates, every trajectory accepted or rejected.
 
-    Every update moves as many of them as the batch has rows; where the prior reads covariates, those of the batch's
-    own rows.
+    Every update moves some of them, `moved`; where the prior reads covariates, those of the batch's own rows.
     """
 
     n_steps: Count = 4  # trajectories at every update
@@ -80,7 +79,7 @@ class AdjustedPool(NamedTuple):
     moved: Count = 256  # of them that move at an update
     particles: Count = 1  # chains of a datum, where the prior reads covariates
     n_annealed: Count = 10  # strengths over which a chain is brought from the base to the tilted prior
-    restarted: Share = 0.01  # share of the updates at which half of the chains that move begin anew
+    restarted: Share = 0.01  # share of the updates at which half of the chains that move begin anew, if not alone
     n_steps_fresh: Count = 50  # trajectories of fresh chains, after learning
 
     def begin(self, algorithm: Algorithm, key: Any, params: Params, n: int) -> weighted.Chains:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pplebm.errors import PplebmError
+from pplebm.learning import stopping
 from pplebm.learning.algorithm import Algorithm
 
 
@@ -39,7 +40,8 @@ def langevin_step(algorithm: Algorithm, key: Any, state: Any) -> Any:
     if not hyper.parameter_noise:
         return state
     n, particles = state.positive.age.shape
-    factor = algorithm.optimizer.factor(ppl, ppl.asarray(state.update) - 1, hyper.updates)
+    before = state._replace(update=state.update - 1)  # whose rates the gradient step had
+    factor = algorithm.optimizer.factor(ppl, ppl.asarray(before.update), hyper.updates) * stopping.factor(ppl, before)
     shrink = hyper.parameter_noise * (2.0 * factor / (n * particles)) ** 0.5
     noise = ppl.normal_like(key, state.params)
     tilts, rate = algorithm.program.tilt_params, algorithm.optimizer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from pplebm.errors import PplebmError
 from pplebm.learning.algorithm import State
 from pplebm.ppl.language import PPL, Array, Params
 from pplebm.ppl.trees import tree_map
@@ -43,8 +44,14 @@ class ClimbingState(NamedTuple):
     climb: Climb
 
 
-def begin(ppl: PPL, state: State) -> ClimbingState:
-    """The state before the first update."""
+def begin(ppl: PPL, state: State, window: int) -> ClimbingState:
+    """The state before the first update.
+
+    Raises:
+        PplebmError: for a window that is not of ten blocks.
+    """
+    if window % BLOCKS:
+        raise PplebmError(f"window must be a multiple of {BLOCKS} updates, got {window}.")
     zero = {name: 0.0 * p for name, p in state.params.items()}
     none = next(iter(zero.values())).sum()
     blocks = none + ppl.asarray([0.0] * BLOCKS)
@@ -72,7 +79,7 @@ def follow(ppl: PPL, state: ClimbingState, params: Params, gradient: Params, win
     Source: Pflug (Monte Carlo Methods and Applications 1990), for products of successive gradients.
     """
     c, t = state.climb, ppl.asarray(state.update) % window  # number of this update in its window
-    size = max(1, window // BLOCKS)
+    size = window // BLOCKS
     slope = c.slope
     for name, g in gradient.items():
         slope = slope - (g * c.heading[name]).sum()

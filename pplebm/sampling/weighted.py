@@ -13,6 +13,7 @@ from pplebm.ppl.language import PPL, Array, Data, Key, Latents, Params
 from pplebm.ppl.trees import n_rows, take_rows, tree_map
 from pplebm.program import Program
 from pplebm.sampling.chains import start
+from pplebm.sampling.particles import effective, resampled
 
 SHARED_GAIN = 0.1  # of the log step sizes of all chains that move
 TARGET_ACCEPT = 0.7  # of a chain's trajectories
@@ -101,7 +102,8 @@ def advance(
 
     mover = _Mover(program, params, rows, observed, settings, is_shared)
     is_lost = (at.age > 0.5) & ~ppl.isfinite(mover.at(at.z, 1.0 + 0.0 * at.age))
-    begins = (at.age < 0.5) | is_lost | _restarts(ppl, k_again, at.z, settings.restarted)
+    restarted = settings.restarted if is_shared or m > 1 else 0.0  # a chain that is alone has no weight to be judged by
+    begins = (at.age < 0.5) | is_lost | _restarts(ppl, k_again, at.z, restarted)
     base = start(program, k_start, params, n * m if rows is None else rows, "base")
     at = at._replace(
         z=choose(ppl, begins, base, at.z),
@@ -187,38 +189,12 @@ def _restarts(ppl: PPL, key: Key, z: Latents, share: float) -> Array:
 
 def _reweighted(ppl: PPL, key: Key, at: Chains, shape: tuple[int, int]) -> tuple[Chains, Array, Array, Array]:
     """Chains resampled in groups of uneven weights; normalised weights, log mean weights, and effective shares."""
-    (n, m), log_weight = shape, at.log_weight.reshape(shape)
-    log_mean = ppl.logsumexp(log_weight, 1) - math.log(m)
-    relative = ppl.exp(log_weight - log_mean[:, None]) / m  # of a group adds up to 1
-    ess = 1.0 / (m * (relative**2).sum(1))
-    if m == 1:
-        return at, relative.reshape(-1) / n, log_mean, ess.mean()
-    is_uneven = (ess < LEAST_ESS)[:, None]
-    uniform = ppl.exp(log_uniform(ppl.normal_like(key, uniform_noise({"": log_mean}))))
-    picked = systematic(ppl, relative, uniform)
-    own = ppl.where(is_uneven, picked, ppl.asarray(range(m))[None, :] + 0 * picked)
-    index = (own + m * ppl.asarray(range(n))[:, None]).reshape(-1)
-    at = tree_map(lambda a: a[index] if a.ndim else a, at)
-    even = ppl.where(is_uneven, log_mean[:, None] + 0.0 * log_weight, log_weight)
-    relative = ppl.where(is_uneven, 1.0 / m + 0.0 * relative, relative)
-    return at._replace(log_weight=even.reshape(-1)), relative.reshape(-1) / n, log_mean, ess.mean()
-
-
-def systematic(ppl: PPL, relative: Array, uniform: Array) -> Array:
-    r"""Numbers of the chains that stand for those of a group after systematic resampling, (n, m).
-
-    Chain j of m is taken where :math:`\sum_{i<j} w_i \le (k + u) / m < \sum_{i \le j} w_i`.
-
-    Args:
-        relative: (n, m) weights that add up to 1 in a row.
-        uniform: (n,) one number in [0, 1) for all of a row.
-
-    >>> import torch, pplebm.backends.pyro as ppl
-    >>> systematic(ppl, torch.tensor([[0.5, 0.0, 0.5, 0.0]]), torch.tensor([0.1])).tolist()
-    [[0, 0, 2, 2]]
-    """
-    m = relative.shape[1]
-    at = (ppl.asarray([float(k) for k in range(m)])[None, :] + uniform[:, None]) / m
-    below = relative.cumsum(1)[:, None, :] <= at[:, :, None]
-    found = below.sum(2)
-    return ppl.where(found < m, found, m - 1 + 0 * found)
+    (n, m), by_group = shape, at.log_weight.reshape(shape).T
+    log_mean, ess = ppl.logsumexp(by_group, 0) - math.log(m), effective(ppl, by_group)
+    if m > 1:
+        picked, _ = resampled(ppl, key, by_group, LEAST_ESS)
+        index = (picked.T + m * ppl.asarray(range(n))[:, None]).reshape(-1)
+        at = tree_map(lambda a: a[index] if a.ndim else a, at)
+        by_group = ppl.where(ess < LEAST_ESS, log_mean + 0.0 * by_group, by_group)
+    weight = ppl.exp(by_group - log_mean) / (m * n)
+    return at._replace(log_weight=by_group.T.reshape(-1)), weight.T.reshape(-1), log_mean, ess.mean()

@@ -17,7 +17,7 @@ from pplebm.errors import PplebmError
 from pplebm.learning import stopping
 from pplebm.learning.algorithm import algorithm_of
 from pplebm.objectives.contrast import contrast
-from pplebm.sampling import weighted
+from pplebm.sampling import particles, weighted
 
 GRID = np.linspace(-9.0, 9.0, 6001)
 SETTINGS = weighted.Settings(n_steps=2, n_leapfrog=12, n_annealed=10)
@@ -62,12 +62,11 @@ def test_weights_follow_the_parameters(n_steps):
 
 
 def test_systematic_resampling_has_the_weights_as_means(ppl):
-    rng, m = np.random.default_rng(0), 5
-    weight = rng.dirichlet(np.ones(m))
-    n = 4000
-    rows = ppl.asarray(np.tile(weight, (n, 1)))
-    picked = ppl.to_numpy(weighted.systematic(ppl, rows, ppl.asarray(rng.random(n))))
-    count = np.stack([(picked == j).sum(1) for j in range(m)], 1)
+    rng, m, n = np.random.default_rng(0), 5, 4000
+    weight = rng.dirichlet(0.5 * np.ones(m))
+    log_weight = ppl.asarray(np.tile(np.log(weight)[:, None], (1, n)))
+    picked = ppl.to_numpy(particles.resampled(ppl, ppl.key(0), log_weight, 1.1)[0])
+    count = np.stack([(picked == j).sum(0) for j in range(m)], 1)
     assert (np.abs(count - m * weight) < 1.0 + 1e-4).all()  # systematic: never off by one or more
     assert np.abs(count.mean(0) - m * weight).max() < 5.0 * 0.5 / n**0.5
 
@@ -107,10 +106,10 @@ def gradients(x, at, n_updates, n_blocks=20, **changes):
     return blocks.mean(0), blocks.std(0, ddof=1) / n_blocks**0.5
 
 
-@pytest.mark.parametrize(("particles", "n_updates"), [(1, 500), (3, 250)])
-def test_gradient_at_the_exact_maximum_is_zero(particles, n_updates):
+@pytest.mark.parametrize(("n_particles", "n_updates"), [(1, 500), (3, 250)])
+def test_gradient_at_the_exact_maximum_is_zero(n_particles, n_updates):
     x, maximum = identifiable.case(300)
-    mean, error = gradients(x, maximum, n_updates, **{"posterior.particles": particles})
+    mean, error = gradients(x, maximum, n_updates, **{"posterior.particles": n_particles})
     assert (np.abs(mean) < 4.0 * error).all(), dict(zip(identifiable.NAMES, mean / error, strict=True))
     assert error.max() < 0.04
 
@@ -142,7 +141,7 @@ def climbed(slope, noise, n_updates, window=100, rate=0.01):
     from pplebm.learning.algorithm import State
 
     generator = torch.Generator().manual_seed(0)
-    state = stopping.begin(ppl, State({"a": torch.tensor(5.0)}, (), 0))
+    state = stopping.begin(ppl, State({"a": torch.tensor(5.0)}, (), 0), window)
     for k in range(n_updates):
         a = state.params["a"]
         gradient = {
