@@ -18,6 +18,7 @@ PAPER = (
     "Challu, Jiang, Wu, Callot. Deep Generative Model with Hierarchical Latent Factors for Time Series Anomaly "
     "Detection. AISTATS 2022. arXiv:2202.07586"
 )
+WHEN = "for scores by the best latent of a datum, without a posterior; it is no maximum likelihood"
 DEVIATIONS = (
     "Latents move in noncentered coordinates, by steps that are taken only where they lead up; gradients are clipped.",
     "The likelihood keeps its 1/σ²; the released code multiplies by σ².",

@@ -17,6 +17,7 @@ from pplebm.objectives.contrast import contrast
 from pplebm.ppl.language import Data, Latents, Params
 
 PAPER = "Cui, Han. Learning Energy-based Model via Dual-MCMC Teaching. NeurIPS 2023. arXiv:2312.02469"
+WHEN = "for a guide that starts chains, and is taught by where they end"
 DEVIATIONS = (
     "The paper's energy is one of the data, and its generator starts that energy's chains; here both phases are "
     "chains of the latents, and the guide starts those of the posterior.",

@@ -21,6 +21,7 @@ PAPER = (
     "Dasgupta, Patel, Ray, Johnson, Oberai. A dimension-reduced variational approach for solving physics-based inverse "
     "problems using generative adversarial network priors and normalizing flows. 2023. arXiv:2310.04690"
 )
+WHEN = "for the posterior of a few data under a model that is learned already"
 DEVIATIONS = (
     "Flows of all training data are fitted side by side, those of a batch at each update.",
     "Affine coupling layers, in noncentered coordinates; a bound 0.15 nats below log p(x) where it is known (1 seed).",

@@ -18,6 +18,7 @@ PAPER = (
     "Zhao, Song, Ermon. InfoVAE: Balancing Learning and Inference in Variational Autoencoders. AAAI 2019. "
     "arXiv:1706.02262"
 )
+WHEN = "for a guide whose aggregate is to match the prior, where reconstructions count for more than nats"
 DEVIATIONS = (
     "The kernel is the inverse multiquadric, unbiased; the authors' tutorial takes a Gaussian one and the biased form.",
     "α = 0 by default: part of the KL term stays, so that a tilt and the conditionals of a hierarchy learn.",

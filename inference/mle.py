@@ -20,6 +20,7 @@ PAPER = (
     "Carbone, Hua, Coste, Vanden-Eijnden. Efficient Training of Energy-Based Models Using Jarzynski Equality. "
     "NeurIPS 2023. arXiv:2305.19414"
 )
+WHEN = "by default: its estimate is the maximum of the likelihood, with standard errors by pplebm.estimates"
 DEVIATIONS = (
     "The model has latents and data: chains of the posterior live on beside those of the prior.",
     "Trajectories are accepted or rejected, in noncentered coordinates, with a step size of every chain's own.",

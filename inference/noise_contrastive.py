@@ -18,6 +18,7 @@ from pplebm.objectives.nce import nce
 from pplebm.ppl.language import Data, Latents, Params
 
 PAPER = "Yu, Zhu, Xie, Ma, Xu, Zhu, Wu. Latent Energy-Based Odyssey: Black-Box Optimization. 2024. arXiv:2405.16730"
+WHEN = "for wide networks and many images: updates without chains, a guide, a tilt in seconds"
 DEVIATIONS = (
     "One classifier, not a telescope of them: the guide's draws and the base overlap once the twin has learned. "
     "pplebm.objectives.nce.telescoped is there for those that do not.",

@@ -14,6 +14,7 @@ from pplebm.objectives.contrast import contrast
 from pplebm.ppl.language import Data, Latents, Params
 
 PAPER = "Tieleman. Training Restricted Boltzmann Machines using Approximations to the Likelihood Gradient. ICML 2008"
+WHEN = "for mle without its weights, with fewer settings; it ends as high where chains mix"
 DEVIATIONS = (
     "Langevin chains of continuous latents in place of Gibbs chains; both phases persist, not the negative one alone.",
     "Chains move in noncentered coordinates, by Langevin steps that are accepted or rejected; gradients are clipped.",

@@ -24,6 +24,7 @@ PAPER = (
     "Nijkamp, Pang, Han, Zhou, Zhu, Wu. Learning Multi-layer Latent Variable Model via Variational Optimization of "
     "Short Run MCMC. ECCV 2020. arXiv:1912.01909"
 )
+WHEN = "to repeat the published step sizes of short runs; it is far from the maximum"
 DEVIATIONS = (
     "Step sizes learn by gradient from a few data of every batch; the released code fixes them.",
     "The entropy of a run is that of its linearisation along the path, exact for Gaussian posteriors.",

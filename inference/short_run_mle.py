@@ -18,6 +18,7 @@ from pplebm.ppl.language import Data, Latents, Params
 PAPER = (
     "Cui, Wu, Han. Learning Joint Latent Space EBM Prior Model for Multi-layer Generator. CVPR 2023. arXiv:2306.06323"
 )
+WHEN = "to repeat published results of short runs, or for a first look: a quarter of mle's updates"
 DEVIATIONS = (
     "Chains move in noncentered coordinates (with log|J|), so one step size suits all layers; the paper moves z.",
     "Every Langevin step is accepted or rejected, and each chain finds its own step size in its first half.",

@@ -19,6 +19,7 @@ from pplebm.ppl.language import Data, Latents, Params
 PAPER = (
     "Cui, Wu, Han. Learning Joint Latent Space EBM Prior Model for Multi-layer Generator. CVPR 2023. arXiv:2306.06323"
 )
+WHEN = "to add a tilt to a hierarchical VAE that is learned first, at the cost of chains of the prior alone"
 DEVIATIONS = (
     "The released chain adds log p(z|z above) to f at z(ε), without the Jacobian; this one targets f(z(ε)) - ½|ε|².",
     "The generator is the page's own, learned in the first stage, not a pre-trained NVAE.",

@@ -19,6 +19,7 @@ from pplebm.ppl.language import Data, Latents, Params
 PAPER = (
     "Cui, Wu, Han. Learning Joint Latent Space EBM Prior Model for Multi-layer Generator. CVPR 2023. arXiv:2306.06323"
 )
+WHEN = "for a guide that learns with the tilt"
 DEVIATIONS = (
     "The prior chain moves in noncentered coordinates (with log|J|), so one step size suits every layer.",
     "All parameters are updated together by one Adam; gradients are clipped, and the tilt's square is penalised.",

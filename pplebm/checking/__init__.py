@@ -18,6 +18,7 @@ from pplebm.checking.findings import Checklist, Finding, Report, sentence_of
 from pplebm.errors import PplebmError
 from pplebm.gallery import pages as gallery
 from pplebm.gallery.hyper import override, split_between
+from pplebm.gallery.pages import DEFAULT
 from pplebm.ppl.compilations import quickly
 from pplebm.ppl.language import BACKENDS, load_backend
 from pplebm.runs.config import RunConfig
@@ -29,7 +30,7 @@ __all__ = ["Finding", "Report", "check", "sentence_of"]
 def check(
     model: str | Path | Callable[..., Any],
     data: Any = "digits",
-    inference: str | Path = "short_run_mle",
+    inference: str | Path = DEFAULT,
     hyper: Mapping[str, Any] | None = None,
     seed: int = 0,
     data_dir: str | Path | None = None,

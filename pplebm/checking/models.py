@@ -17,6 +17,7 @@ from pplebm.checking.precision import bf16_gradient_error
 from pplebm.data import Dataset
 from pplebm.errors import PplebmError, PplebmWarning
 from pplebm.learning import loop
+from pplebm.learning.adjusted import AdjustedChains, AdjustedPool
 from pplebm.learning.algorithm import Algorithm
 from pplebm.learning.samples import Samples
 from pplebm.learning.sources import CHAINS, coordinates_of
@@ -275,9 +276,9 @@ class _Model:
         if not is_right:
             sentence = f"{100 * diverged:.0f} % of {self.n} chains diverged" if is_finite else "a latent is not finite"
         chain = self.algorithm.source(phase)
-        if not isinstance(chain, CHAINS):
+        if not isinstance(chain, (*CHAINS, AdjustedChains, AdjustedPool)):
             return is_right, sentence
-        if chain.kernel != "langevin" and run is not None:
+        if getattr(chain, "kernel", "adjusted") != "langevin" and run is not None:
             moves = accepted > LEAST_ACCEPTED
             advice = "" if moves else f", so that chains stand still: lower --set {phase}.step_size={chain.step_size:g}"
             return is_right and moves, f"{sentence}; {100 * accepted:.0f} % of steps were accepted{advice}"

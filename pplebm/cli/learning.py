@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from pplebm.cli.group import SEED, settings
 from pplebm.errors import PplebmError
+from pplebm.gallery.pages import DEFAULT
 from pplebm.runs.signals import Stopped, stopping
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ OPTION_NAMES = {"pairs": "--set", "compiled": "--compile"}  # where option and f
 
 @click.command()
 @click.argument("model", metavar="[PAGE_OR_FILE]", required=False)
-@click.option("--inference", default="short_run_mle", show_default=True, help="Algorithm page, by name or path.")
+@click.option("--inference", default=DEFAULT, show_default=True, help="Algorithm page, by name or path.")
 @click.option("--data", help="Name of a data set, or a .npy, .npz or .csv file.  [default: digits]")
 @click.option("--data-dir", type=click.Path(), help="Where named data sets lie.")
 @click.option("--scaling", help="none, unit, standard or auto.  [default: as the page says; none for a model of yours]")

@@ -14,6 +14,7 @@ import click
 from pplebm.cli.group import SEED, settings
 from pplebm.gallery import pages as gallery
 from pplebm.gallery.hyper import flat
+from pplebm.gallery.pages import DEFAULT
 
 
 @click.command("list")
@@ -25,9 +26,14 @@ def list_pages() -> None:
         for name in names:
             page = gallery.load(name)
             backends = "+".join(getattr(page, "BACKENDS", ())) or "any"
-            line = f"  {name:18} {backends:14} {page.PAPER}"
-            click.echo(line if len(line) <= width else line[: width - 3] + "...")
+            for line in (f"  {name:22} {backends:14} {page.PAPER}", *_when(page)):
+                click.echo(line if len(line) <= width else line[: width - 3] + "...")
     click.echo("\npplebm show PAGE tells more; pplebm copy PAGE FILE makes it your own.")
+
+
+def _when(page: ModuleType) -> list[str]:
+    """The line that tells when a page is to be taken, if it says so."""
+    return [f"  {'':22} take it {page.WHEN}"] if hasattr(page, "WHEN") else []
 
 
 @click.command()
@@ -44,6 +50,8 @@ def show(name: str, source: bool) -> None:
         click.echo(text, nl=False)
         return
     click.echo(inspect.getdoc(page) or gallery.page_name(page))
+    if when := getattr(page, "WHEN", ""):
+        click.echo(f"\ntake it {when}")
     if paper := getattr(page, "PAPER", ""):
         click.echo(f"\npaper: {paper}")
     if deviations := getattr(page, "DEVIATIONS", ()):
@@ -104,7 +112,7 @@ def copy(name: str, file: str) -> None:
 @click.argument("model", metavar="PAGE_OR_FILE")
 @click.option("--data", default="digits", show_default=True, help="Name of a data set, or a .npy, .npz or .csv file.")
 @click.option("--data-dir", type=click.Path(), help="Where named data sets lie.")
-@click.option("--inference", default="short_run_mle", show_default=True, help="Algorithm page, by name or path.")
+@click.option("--inference", default=DEFAULT, show_default=True, help="Algorithm page, by name or path.")
 @click.option("--backend", default="pyro", show_default=True, help="pyro or numpyro.")
 @click.option("--scaling", help="none, unit, standard or auto.  [default: as the page says; none for a model of yours]")
 @click.option("--seed", default=0, show_default=True, type=SEED)

@@ -23,6 +23,7 @@ from pplebm.errors import PplebmError
 from pplebm.gallery.hyper import override
 from pplebm.ppl.language import load_backend
 
+DEFAULT = "mle"  # the algorithm that learns where none is named
 SHELVES = {
     "models": ("PAPER", "DEVIATIONS", "BACKENDS", "Hyper", "nets", "model"),
     "inference": ("PAPER", "DEVIATIONS", "Hyper", "loss"),

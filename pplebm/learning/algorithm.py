@@ -13,6 +13,7 @@ from pplebm.gallery.hyper import flat, override
 from pplebm.gallery.pages import page_name
 from pplebm.guides.guide import Guide
 from pplebm.guides.shared import guide_of
+from pplebm.learning.adjusted import AdjustedPool
 from pplebm.learning.optimizer import Optimizer
 from pplebm.learning.samples import Samples
 from pplebm.learning.sources import STEPPED, Amortized, BaseDraws, Source, with_n_steps
@@ -131,9 +132,9 @@ class Algorithm:
 
     @property
     def follows_chains(self) -> bool:
-        """Whether a tilt learns from chains of the prior, which then have to keep up with it."""
+        """Whether a tilt learns from chains of the prior that have to keep up with it, without weights that do."""
         moves = bool(self.program.tilts) and getattr(self.hyper, "optimizer", Optimizer()).learning_rate_tilt > 0
-        return moves and not isinstance(self.source("prior"), BaseDraws)
+        return moves and not isinstance(self.source("prior"), BaseDraws | AdjustedPool)
 
     @property
     def keeps_rows(self) -> bool:

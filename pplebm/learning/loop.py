@@ -87,7 +87,10 @@ def updates(
     """
     group = group or Alone(lambda a: algorithm.ppl.asarray(a, keep=True))
     if algorithm.keeps_rows and group.size > 1:
-        raise PplebmError(f"{algorithm.name} keeps something per datum, on one device; drop --devices.")
+        raise PplebmError(
+            f"{algorithm.name} keeps something per datum, on one device; drop --devices, or take "
+            "another --inference, short_run_mle or one with a guide."
+        )
     reader, pace = Reader(algorithm, train, seed, group, ema), _Pace(group)
     blocks = _Blocks(algorithm, progress.n_back_offs, group, n_rows(train))
     try:

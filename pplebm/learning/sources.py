@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pplebm.gallery.hyper import Count, NonNegative, Positive, Share, Whole
+from pplebm.kernels.hmc import hmc
 from pplebm.kernels.kernel import Kernel
 from pplebm.kernels.langevin import langevin
 from pplebm.kernels.mala import mala
@@ -180,8 +181,10 @@ STEPPED = (*CHAINS, AdjustedChains, AdjustedPool)  # whose fresh draws are of so
 Source = Chain | AdjustedChains | AdjustedPool | Amortized
 
 
-def kernel_of(chain: Chain) -> Kernel:
-    """The kernel of a chain's steps, of one step size; mala at temperature 0 climbs."""
+def kernel_of(chain: Chain | AdjustedPool) -> Kernel:
+    """The kernel of a chain's steps, of one step size; mala at temperature 0 climbs, trajectories have their mean length."""
+    if isinstance(chain, AdjustedPool):
+        return hmc(max(1, chain.n_leapfrog // 2), chain.step_size)
     if chain.kernel == "langevin":
         return langevin(chain.step_size, chain.temperature)
     if chain.temperature == 0.0:
@@ -189,13 +192,13 @@ def kernel_of(chain: Chain) -> Kernel:
     return mala(chain.step_size, temperature=chain.temperature)
 
 
-def fresh_kernel(chain: Chain, n: int) -> Kernel:
+def fresh_kernel(chain: Chain | AdjustedPool, n: int) -> Kernel:
     """The kernel of n steps of a fresh chain: an adjusted one adapts its step size in the first half of them."""
     kernel = kernel_of(chain)
     return kernel if kernel.tuning is None else tuned(kernel, n // 2)
 
 
-def coordinates_of(chain: Chain) -> str:
+def coordinates_of(chain: Chain | AdjustedPool) -> str:
     """The coordinates that a chain moves in."""
     return getattr(chain, "coordinates", "noncentered")
 

@@ -11,6 +11,7 @@ import numpy as np
 from pplebm.data import SCALINGS
 from pplebm.data import names as data_names
 from pplebm.errors import PplebmError
+from pplebm.gallery.pages import DEFAULT
 from pplebm.ppl.language import BACKENDS
 
 MAX_SEED, MAX_COUNT = 2**32 - 1, 2**31 - 1  # what random generators, and counters in compiled loops, take
@@ -25,7 +26,7 @@ class RunConfig(NamedTuple):
 
     model: Any
     data: Any = "digits"
-    inference: str | Path = "short_run_mle"
+    inference: str | Path = DEFAULT
     seed: int = 0
     updates: int | None = None
     hyper: Mapping[str, Any] = {}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pplebm.errors import PplebmError
+from pplebm.gallery.pages import DEFAULT
 from pplebm.ppl.language import load_backend
 from pplebm.ppl.parallel import Parallel, check_batch
 from pplebm.runs import files
@@ -26,7 +27,7 @@ from pplebm.runs.trust import remember
 def fit(
     model: str | Path | Callable[..., Any],
     data: Any = "digits",
-    inference: str | Path = "short_run_mle",
+    inference: str | Path = DEFAULT,
     out: str | Path | None = None,
     seed: int = 0,
     updates: int | None = None,

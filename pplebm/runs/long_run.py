@@ -10,6 +10,7 @@ import numpy as np
 
 from pplebm.errors import PplebmError
 from pplebm.kernels.kernel import Kernel
+from pplebm.learning.adjusted import AdjustedPool
 from pplebm.learning.sources import CHAINS, coordinates_of, fresh_kernel
 from pplebm.ppl.language import Key, Latents
 from pplebm.ppl.trees import n_rows, take_rows
@@ -109,9 +110,10 @@ def follow(
     if not run.program.tilts:
         raise PplebmError("The model has no tilt: prior draws are exact, and no chain is needed.")
     source, ppl, params = run.algorithm.source("prior"), run.program.ppl, run.params
-    if not isinstance(source, CHAINS):
+    if not isinstance(source, (*CHAINS, AdjustedPool)):
         raise PplebmError("The algorithm does not draw its prior by chains.")
-    moving, step = run.program.with_coordinates(coordinates_of(source)), kernel or fresh_kernel(source, source.n_steps)
+    length = source.n_steps_fresh if isinstance(source, AdjustedPool) else source.n_steps
+    moving, step = run.program.with_coordinates(coordinates_of(source)), kernel or fresh_kernel(source, length)
     k_start, k_run, k_base = ppl.split(ppl.key(seed), 3)
     at = data if run.program.prior_reads else None
     rows = at if at is not None else n_chains if data is None else n_rows(data)
@@ -123,13 +125,13 @@ def follow(
     few = None if data is None else take_rows(data, slice(0, n_shown))
     strip = [_decoded(run, moving, {k: v[:n_shown] for k, v in kept[i].items()}, few) for i in chosen]
     pictures = [a for a in strip if a is not None]
-    is_exact = source.temperature == 1.0 and at is None
+    is_exact = getattr(source, "temperature", 1.0) == 1.0 and at is None
     return LongRun(
         every * np.arange(len(kept)),
         np.stack([e.energy for e in looked]),
         np.stack([e.tilt for e in looked]),
         np.stack([e.log_base for e in looked]),
-        source.n_steps,
+        length,
         every * chosen,
         np.stack(pictures) if pictures else None,
         _level(run, moving, k_base) if is_exact else None,

@@ -82,9 +82,10 @@ def advance(
     annealed to their target, where the same rule, for strengths in the place of parameters, gives their first weight.
     They move in noncentered coordinates. Between moves chains of the tilted prior stay where they are in these, so that
     they follow its scales; chains of posteriors stay in centered ones, :math:`z` in the place of :math:`\epsilon`
-    above: what data say of a latent holds when the base moves. So at any time :math:`E[w\,g(\epsilon)] = \tilde Z_{\theta'}\,E_{\pi_{\theta'}}[g]` with
-    :math:`\tilde Z = \int \tilde\pi`, however the parameters were chosen, in the limit of many chains. Groups whose
-    weights are uneven are resampled. Chains that share a target share a step size; others find their own.
+    above: what data say of a latent holds when the base moves. So at any time
+    :math:`E[w\,g(\epsilon)] = \tilde Z_{\theta'}\,E_{\pi_{\theta'}}[g]` with :math:`\tilde Z = \int \tilde\pi`,
+    however the parameters were chosen, in the limit of many chains. Groups whose weights are uneven are resampled.
+    Chains that share a target share a step size; others find their own.
 
     Args:
         program: in noncentered coordinates.

@@ -22,7 +22,7 @@ def run(tmp_path_factory):
     data = np.random.default_rng(0).normal(size=(60, 3))
     folder = tmp_path_factory.mktemp("fitted") / "run"
     short = {"batch_size": 16, "n_steps_prior": 3, "n_steps_posterior": 1}
-    return pplebm.fit("conjugate_tilt", data, out=folder, updates=1, hyper=short)
+    return pplebm.fit("conjugate_tilt", data, "short_run_mle", out=folder, updates=1, hyper=short)
 
 
 def test_what_learning_does_is_told_from_chains_and_stands_in_the_report(run, monkeypatch):

@@ -15,6 +15,7 @@ from pplebm import PplebmError, check, tilt
 
 X = np.random.default_rng(0).normal(size=(40, 3))
 FEW = {"n_steps_posterior": 2, "n_steps_prior": 2}
+SHORT = "short_run_mle"  # whose unadjusted steps have a limit of stability
 QUICK = {"kernel": "langevin", "batch_size": 16, "n_steps_posterior": 5, "n_steps_prior": 5}
 
 
@@ -108,7 +109,7 @@ BROKEN = {  # name -> program, finding, words of its sentence
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_program_is_told(name):
     model, finding, words = BROKEN[name]
-    report = check(model, X, hyper=QUICK)
+    report = check(model, X, SHORT, QUICK)
     found = next(f for f in report.findings if f.name == finding)
     assert not report.ok
     assert found.ok is False and words in found.sentence, f"\n{report}"
@@ -118,7 +119,7 @@ def test_a_broken_program_is_told(name):
 
 
 def test_a_sound_program_passes_and_is_described():
-    report = check(generator, X, hyper=QUICK)
+    report = check(generator, X, SHORT, QUICK)
     assert report.ok, f"\n{report}"
     sites = next(f for f in report.findings if f.name == "sites").sentence
     for words in ("z (2,) Normal on real, noncentered coordinates", "x (3,) Normal", "Tilts: f", "'data'"):
@@ -132,7 +133,7 @@ def test_a_tilt_that_starts_at_zero_is_not_called_constant():
         slope = pyro.param("slope", torch.zeros(2))
         generator(x, lambda z: tilt("f", z @ slope))
 
-    report = check(model, X, hyper=QUICK)
+    report = check(model, X, SHORT, QUICK)
     assert next(f for f in report.findings if f.name == "tilt").ok
 
 
@@ -153,10 +154,10 @@ def test_stability_limit_is_the_closed_form():
             z = pyro.sample("z", dist.Normal(0.0, 1.0).expand([3]).to_event(1))
             pyro.sample("x", dist.Normal(z + pyro.param("b", torch.zeros(3)), 0.1).to_event(1), obs=x)
 
-    report = check(model, X, hyper=QUICK | {"step_size_posterior": 0.1})
+    report = check(model, X, SHORT, QUICK | {"step_size_posterior": 0.1})
     chain = next(f for f in report.findings if f.name == "posterior chain")
     assert chain.ok and f"at {100 * 0.1 / (2 / precision**0.5):.0f} %" in chain.sentence
-    assert not check(model, X, hyper=QUICK | {"step_size_posterior": 0.3}).ok
+    assert not check(model, X, SHORT, QUICK | {"step_size_posterior": 0.3}).ok
 
 
 @pytest.mark.parametrize("page", pplebm.models_available())
@@ -165,7 +166,7 @@ def test_every_model_page_passes(page):
     if page == "random_effects":
         rng = np.random.default_rng(1)
         data = {"y": rng.normal(size=(40, 3)), "x": rng.normal(size=(40, 3, 2)), "observed": rng.random((40, 3)) < 0.8}
-    report = check(page, data, hyper=QUICK)
+    report = check(page, data, SHORT, QUICK)
     assert report.ok, f"\n{report}"
 
 

@@ -311,7 +311,7 @@ def test_a_plain_program_is_fitted_by_path_and_opened_elsewhere(table, tmp_path,
     assert "Nothing wrong found." in call("check", home / "mine.py", "--data", table, *sets(*TINY))
     call("fit", home / "mine.py", "--data", table, "--updates", 2, "--no-report", *sets(*TINY))
     (home / "mine.py").unlink()  # the run has its own copy
-    folder = elsewhere / "runs" / "mine-short_run_mle-seed0"
+    folder = elsewhere / "runs" / "mine-mle-seed0"
     monkeypatch.chdir(tmp_path)
     opened = pplebm.open_run(folder)
     assert opened.sample_data(4).shape == (4, 3) and "decoder.layer.weight" in opened.params

@@ -259,7 +259,7 @@ def test_average_and_early_stop(tmp_path):
     data = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32)
     hyper = {"batch_size": 12, "n_steps_posterior": 2, "n_steps_prior": 2}
     settings = {"out": tmp_path / "a", "updates": 400, "hyper": hyper, "ema": 0.9, "patience": 1, "compiled": False}
-    run = pplebm.fit("conjugate_tilt", data, **settings)
+    run = pplebm.fit("conjugate_tilt", data, "short_run_mle", **settings)
     stop = run.manifest.stopped_early
     errors = [row["held_out_error"] for row in run.metrics if "held_out_error" in row]
     assert stop == 100 * len(errors) and errors[-1] >= min(errors[:-1]) and stop < 400

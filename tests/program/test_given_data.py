@@ -156,7 +156,7 @@ def test_only_what_an_observed_site_takes_whole_is_scaled():
 def test_data_fewer_than_a_batch_are_one_batch_and_densities_can_be_had_in_the_users_units(backend, tmp_path):
     x = RNG.normal(size=(30, 4))
     small = {"n_steps_prior": 2, "n_steps_posterior": 2}
-    with pytest.warns(PplebmWarning, match=r"batch_size 128 exceeds the 24 training data, which are one batch"):
+    with pytest.warns(PplebmWarning, match=r"batch_size 256 exceeds the 24 training data, which are one batch"):
         run = pplebm.fit(
             "conjugate_tilt", x, out=tmp_path / "run", updates=2, hyper=small, backend=backend, progress=False
         )

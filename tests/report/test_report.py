@@ -126,7 +126,7 @@ def test_images(tmp_path):
     run = pplebm.fit("joint_ebm", out=tmp_path / "run", updates=2, seed=1, hyper=hyper)
     shown = written(run)
     assert len(shown.all("figure")) >= 6  # curves, grids, strip, profile, two layers
-    assert "pplebm fit joint_ebm --data digits --inference short_run_mle --seed 1 --updates 2" in shown.words
+    assert "pplebm fit joint_ebm --data digits --inference mle --seed 1 --updates 2" in shown.words
     assert "--set latent_dims=3,2 " in shown.words and "--set batch_size=16" in shown.words
     assert run.manifest.model.paper in shown.words
     assert all(sentence in shown.words for sentence in run.manifest.inference.deviations)

@@ -14,7 +14,7 @@ from pplebm.errors import PplebmError, PplebmWarning
 from pplebm.learning.algorithm import Algorithm
 from pplebm.runs.folders import folder_for, unused
 
-NAME = "conjugate_tilt-short_run_mle-seed0"
+NAME = "conjugate_tilt-mle-seed0"
 
 
 def test_runs_without_a_folder_are_numbered_and_the_latest_goes_on(tmp_path, monkeypatch):

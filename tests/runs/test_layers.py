@@ -20,7 +20,7 @@ def run(request, tmp_path_factory):
     """The conjugate model after one update: tilted, its prior known."""
     few = {"batch_size": 8, "n_steps_posterior": 5, "prior.n_steps": 60, "prior.kernel": "mala"}
     out = tmp_path_factory.mktemp("layers") / request.param
-    return tiny.fit(out, hyper=few, backend=request.param)
+    return tiny.fit(out, hyper=few, backend=request.param, inference="short_run_mle")
 
 
 def numpy(run, z):

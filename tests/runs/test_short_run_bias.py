@@ -21,7 +21,7 @@ def run(tmp_path_factory):
     """A model hardly learned: what matters is its chains, two steps for the posterior."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     hyper = {"batch_size": 8, "n_steps_posterior": 2}
-    return pplebm.fit("conjugate_tilt", DATA, out=folder, updates=2, seed=0, hyper=hyper)
+    return pplebm.fit("conjugate_tilt", DATA, "short_run_mle", out=folder, updates=2, seed=0, hyper=hyper)
 
 
 def test_bias_is_found_where_it_is_and_not_where_it_is_not(run):
