@@ -10,15 +10,18 @@ from scipy.special import logsumexp, softmax
 from scipy.stats import multivariate_normal, norm
 
 import pplebm
+from pplebm.errors import PplebmError
 from pplebm.gallery.pages import bind_guide
 from pplebm.guides.guide import Guide
 from pplebm.learning.algorithm import Algorithm
+from pplebm.networks.flows import Coupling, log_det, through
 from pplebm.ppl.trees import take_rows
 from pplebm.runs.opening import with_guide
 
 SMALL = {
     "mixture_prior": {"latent_dim": 2, "n_components": 3, "width": 5, "depth": 1},
     "vamp_prior": {"latent_dim": 2, "n_components": 3, "width": 5, "depth": 1},
+    "flow_prior": {"latent_dim": 2, "n_layers": 3, "flow_width": 5, "width": 5, "depth": 1},
 }
 SIDE = 401
 LINE = np.linspace(-9.0, 9.0, SIDE)
@@ -97,6 +100,21 @@ def test_the_vamp_prior_is_the_mean_of_its_guide_at_pseudo_inputs(double):
         log_q = program.guide.log_density(program.params, {"z1": double.asarray(z)}, rows)
         parts.append(double.to_numpy(log_q))
     np.testing.assert_allclose(prior_at(program, z), np.exp(parts).mean(0), rtol=1e-8)
+
+
+def test_coupling_layers_lead_back_and_know_their_jacobian():
+    """Five coordinates and three layers, by NumPy; the Jacobian by central differences."""
+    rng, flow = np.random.default_rng(5), Coupling(size=5, width=7, depth=1, n_layers=3)
+    weights = [[rng.normal(size=shape) for shape in ((5, 7), (7,), (7, 10), (10,))] for _ in range(3)]
+    nets = [lambda a, w=w: np.tanh(a @ w[0] + w[1]) @ w[2] + w[3] for w in weights]
+    steps, u = list(zip(nets, flow.kept(), strict=True)), rng.normal(size=5)
+    z, h = through(steps, np.exp, u), 1e-6 * np.eye(5)
+    jacobian = (through(steps, np.exp, u + h) - through(steps, np.exp, u - h)) / 2e-6
+    assert (abs(z - u) > 0.01).all()
+    np.testing.assert_allclose(through(steps, np.exp, z, backwards=True), u, atol=1e-10)
+    assert log_det(steps, np.exp, u) == pytest.approx(np.linalg.slogdet(jacobian)[1], abs=1e-6)
+    with pytest.raises(PplebmError, match="two numbers or more, got 1"):
+        flow._replace(size=1).nets()
 
 
 @pytest.mark.parametrize("name", SMALL)
