@@ -6,6 +6,7 @@ import contextlib
 
 import numpy as np
 import pytest
+import torch
 from scipy.special import logsumexp, softmax
 from scipy.stats import multivariate_normal, norm
 
@@ -23,6 +24,7 @@ SMALL = {
     "vamp_prior": {"latent_dim": 2, "n_components": 3, "width": 5, "depth": 1},
     "flow_prior": {"latent_dim": 2, "n_layers": 3, "flow_width": 5, "width": 5, "depth": 1},
 }
+MORE = {"flow_prior": {"flow_width": 32, "n_layers": 4}}
 SIDE = 401
 LINE = np.linspace(-9.0, 9.0, SIDE)
 PLANE = np.stack([a.ravel() for a in np.meshgrid(LINE, LINE, indexing="ij")], 1)
@@ -175,3 +177,46 @@ def test_parameters_are_shared_only_where_it_is_asked_for(ppl):
     at["guide.a"] = ppl.asarray(np.array(-1.0))
     expected = norm.logpdf([0.0, 1.0, 4.0], -0.5)
     np.testing.assert_allclose(ppl.to_numpy(apart.log_density(at, z, x)), expected, rtol=1e-5)
+
+
+def test_a_latent_that_is_a_mixture_has_the_coordinates_of_its_components(double):
+    """Two log-normal laws: log p(u) = log Σ wₖ LogNormal(e^u) + u, a sum of normal laws of u."""
+    ppl = double
+
+    def model(x):
+        with ppl.plate("data", len(x)):
+            parts = ppl.dist.LogNormal(ppl.asarray(np.array([-1.0, 2.0])), ppl.asarray(np.array([0.5, 0.7])))
+            labels = ppl.dist.Categorical(logits=ppl.asarray(np.log([0.3, 0.7])))
+            scale = ppl.sample("scale", ppl.dist.MixtureSameFamily(labels, parts))
+            ppl.sample("x", ppl.dist.Normal(0.0, scale), obs=x)
+
+    program = pplebm.Program(model, data=ppl.asarray(np.ones(3)), backend=ppl.name)
+    u = np.array([-1.5, 0.0, 2.5])
+    found = ppl.to_numpy(program.log_prior(program.params, {"scale": ppl.asarray(u)}))
+    exact = np.log(0.3 * norm.pdf(u, -1.0, 0.5) + 0.7 * norm.pdf(u, 2.0, 0.7))
+    assert program.latents[0].support == "positive"
+    np.testing.assert_allclose(found, exact, rtol=1e-8)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_what_is_learned_comes_nearer_to_a_skewed_truth_than_any_normal_law(name, tmp_path):
+    """With a matrix for a decoder and N(0, I) the model is normal; log p(x) by a plane of points, and in closed form.
+
+    Of the mean over held-out data, more than half of the way from the best normal law to the truth.
+    """
+    hyper = SMALL[name] | {"depth": 0, "sigma": 0.5, "batch_size": 64, "learning_rate": 0.02} | MORE.get(name, {})
+    laws = [multivariate_normal([2.0, 0.0], 0.5), multivariate_normal([-2.0, 1.5], np.diag([0.4, 1.5]))]
+    rng, n = np.random.default_rng(6), 1200
+    label = rng.random(n) < 0.8
+    x = np.where(label[:, None], *(law.rvs(n, random_state=rng) for law in laws)).astype(np.float32)
+    run = pplebm.fit(name, x[:1000], "variational_joint", tmp_path / "run", updates=400, hyper=hyper, scaling="none",
+                     compiled=False, progress=False)  # fmt: skip
+    line = np.linspace(-9.0, 9.0, 161)
+    plane = {"z1": torch.tensor(np.stack([a.ravel() for a in np.meshgrid(line, line)], 1), dtype=torch.float32)}
+    prior, mean = run.program.log_prior(run.params, plane).numpy(), run.program.predict(run.params, plane)["x"].numpy()
+    found = np.array([logsumexp(prior + norm.logpdf(row, mean, 0.5).sum(1)) for row in x[1000:]])
+    found += 2.0 * np.log(line[1] - line[0])
+    truth = logsumexp([law.logpdf(x[1000:]) for law in laws], axis=0, b=np.array([[0.8], [0.2]]))
+    normal = multivariate_normal(x.mean(0), np.cov(x.T)).logpdf(x[1000:])
+    lost = truth - found
+    assert -3.0 * lost.std() / len(lost) ** 0.5 < lost.mean() < 0.5 * (truth - normal).mean()
