@@ -100,7 +100,7 @@ def advance(
     k_start, k_again, k_move, k_resample = ppl.split(key, 4)
     at = tree_map(lambda a: a[index].reshape(n * m, *a.shape[2:]) if a.ndim > 1 else a, chains)
 
-    mover = _Mover(program, params, rows, observed, settings, is_shared)
+    mover = Mover(program, params, rows, observed, settings, is_shared)
     is_lost = (at.age > 0.5) & ~ppl.isfinite(mover.at(at.z, 1.0 + 0.0 * at.age))
     restarted = settings.restarted if is_shared or m > 1 else 0.0  # a chain that is alone has no weight to be judged by
     begins = (at.age < 0.5) | is_lost | _restarts(ppl, k_again, at.z, restarted)
@@ -127,7 +127,7 @@ def repeated(ppl: PPL, data: Data | None, m: int) -> Data | None:
     return take_rows(data, ppl.asarray(range(n_rows(data) * m)) // m)
 
 
-class _Mover:
+class Mover:
     """Trajectories of chains at fixed parameters: weights before every one of them, step sizes after it."""
 
     def __init__(
@@ -155,7 +155,7 @@ class _Mover:
             k_now, k_next = ppl.split(key)
             is_early = begins & (k + 1.0 < first)
             strength = ppl.where(is_early, ((k + 1.0) / n_annealed) ** POWER * one, one)
-            moved, accept = self._trajectory(k_now, at, strength)
+            moved, accept = self.trajectory(k_now, at, strength)
             moved = moved._replace(age=ppl.where(is_early, 0.0 * one, moved.age))
             return (moved, k + 1.0, total + ppl.where(k < first, none, accept.mean()), k_next), None
 
@@ -163,7 +163,7 @@ class _Mover:
         end: Chains = found[0]
         return end, found[2] / n_steps
 
-    def _trajectory(self, key: Key, at: Chains, strength: Array) -> tuple[Chains, Array]:
+    def trajectory(self, key: Key, at: Chains, strength: Array) -> tuple[Chains, Array]:
         """Chains reweighted for the density they come to, one trajectory in it, and its acceptance probability."""
         ppl, size = self.ppl, self.ppl.exp(at.log_step)
         begun: AnnealedState = KERNEL.init(ppl, at.z, lambda z: self.at(z, strength))
