@@ -274,3 +274,17 @@ def test_what_is_kept_makes_a_table(part):
     assert any("| digits | noise_contrastive | twin |" in line for line in lines)
     assert any("| identifiable | exact maximum |" in line for line in lines)
     assert {line.count("|") for line in lines} == {10, 15}
+
+
+def test_the_page_of_models_tells_what_is_kept_of_the_baselines(part):
+    script = part("likelihood")
+    rows = script.read(ROOT / "baselines.json")
+    told = (ROOT.parent / "models" / "README.md").read_text()
+    lines = [line for line in script.table(rows).splitlines() if line.startswith("|")]
+    assert len(lines) == 11 and not [line for line in lines if line not in told]
+    mean = lambda name, model: np.array([rows[name.format(seed)]["models"][model]["mean"] for seed in range(3)])
+    twin = mean("digits/variational_joint/{}/latent_ebm", "twin")
+    for name, model in (("digits/vamp_prior/{}", "model"), ("digits/mixture_prior/{}", "model"),
+                        ("digits/flow_prior/{}", "model"), ("digits/variational_joint/{}/latent_ebm", "tilted")):  # fmt: skip
+        gain = mean(name, model) - twin
+        assert f"{gain.mean():.2f} ± {gain.std(ddof=1):.2f}" in told
