@@ -284,7 +284,7 @@ def test_the_page_of_models_tells_what_is_kept_of_the_baselines(part):
     assert len(lines) == 11 and not [line for line in lines if line not in told]
     mean = lambda name, model: np.array([rows[name.format(seed)]["models"][model]["mean"] for seed in range(3)])
     twin = mean("digits/variational_joint/{}/latent_ebm", "twin")
-    for name, model in (("digits/vamp_prior/{}", "model"), ("digits/mixture_prior/{}", "model"),
-                        ("digits/flow_prior/{}", "model"), ("digits/variational_joint/{}/latent_ebm", "tilted")):  # fmt: skip
+    of = {f"digits/{page}/{{}}": "model" for page in ("vamp_prior", "mixture_prior", "flow_prior")}
+    for name, model in (of | {"digits/variational_joint/{}/latent_ebm": "tilted"}).items():
         gain = mean(name, model) - twin
         assert f"{gain.mean():.2f} ± {gain.std(ddof=1):.2f}" in told
