@@ -166,12 +166,10 @@ def _advanced(
         kept, moved = weighted.advance(
             program, key, params, data, kept, index, settings, observed=observed, is_shared=is_shared
         )
-    repeated = weighted.repeated(ppl, data, kept.age.shape[1])
-    z = ppl.stop_gradient(program.move(params, moved.z, "centered", repeated))
     log_weight = moved.log_mean_weight
     if is_shared:
         error = (abs(1.0 / moved.ess - 1.0) / len(index)) ** 0.5  # of even weights 0 but for rounding
     else:
         error = (((log_weight - log_weight.mean()) ** 2).mean() / len(log_weight)) ** 0.5
     info = AdjustedInfo(moved.accept_prob, moved.ess, moved.divergent, log_weight.mean(), error)
-    return Samples(z, info, kept, moved.weight)
+    return Samples(moved.z, info, kept, moved.weight)

@@ -23,9 +23,9 @@ KERNEL = annealed(adaptive_hmc(metric="diagonal"))
 
 
 class Chains(NamedTuple):
-    """Chains of N groups, M in each, in noncentered coordinates; part of the state of an algorithm page."""
+    """Chains of N groups, M in each; part of the state of an algorithm page."""
 
-    z: Latents  # (N, M, *event) by site
+    z: Latents  # (N, M, *event) by site, in the coordinates in which they stay while parameters change
     log_weight: Array  # (N, M) nats
     log_density: Array  # (N, M) where a chain stands, at the parameters of its last move
     log_step: Array  # (N, M) of the step size
@@ -45,7 +45,7 @@ class Settings(NamedTuple):
 class Moved(NamedTuple):
     """Chains after a move, and what is known of them."""
 
-    z: Latents  # (n * M, *event) noncentered, chains of a row side by side
+    z: Latents  # (n * M, *event) centered, chains of a row side by side
     weight: Array  # (n * M,) adding up to 1
     log_mean_weight: Array  # (n,) of every row; one number for rows that share a target
     ess: Array  # effective chains, as a share, mean over groups
@@ -80,7 +80,9 @@ def advance(
 
     and moves by trajectories that leave :math:`\pi_{\theta'}` as it is. Chains begin with draws of the base that are
     annealed to their target, where the same rule, for strengths in the place of parameters, gives their first weight.
-    So at any time :math:`E[w\,g(\epsilon)] = \tilde Z_{\theta'}\,E_{\pi_{\theta'}}[g]` with
+    They move in noncentered coordinates. Between moves chains of the tilted prior stay where they are in these, so that
+    they follow its scales; chains of posteriors stay in centered ones, :math:`z` in the place of :math:`\epsilon`
+    above: what data say of a latent holds when the base moves. So at any time :math:`E[w\,g(\epsilon)] = \tilde Z_{\theta'}\,E_{\pi_{\theta'}}[g]` with
     :math:`\tilde Z = \int \tilde\pi`, however the parameters were chosen, in the limit of many chains. Groups whose
     weights are uneven are resampled. Chains that share a target share a step size; others find their own.
 
@@ -101,23 +103,26 @@ def advance(
     at = tree_map(lambda a: a[index].reshape(n * m, *a.shape[2:]) if a.ndim > 1 else a, chains)
 
     mover = Mover(program, params, rows, observed, settings, is_shared)
-    is_lost = (at.age > 0.5) & ~ppl.isfinite(mover.at(at.z, 1.0 + 0.0 * at.age))
+    held = program.with_coordinates("centered") if observed else program  # in which chains stay between moves
+    held_density, z = held.log_density(params, rows, observed), held.move(params, at.z, "noncentered", rows)
+    change, here = held_density(at.z) - at.log_density, mover.at(z, 1.0 + 0.0 * at.age)
+    is_lost = (at.age > 0.5) & ~(ppl.isfinite(here) & ppl.isfinite(change))
     restarted = settings.restarted if is_shared or m > 1 else 0.0  # a chain that is alone has no weight to be judged by
     begins = (at.age < 0.5) | is_lost | _restarts(ppl, k_again, at.z, restarted)
     base = start(program, k_start, params, n * m if rows is None else rows, "base")
     at = at._replace(
-        z=choose(ppl, begins, base, at.z),
-        log_weight=ppl.where(begins, 0.0 * at.age, at.log_weight),
-        log_density=ppl.where(begins, mover.at(base, 0.0 * at.age), at.log_density),
+        z=choose(ppl, begins, base, z),
+        log_weight=ppl.where(begins, 0.0 * at.age, at.log_weight + change),
+        log_density=ppl.where(begins, mover.at(base, 0.0 * at.age), here),
         age=ppl.where(begins, 0.0 * at.age, at.age),
     )
     at, accept = mover(k_move, at, begins)
     at, weight, log_mean, ess = _reweighted(ppl, k_resample, at, (1, n * m) if is_shared else (n, m))
 
+    z = program.move(params, at.z, "centered", rows)
+    at = at._replace(z=z, log_density=held_density(z)) if observed else at
     put = lambda a, rows: ppl.put(a, index, ppl.stop_gradient(rows).reshape(n, *a.shape[1:])) if a.ndim > 1 else rows
-    return tree_map(put, chains, at), Moved(
-        ppl.stop_gradient(at.z), weight, log_mean, ess, accept, (1.0 * is_lost).mean()
-    )
+    return tree_map(put, chains, at), Moved(ppl.stop_gradient(z), weight, log_mean, ess, accept, (1.0 * is_lost).mean())
 
 
 def repeated(ppl: PPL, data: Data | None, m: int) -> Data | None:
@@ -173,8 +178,10 @@ class Mover:
         )
         accept = info.accept_prob[0]
         change = SHARED_GAIN * (accept.mean() - TARGET_ACCEPT)  # follows the parameters
-        if not self.is_shared:  # vanishes: what goes on following its chain biases it
-            change = change + (accept - TARGET_ACCEPT) / (1.0 + at.age)
+        if (
+            not self.is_shared
+        ):  # vanishes, and waits for the target: what follows its chain on the way biases its weight
+            change = change + (accept - TARGET_ACCEPT) / (1.0 + at.age) * (strength >= 1.0)
         log_weight = at.log_weight + inner.log_density - at.log_density
         density, log_step = state.inner.log_density, at.log_step + change
         return Chains(state.z, log_weight, density, log_step, at.age + 1.0, at.count + 1), accept

@@ -74,8 +74,8 @@ def is_real(fn: Any) -> bool:
 
 def support_of(fn: Any) -> Any:
     """Support of a distribution; of a mixture that of its components, for which torch knows a bijection."""
-    support = fn.support
-    return support.base_constraint if isinstance(support, constraints.MixtureSameFamilyConstraint) else support
+    of_mixtures = getattr(constraints, "MixtureSameFamilyConstraint", ())  # earlier versions give that of components
+    return fn.support.base_constraint if isinstance(fn.support, of_mixtures) else fn.support
 
 
 def _is_plain(msg: Any) -> bool:
