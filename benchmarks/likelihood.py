@@ -15,9 +15,10 @@ it is on the same data, so that the mean is a Kullback-Leibler divergence. "exac
 likelihood of the training data is highest, found without any page of the gallery. Default settings but for one: the
 learning rate of the two generators with a few scalar parameters is 0.02.
 
-Images. `joint_ebm` at its defaults, and `Run.log_evidence` at its own, on the first held-out images; pages whose model
-is a baseline are there when the gallery has them. Nats are those of densities of continuous pixels in [-1, 1]: no page
-has binary data, so nothing is binarised. Learning of `flow_posterior` leaves the model as it was: it has no cell.
+Images. `joint_ebm` at its defaults, or another model with --model, and `Run.log_evidence` at its own, on the first
+held-out images; pages whose model is a baseline are there when the gallery has them, and `variational_joint` learns
+them. Nats are those of densities of continuous pixels in [-1, 1]: no page has binary data, so nothing is binarised.
+Learning of `flow_posterior` leaves the model as it was: it has no cell.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "benchmarks")]
 
-from likelihood_parts.cells import Settings, measured, pages  # noqa: E402
+from likelihood_parts.cells import MODEL, Settings, is_model, measured, pages  # noqa: E402
 from likelihood_parts.images import IMAGES  # noqa: E402
 from likelihood_parts.known import KNOWN  # noqa: E402
 from likelihood_parts.tables import table  # noqa: E402
@@ -42,12 +43,15 @@ from speed_parts.machine import machine  # noqa: E402
 from pplebm.errors import PplebmError  # noqa: E402
 
 RESULT, README = ROOT / "benchmarks" / "likelihood.json", ROOT / "inference" / "README.md"
+ONE_ARRAY = (MODEL, "latent_ebm", "univariate_tilts")  # models with a twin whose data are images
 BEGIN, END = "<!-- likelihood: begin -->", "<!-- likelihood: end -->"
 
 
-def name_of(data: str, page: str, seed: int, updates: int | None) -> str:
-    """The name of a cell; one with fewer updates than the page's own is another cell."""
-    return f"{data}/{page}/{seed}" + ("" if updates is None else f"/{updates} updates")
+def name_of(data: str, page: str, seed: int, settings: Settings) -> str:
+    """The name of a cell; one with fewer updates than the page's own, or another model of images, is another cell."""
+    another = data in IMAGES and not is_model(page) and settings.model != MODEL
+    more = "" if settings.updates is None else f"/{settings.updates} updates"
+    return f"{data}/{page}/{seed}" + f"/{settings.model}" * another + more
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -59,7 +63,7 @@ def run(wanted: list[tuple[str, str, int]], settings: Settings, path: Path) -> d
     """All cells, those that are not there measured and kept one by one."""
     rows = read(path)
     for data, page, seed in wanted:
-        name = name_of(data, page, seed, settings.updates)
+        name = name_of(data, page, seed, settings)
         if name in rows:
             continue
         try:
@@ -90,6 +94,7 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", choices=(*KNOWN, *IMAGES), default=list(KNOWN))
     parser.add_argument("--pages", nargs="+", choices=pages(), default=list(pages()))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--model", choices=ONE_ARRAY, default=MODEL, help="whose images are learned, with its twin")
     parser.add_argument("--updates", type=int, help="fewer than a page's own number, as a cell of its own")
     parser.add_argument("--data-dir", help="where sets of images lie")
     parser.add_argument("--backend", choices=("pyro", "numpyro"), default="numpyro")
@@ -98,7 +103,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="put the table into inference/README.md")
     args = parser.parse_args()
     wanted = [(data, page, seed) for seed in args.seeds for data in args.data for page in args.pages]
-    settings = Settings(args.data_dir, args.backend, args.updates)
+    settings = Settings(args.data_dir, args.backend, args.updates, model=args.model)
     text = table(read(args.out) if args.table else run(wanted, settings, args.out))
     print(text)
     if args.write:

@@ -22,6 +22,7 @@ LEARNERS = (
     "variational_joint", "two_stage", "noise_contrastive", "info_vae",
 )  # fmt: skip
 BASELINES = ("vae", "vamp_prior", "mixture_prior", "flow_prior")  # pages that may be there: no tilt is learned by them
+MODEL = "joint_ebm"  # of images, unless another one is asked for
 BOUND = "variational_joint"  # learns a baseline that is a model, by the ELBO
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -35,6 +36,7 @@ class Settings(NamedTuple):
     n_train: int = 1000  # of generators that are known
     n_held_out: int = 1000
     images: int | None = None  # held-out images, in the place of those of `IMAGES`
+    model: str = MODEL  # of images
 
 
 def pages() -> tuple[str, ...]:
@@ -125,7 +127,7 @@ def figures(log_p: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
 
 
 def of_images(data: str, page: str, seed: int, settings: Settings) -> dict[str, Any]:
-    """Estimates of `joint_ebm` and its twin, or of a baseline that is a model, on the first held-out images."""
+    """Estimates of a tilted model and its twin, or of a baseline that is a model, on the first held-out images."""
     dataset = image_set(data, settings.data_dir, seed)
     same: dict[str, Any] = {"backend": settings.backend, "seed": seed, "updates": settings.updates, "progress": False}
     with tempfile.TemporaryDirectory() as folder:
@@ -133,10 +135,10 @@ def of_images(data: str, page: str, seed: int, settings: Settings) -> dict[str, 
         if is_model(page):
             run = pplebm.fit(page, dataset, BOUND, out=f"{folder}/model", **same)
         elif page in BASELINES:
-            run = pplebm.fit("joint_ebm", dataset, page, out=f"{folder}/model", hyper={"tilted": False}, **same)
+            run = pplebm.fit(settings.model, dataset, page, out=f"{folder}/model", hyper={"tilted": False}, **same)
         else:
-            run = pplebm.fit("joint_ebm", dataset, page, out=f"{folder}/tilted", **same)
-            twin = pplebm.fit("joint_ebm", dataset, page, out=f"{folder}/twin", hyper={"tilted": False}, **same)
+            run = pplebm.fit(settings.model, dataset, page, out=f"{folder}/tilted", **same)
+            twin = pplebm.fit(settings.model, dataset, page, out=f"{folder}/twin", hyper={"tilted": False}, **same)
         minutes = (time.perf_counter() - began) / 60.0
         x = dataset.held_out[: settings.images or IMAGES[data]]
         try:

@@ -227,17 +227,18 @@ def bind_guide(
 ) -> Callable[..., Any] | None:
     """A page's own `guide`, as an ordinary callable of a batch; None if it has none.
 
-    A gallery page declares it as `guide(ppl, net, hyper, x)` with networks `guide_nets(hyper, shape)`; a plain file as
+    A gallery page declares it as `guide(ppl, net, hyper, x)` with networks `guide_nets(hyper, shape)`; without these
+    its networks are those of the model, with the same parameters (`shares` of `Guide`). A plain file declares
     `guide(x)`.
     """
     guide = getattr(page, "guide", None)
     if guide is None or not is_gallery_model(guide):
         return guide
-    if not hasattr(page, "guide_nets"):
-        raise PplebmError(f"'{page_name(page)}' declares a guide and lacks `guide_nets(hyper, shape)`, its networks.")
     values = override(page.Hyper(), hyper, f"page '{page_name(page)}'")
-    declared = SimpleNamespace(__name__="guide", nets=page.guide_nets, model=guide)
+    shares = not hasattr(page, "guide_nets")
+    declared = SimpleNamespace(__name__="guide", nets=page.nets if shares else page.guide_nets, model=guide)
     bound: Callable[..., Any] = load_backend(backend_name).bind(declared, values, shape, seed)
+    bound.shares = shares  # type: ignore[attr-defined]
     return bound
 
 

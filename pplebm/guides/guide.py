@@ -28,6 +28,8 @@ class Guide:
         model: the program whose latents are guided.
         guide: a Pyro or NumPyro function of a batch of data, as `amortized` makes it or written by hand.
         is_unconstrained: the guide's sites are the model's unconstrained coordinates, real whatever the supports are.
+        shares: parameters of the guide that are called as one of the model are that one, as in Pyro's and NumPyro's own
+            inference: they have no prefix, and learn from both. All of the guide's own are apart otherwise.
 
     Raises:
         PplebmError: for a latent that is missing, of another shape or support, or without noncentered coordinates.
@@ -49,17 +51,20 @@ class Guide:
         [-1.2655, -1.5155, -2.2655]
     """
 
-    def __init__(self, model: Program, guide: Callable[..., Any], is_unconstrained: bool = False) -> None:
+    def __init__(
+        self, model: Program, guide: Callable[..., Any], is_unconstrained: bool = False, shares: bool = False
+    ) -> None:
         model.refuse_global_latents("a guide")
         self.ppl = model.ppl
         program = Program(_picking(guide, model.example), data=model.example, plate=model.plate, backend=model.ppl.name)
         _check(model, program, is_unconstrained)
+        self._shared = frozenset(model.params) & frozenset(program.params) if shares else frozenset()
         self._centered, self._noise = program.with_coordinates("centered"), program.with_coordinates("noncentered")
 
     @property
     def params(self) -> Params:
-        """Initial parameters by name, each name beginning with "guide."."""
-        return {PREFIX + name: a for name, a in self._centered.params.items()}
+        """Initial parameters by name, each name beginning with "guide."; shared ones are the model's."""
+        return {PREFIX + name: a for name, a in self._centered.params.items() if name not in self._shared}
 
     def noise(self, key: Key, n: int) -> Latents:
         """Noise of n draws, standard normal, (n, *event) by site."""
@@ -69,7 +74,7 @@ class Guide:
         """Latents that some noise leads to, and log q there.
 
         Args:
-            params: the guide's among others.
+            params: the guide's among others, and those that it shares with the model.
             noise: (B, *event) by site.
             x: data, with a row for every draw.
 
@@ -92,7 +97,7 @@ class Guide:
         self._centered.write_back(self._own(params))
 
     def _own(self, params: Params) -> Params:
-        return {name: params[PREFIX + name] for name in self._centered.params}
+        return {name: params[name if name in self._shared else PREFIX + name] for name in self._centered.params}
 
 
 def _picking(guide: Callable[..., Any], data: Data) -> Callable[..., Any]:

@@ -62,7 +62,9 @@ def page_of(folder: Path, entry: PageEntry, seed: int) -> Any:
 
 def with_guide(program: Program, guide: Callable[..., Any] | None) -> Program:
     """The program with a guide of the user's, if there is one."""
-    return program if guide is None else program.with_guide(Guide(program, guide))
+    if guide is None:
+        return program
+    return program.with_guide(Guide(program, guide, shares=getattr(guide, "shares", False)))
 
 
 def data_of(program: Program, manifest: Manifest, source: Any, data_dir: str | Path | None) -> Dataset:

@@ -141,6 +141,8 @@ def test_structure_and_initial_weights_agree(name):
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 @pytest.mark.parametrize("name", CASES)
 def test_two_learning_steps_agree_to_1e_10(name, algorithm, same_noise):
+    if not getattr(page("models", CASES[name][0]), "TILTED", True) and algorithm != "variational_joint":
+        pytest.skip("chains begin at draws of the prior, and every backend draws labels of a mixture in its own way")
     module, found = page("inference", algorithm), []
     x = np.random.default_rng(1).normal(size=(6, *CASES[name][1]))
     for program in programs(name):

@@ -244,9 +244,47 @@ def test_cells_that_are_there_are_not_run_again(part, tmp_path, monkeypatch):
     assert "old" not in page.read_text() and page.read_text().startswith("before") and text in page.read_text()
 
 
+def test_another_model_of_images_has_cells_of_its_own(part, monkeypatch):
+    """Not on generators, which have models of their own, and not where the page is a model."""
+    script, cells, learned = part("likelihood"), part("likelihood_parts.cells"), []
+    settings, figures = cells.Settings(model="latent_ebm", images=3), {"mean": -9.0, "error": 0.1, "refused": 0}
+    assert script.name_of("digits", "mle", 0, settings) == "digits/mle/0/latent_ebm"
+    assert script.name_of("digits", "mle", 0, settings._replace(updates=5)) == "digits/mle/0/latent_ebm/5 updates"
+    assert script.name_of("identifiable", "mle", 0, settings) == "identifiable/mle/0"
+    assert script.name_of("digits", "vamp_prior", 0, settings) == "digits/vamp_prior/0"
+    assert script.name_of("digits", "mle", 0, cells.Settings()) == "digits/mle/0"
+
+    def fit(model, dataset, page, hyper=None, **more):
+        learned.append((model, page, hyper))
+        return type("Run", (), {"manifest": type("Manifest", (), {"updates": 2})})
+
+    monkeypatch.setattr(cells.pplebm, "fit", fit)
+    monkeypatch.setattr(cells, "evidence_rows", lambda run, twin, x, seed: ({"tilted": figures, "twin": figures}, 0.1))
+    found = cells.measured("digits", "mle", 0, settings)
+    assert learned == [("latent_ebm", "mle", None), ("latent_ebm", "mle", {"tilted": False})]
+    cells.measured("digits", "vamp_prior", 0, settings)
+    assert learned[2:] == [("vamp_prior", "variational_joint", None)]
+    lines = part("likelihood_parts.tables").table({"digits/mle/0/latent_ebm": found}).splitlines()
+    assert sum("| digits | mle of latent_ebm |" in line for line in lines) == 2
+
+
 def test_what_is_kept_makes_a_table(part):
     script = part("likelihood")
     lines = [line for line in script.table(script.read(script.RESULT)).splitlines() if line.startswith("|")]
     assert any("| digits | noise_contrastive | twin |" in line for line in lines)
     assert any("| identifiable | exact maximum |" in line for line in lines)
     assert {line.count("|") for line in lines} == {10, 15}
+
+
+def test_the_page_of_models_tells_what_is_kept_of_the_baselines(part):
+    script = part("likelihood")
+    rows = script.read(ROOT / "baselines.json")
+    told = (ROOT.parent / "models" / "README.md").read_text()
+    lines = [line for line in script.table(rows).splitlines() if line.startswith("|")]
+    assert len(lines) == 11 and not [line for line in lines if line not in told]
+    mean = lambda name, model: np.array([rows[name.format(seed)]["models"][model]["mean"] for seed in range(3)])
+    twin = mean("digits/variational_joint/{}/latent_ebm", "twin")
+    of = {f"digits/{page}/{{}}": "model" for page in ("vamp_prior", "mixture_prior", "flow_prior")}
+    for name, model in (of | {"digits/variational_joint/{}/latent_ebm": "tilted"}).items():
+        gain = mean(name, model) - twin
+        assert f"{gain.mean():.2f} ± {gain.std(ddof=1):.2f}" in told

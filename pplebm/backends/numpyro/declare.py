@@ -14,12 +14,12 @@ from numpyro.distributions.distribution import Unit
 from numpyro.primitives import Messenger
 
 from pplebm.backends.numpyro.arrays import asarray
-from pplebm.backends.numpyro.flows import built
+from pplebm.backends.numpyro.flows import built, coupled
 from pplebm.backends.numpyro.layers import apply
 from pplebm.data.columns import arguments_of
 from pplebm.errors import PplebmError
 from pplebm.networks import layers as nets
-from pplebm.networks.flows import Flow
+from pplebm.networks.flows import Coupling, Flow
 from pplebm.ppl.trees import tree_map
 
 sample = numpyro.sample
@@ -100,13 +100,25 @@ def _in_default_precision(a: Any) -> Any:
     return a.astype(jnp.result_type(float)) if is_float else a
 
 
+def _plain_nets(found: Mapping[str, Any]) -> dict[str, nets.Net]:
+    """Networks by name, those of coupling layers by their numbers after it, in the order in which weights are drawn."""
+    plain: dict[str, nets.Net] = {}
+    for name, net in found.items():
+        if isinstance(net, Coupling):
+            plain |= {f"{name}.{i}": inner for i, inner in enumerate(net.nets())}
+        elif not isinstance(net, Flow):
+            plain[name] = net
+    return plain
+
+
 def bind(page: Any, hyper: Any, shape: Any, seed: int) -> Callable[..., Any]:
     """Make an ordinary NumPyro callable of the data of a gallery page; see `pplebm.bind`."""
     import pplebm.backends.numpyro as ppl
 
     rng = np.random.default_rng(seed)
     found = page.nets(hyper, shape)
-    declared = {name: net for name, net in found.items() if not isinstance(net, Flow)}
+    couplings = {name: net for name, net in found.items() if isinstance(net, Coupling)}
+    declared = _plain_nets(found)
     flows = {n: built(net, n, seed + i) for i, (n, net) in enumerate(found.items()) if isinstance(net, Flow)}
     initial = {name: tree_map(asarray, nets.initial_weights(net, rng)) for name, net in declared.items()}
 
@@ -115,6 +127,8 @@ def bind(page: Any, hyper: Any, shape: Any, seed: int) -> Callable[..., Any]:
             name: partial(apply, net, {k: numpyro.param(f"{name}.{k}", v) for k, v in initial[name].items()})
             for name, net in declared.items()
         } | {name: flow() for name, flow in flows.items()}
+        for name, flow in couplings.items():
+            functions[name] = partial(coupled, flow, [functions.pop(f"{name}.{i}") for i in range(flow.n_layers)])
         data, named = tree_map(_in_default_precision, (data, named))  # that of the page's own weights
         return page.model(ppl, functions, hyper, *data, **named)
 

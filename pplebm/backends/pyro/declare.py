@@ -13,12 +13,12 @@ import torch
 from pyro.poutine.messenger import Messenger
 
 from pplebm.backends.pyro.arrays import asarray
-from pplebm.backends.pyro.flows import FlowNetwork
+from pplebm.backends.pyro.flows import CouplingNetwork, FlowNetwork
 from pplebm.backends.pyro.layers import apply
 from pplebm.data.columns import arguments_of
 from pplebm.errors import PplebmError
 from pplebm.networks import layers as nets
-from pplebm.networks.flows import Flow
+from pplebm.networks.flows import Coupling, Flow
 from pplebm.ppl.trees import tree_map
 
 sample = pyro.sample
@@ -142,7 +142,10 @@ def bind(page: Any, hyper: Any, shape: Any, seed: int) -> Callable[..., Any]:
     rng = np.random.default_rng(seed)
     modules: dict[str, torch.nn.Module] = {}
     for name, net in page.nets(hyper, shape).items():
-        modules[name] = FlowNetwork(net, seed + len(modules)) if isinstance(net, Flow) else Network(net, rng)
+        if isinstance(net, Coupling):
+            modules[name] = CouplingNetwork(net, [Network(inner, rng) for inner in net.nets()])
+        else:
+            modules[name] = FlowNetwork(net, seed + len(modules)) if isinstance(net, Flow) else Network(net, rng)
 
     def model(*data: Any, **named: Any) -> Any:
         for name, module in modules.items():

@@ -38,14 +38,14 @@ def to_value(msg: Any, u: torch.Tensor, coordinates: str) -> tuple[torch.Tensor,
         return value, _weighed(msg, fn.log_prob(value)) + standard - unmasked(fn).log_prob(value)
     if is_real(fn):
         return u, _weighed(msg, fn.log_prob(u))
-    bijection = biject_to(fn.support)
+    bijection = biject_to(support_of(fn))
     value = bijection(u)
     return value, _weighed(msg, fn.log_prob(value)) + bijection.log_abs_det_jacobian(u, value)
 
 
 def density_at(msg: Any, u: torch.Tensor) -> torch.Tensor:
     """Log density of a latent that has its value already, which coordinates u led to by the support's bijection."""
-    return density(msg) + biject_to(msg["fn"].support).log_abs_det_jacobian(u, msg["value"])
+    return density(msg) + biject_to(support_of(msg["fn"])).log_abs_det_jacobian(u, msg["value"])
 
 
 def to_coordinates(msg: Any, coordinates: str) -> torch.Tensor:
@@ -53,7 +53,7 @@ def to_coordinates(msg: Any, coordinates: str) -> torch.Tensor:
     noise = noise_of(msg["fn"]) if coordinates == "noncentered" else None
     if noise is not None:
         return noise.from_value(msg["value"])
-    return biject_to(msg["fn"].support).inv(msg["value"])
+    return biject_to(support_of(msg["fn"])).inv(msg["value"])
 
 
 def density(msg: Any) -> torch.Tensor:
@@ -68,7 +68,14 @@ def plain_density(msg: Any) -> torch.Tensor:
 
 def is_real(fn: Any) -> bool:
     """Whether coordinates and values of a distribution are the same."""
-    return getattr(fn.support, "base_constraint", fn.support) is constraints.real
+    support = support_of(fn)
+    return getattr(support, "base_constraint", support) is constraints.real
+
+
+def support_of(fn: Any) -> Any:
+    """Support of a distribution; of a mixture that of its components, for which torch knows a bijection."""
+    of_mixtures = getattr(constraints, "MixtureSameFamilyConstraint", ())  # earlier versions give that of components
+    return fn.support.base_constraint if isinstance(fn.support, of_mixtures) else fn.support
 
 
 def _is_plain(msg: Any) -> bool:
@@ -100,7 +107,7 @@ def improper_start(fn: Any, sample: Callable[[], torch.Tensor]) -> tuple[torch.T
     try:
         return sample(), False
     except NotImplementedError:
-        bijection = biject_to(fn.support)
+        bijection = biject_to(support_of(fn))
         shape = bijection.inverse_shape(fn.shape())
         return bijection(4.0 * torch.rand(shape) - 2.0), True
 
@@ -144,6 +151,6 @@ BACKEND = BackendSites(
     is_discrete=lambda fn: fn.support.is_discrete,
     is_deterministic=is_deterministic,
     support_name=lambda support: support_name(support, constraints),
-    unconstrained=lambda fn, value: biject_to(fn.support).inv(value),
+    unconstrained=lambda fn, value: biject_to(support_of(fn)).inv(value),
     all_finite=lambda a: bool(torch.isfinite(a).all()),
 )

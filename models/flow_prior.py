@@ -1,0 +1,52 @@
+r"""Normalizing flow as the prior of one latent vector: a baseline without a tilt, whose density is normalised.
+
+p(z) = N( T⁻¹(z); 0, I ) |∂T⁻¹/∂z|,        x | z ~ N( g(z), σ² I )
+
+T is made of affine coupling layers, and learned with g. There is no prior chain: `variational_joint` is then the plain
+ELBO, E_q[ log p(x|z) + log p(z) - log q(z|x) ].
+"""
+
+from typing import Any, NamedTuple
+
+from pplebm.gallery.hyper import Count, Positive, Whole
+from pplebm.networks.decoders import Decoder, decoder
+from pplebm.networks.flows import Coupling
+from pplebm.networks.layers import Net
+
+PAPER = "Chen et al. Variational Lossy Autoencoder. ICLR 2017. arXiv:1611.02731"
+DEVIATIONS = (
+    "T is made of the coupling layers of Dinh et al. (ICLR 2017); the paper's flow is autoregressive.",
+    "The decoder is a perceptron or convolutional, as in latent_ebm, and x normal; the paper's is autoregressive.",
+)
+BACKENDS = ("pyro", "numpyro")
+SCALING = "auto"  # images to [-1, 1], tables standardised column by column
+TILTED = False  # a baseline beside the tilts
+
+
+class Hyper(NamedTuple):
+    latent_dim: Count = 16  # as in latent_ebm, for 8x8 digits; two or more
+    n_layers: Count = 6  # coupling layers: three changes of every coordinate
+    flow_width: Count = 64  # hidden units of a coupling layer's net, as a tilt has
+    flow_depth: Whole = 1  # its hidden layers
+    sigma: Positive = 0.3  # of x given z, as in latent_ebm
+    decoder: Decoder = "dense"  # "conv": transposed convolutions, for images
+    channels: Count = 64  # of the last hidden layer of a convolutional decoder; those before it have more
+    width: Count = 128  # hidden units of a dense decoder
+    depth: Whole = 2  # hidden layers of a dense decoder
+
+
+def nets(hyper: Hyper, shape: tuple[int, ...]) -> dict[str, Net | Coupling]:
+    """Networks as data, for data of event shape `shape`."""
+    h = hyper
+    return {
+        "decoder": decoder(h.decoder, h.latent_dim, shape, h.channels, h.width, h.depth, "leaky_relu"),
+        "prior": Coupling(h.latent_dim, h.flow_width, h.flow_depth, h.n_layers),
+    }
+
+
+def model(ppl: Any, net: Any, hyper: Hyper, x: Any = None, n: int | None = None) -> Any:
+    """Declare z from the flow, and x of shape (B, *event)."""
+    with ppl.plate("data", len(x) if n is None else n):
+        z = ppl.sample("z1", net["prior"]())
+        mean = net["decoder"](z)
+        return ppl.sample("x", ppl.dist.Normal(mean, hyper.sigma).to_event(mean.ndim - 1), obs=x)
