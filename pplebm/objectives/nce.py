@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pplebm.errors import PplebmError
+from pplebm.objectives.contrast import mean
 from pplebm.ppl.language import Array, Data, Latents, Params
 from pplebm.program import Program
 
@@ -31,6 +32,59 @@ def nce(program: Program, params: Params, positive: Latents, base: Latents, x: D
     program, ppl = program.with_coordinates("centered"), program.ppl
     f_positive, f_base = (program.log_tilt(params, z, x) for z in (positive, base))
     return ppl.softplus(-f_positive).mean() + ppl.softplus(f_base).mean()
+
+
+def refining_nce(
+    program: Program,
+    params: Params,
+    earlier: Params,
+    positive: Latents,
+    negative: Latents,
+    x: Data | None = None,
+    weight: Array | None = None,
+    strength: Array | float = 1.0,
+) -> tuple[Array, Array]:
+    r"""Logistic loss of what a tilt still lacks: it tells positive draws from those of the tilt at an earlier stage.
+
+    .. math:: E_q[\log(1 + e^{-r(z)})] + E_{p_e}[\log(1 + e^{r(z)})], \qquad r = f - f_e, \quad
+              p_e = p_0\, e^{f_e} / Z_e
+
+    At the minimum r is log q(z) - log p_e(z), so that :math:`p_0 e^{f}` is q up to a constant, whatever the earlier
+    tilt was. Only the parameters of the tilts learn.
+
+    Args:
+        earlier: parameters of the tilts alone at the end of the earlier stage, by name.
+        positive: draws of the guide or of posterior chains over the data, centered.
+        negative: draws of the prior with the earlier tilt, centered.
+        x: data whose covariates both were drawn given, where the prior reads any.
+        weight: of the negative draws, adding up to 1, where they do not count alike.
+        strength: factor of the earlier tilt; 0 where the earlier stage is the base.
+
+    Returns:
+        The loss, and :math:`E_{p_e} e^{r} = Z / Z_e` by the negative draws: 1 at the minimum.
+
+    Raises:
+        PplebmError: for a program without tilt.
+
+    Source: Xiao, Han (NeurIPS 2022, arXiv:2209.08739); Gutmann, Hyvärinen (JMLR 2012), equation 8.
+
+    Example:
+        >>> import torch, pplebm
+        >>> program = pplebm.Program(pplebm.bind("latent_ebm", shape=(2,), latent_dim=1))
+        >>> earlier = {name: program.params[name] for name in program.tilt_params}
+        >>> z = program.draw_base(0, 100)
+        >>> loss, z_ratio = refining_nce(program, program.params, earlier, z, z)
+        >>> round(loss.item(), 4), z_ratio.item()  # a flat ratio: 2 log 2
+        (1.3863, 1.0)
+    """
+    _needs_tilt(program)
+    program, ppl = program.with_coordinates("centered"), program.ppl
+    before, x = params | dict(ppl.stop_gradient(earlier)), x if program.prior_reads else None
+    r_positive, r_negative = (
+        program.log_tilt(params, z, x) - strength * program.log_tilt(before, z, x) for z in (positive, negative)
+    )
+    loss = ppl.softplus(-r_positive).mean() + mean(ppl.softplus(r_negative), weight)
+    return loss, mean(ppl.exp(r_negative), weight)
 
 
 def telescoped(
