@@ -1,7 +1,7 @@
 """Learns the digits 0 and 1 with two layers of two latents, and draws what tilts do: `python docs/toy_two_digits.py`.
 
-Writes docs/toy.md and its pictures, in about three minutes. `--data-dir` takes MNIST instead of scikit-learn's 8 x 8
-digits.
+Writes docs/toy.md and its pictures, in about four minutes. `--data-dir` takes MNIST, which the pictures that are kept
+show, instead of scikit-learn's 8 x 8 digits.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ from pplebm.runs.run import Run
 
 DOCS = Path(__file__).resolve().parent
 CLASSES, MOST = (0, 1), 2000  # images of MNIST that are used
-HYPER = {"latent_dims": (2, 2)}  # all else is at the defaults of the pages
-PAGES = {"short_run_mle": None, "noise_contrastive": 1500}  # updates; None: the page's own number
+DIMS = (2, 2)
+SIGMA = {"digits": 0.3, "mnist": 1.0}  # of a pixel: two latents leave that much of an image of 28 x 28 unsaid
+PAGES = {"short_run_mle": 1500, "noise_contrastive": 1500}  # updates
 N, SHOWN = 1000, 600  # draws of each kind, and points of a picture
 LAYERS = ("z1", "z2")
 COLUMNS = (("base", "base", BASE), ("given the data", "posterior", POSTERIOR), ("tilted prior", "tilted", PRIOR))
@@ -125,11 +126,11 @@ def picture_of_layers(run: Run, x: np.ndarray, y: np.ndarray) -> Any:
     return figure
 
 
-def fitted(page: str, x: np.ndarray, seed: int, folder: str) -> tuple[Run, float]:
+def fitted(name: str, page: str, x: np.ndarray, seed: int, folder: str) -> tuple[Run, float]:
     """A run, and the seconds it took."""
     began = time.perf_counter()
     run = pplebm.fit("joint_ebm", x, page, out=f"{folder}/{page}-{seed}", seed=seed, updates=PAGES[page],
-                     backend="numpyro", progress=False, hyper=HYPER)  # fmt: skip
+                     backend="numpyro", progress=False, hyper={"latent_dims": DIMS, "sigma": SIGMA[name]})  # fmt: skip
     return run, time.perf_counter() - began
 
 
@@ -158,7 +159,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for page in PAGES:
             for seed in args.seeds:
-                run, seconds = fitted(page, x, seed, folder)
+                run, seconds = fitted(name, page, x, seed, folder)
                 found[page].append(measure(run, x, seed) | {"seconds": seconds, "updates": run.manifest.updates})
                 print(page, seed, {key: round(value, 2) for key, value in found[page][-1].items()}, flush=True)
                 if seed == args.seeds[0]:
@@ -188,10 +189,10 @@ def page_of(name: str, x: np.ndarray, seeds: list[int], rows: str) -> str:
     command = "python docs/toy_two_digits.py" + ("" if name == "digits" else " --data-dir DATA")
     return f"""# Two digits, two latents in each of two layers
 
-`{command}` learns {len(x)} images of 0 and 1 ({name}, {x.shape[1]} x {x.shape[2]}) with `joint_ebm`, z1 and z2 of two
-latents each, so that all of it can be looked at. Set by hand: `latent_dims=(2, 2)`, the number of updates of
-noise_contrastive, the backend (numpyro, one thread), and the seeds ({", ".join(map(str, seeds))}); everything else is
-the default of the pages.
+`{command}` learns {len(x)} images of 0 and 1 ({name}, {x.shape[1]} x {x.shape[2]})
+with `joint_ebm`, z1 and z2 of two latents each, so that all of it can be looked at. Set by hand: `latent_dims=(2, 2)`,
+`sigma={SIGMA[name]}` (of a pixel), the number of updates, the backend (numpyro, one thread), and the seeds
+({", ".join(map(str, seeds))}); everything else is the default of the pages.
 
 ## Maximum likelihood by short runs
 
