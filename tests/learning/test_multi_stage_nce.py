@@ -1,0 +1,174 @@
+"""Page multi_stage_nce: whatever a stage left undone the next one learns, and log Z by stages is that of quadrature."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+from jax.scipy.special import logsumexp
+from scipy import stats
+from updating import one_by_one
+
+import pplebm
+import pplebm.numpyro
+from pplebm.guides.guide import Guide
+from pplebm.learning import loop, stages
+from pplebm.learning.algorithm import algorithm_of
+from pplebm.objectives.nce import nce, refining_nce
+
+GRID = np.linspace(-7.0, 7.0, 4001)
+STEP, SPREAD = GRID[1] - GRID[0], 0.35
+RNG = np.random.default_rng(0)
+PLACES = np.where(RNG.uniform(size=24) < 0.7, RNG.normal(1.5, 0.3, 24), RNG.normal(-1.3, 0.5, 24))
+X = np.tile(PLACES, 10).astype(np.float32)
+
+
+def exact(z):
+    """log q(z) - log p₀(z) of the guide's draws over the data, a skewed mixture of 24 normals, against N(0, 1)."""
+    parts = -0.5 * ((z[..., None] - PLACES) / SPREAD) ** 2
+    return logsumexp(parts, axis=-1) - np.log(len(PLACES) * SPREAD) + 0.5 * z**2
+
+
+def features(z):
+    """The exact ratio, and others that should have no part in it."""
+    return jnp.stack([exact(z), jnp.tanh(2.0 * z), jnp.exp(-((z - 0.5) ** 2)), 1.0 + 0.0 * z], -1)
+
+
+def model(x):
+    a = numpyro.param("a", jnp.zeros(4))
+    with numpyro.plate("data", len(x)):
+        z = numpyro.sample("z", dist.Normal(0.0, 1.0))
+        pplebm.numpyro.tilt("f", (a * features(z)).sum(-1))
+        numpyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+def guide(x):
+    with numpyro.plate("data", len(x)):
+        numpyro.sample("z", dist.Normal(x, SPREAD))
+
+
+def law(a):
+    """log Z and the density of the tilted prior on the grid, (4001,)."""
+    log_p = np.asarray(features(jnp.asarray(GRID)) @ jnp.asarray(a)) + stats.norm.logpdf(GRID)
+    log_z = np.log(np.exp(log_p).sum() * STEP)
+    return log_z, np.exp(log_p - log_z)
+
+
+def spread_of_the_minimum(n_updates, n_positive, n_negative):
+    """Standard errors of the coefficients by the curvature and the noise of the logistic loss where r is flat."""
+    g, p = np.asarray(features(jnp.asarray(GRID))), law([1.0, 0.0, 0.0, 0.0])[1] * STEP
+    second = (g * p[:, None]).T @ g
+    covariance = second - np.outer(p @ g, p @ g)
+    inverse = np.linalg.inv(0.5 * second)
+    noise = 0.25 * covariance * (1.0 / n_positive + 1.0 / n_negative) / n_updates
+    return np.sqrt(np.diag(inverse @ noise @ inverse))
+
+
+class Learned(NamedTuple):
+    """What a run of the page tells."""
+
+    a: np.ndarray
+    earlier: list  # coefficients at the beginning of every stage but the first
+    rows: list  # figures by update
+
+
+CHANGES = {
+    "updates": 1200, "stages": 4, "first_stage": 0.05, "batch_size": 240, "learning_rate_tilt": 0.03,
+    "decay_share": 0.25,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def learned():
+    """The first stage ends long before its minimum; the other three begin at updates 60, 440 and 820."""
+    program = pplebm.Program(model, data=X, backend="numpyro")
+    program = program.with_guide(Guide(program, guide))
+    owner = algorithm_of(pplebm.load("multi_stage_nce"), program, CHANGES)
+    data = program.data(X)
+    at, earlier, rows = loop.begin(owner, data, 0), [], []
+    starts = stages.starts(0.05, 1200, 4)
+    for progress, events in loop.updates(owner, data, 0, at, total=1200):
+        rows += [event.metrics for event in events]
+        kept = np.asarray(progress.state.earlier["a"])
+        if progress.update > starts[0] and (not earlier or (kept != earlier[-1]).any()):
+            earlier.append(kept)
+    return Learned(np.asarray(progress.state.params["a"]), earlier, rows)
+
+
+def test_what_a_stage_leaves_undone_the_next_learns(learned):
+    """The last stage ends at the exact ratio but for a constant; the first one did not."""
+    error = spread_of_the_minimum(300, 240, 256 * 0.3)  # of the updates in which rates fall; pools move slowly
+    assert (np.abs(learned.earlier[0] - [1.0, 0.0, 0.0, 0.0])[:3] > 5.0 * error[:3]).any()
+    assert (np.abs(learned.a - [1.0, 0.0, 0.0, 0.0])[:3] < 5.0 * error[:3]).all(), (learned.a, error)
+    inside = law([1.0, 0.0, 0.0, 0.0])[1] > 0.01
+    ratio = np.asarray(features(jnp.asarray(GRID)) @ jnp.asarray(learned.a) - exact(jnp.asarray(GRID)))[inside]
+    assert np.ptp(ratio) < 0.2, np.ptp(ratio)
+
+
+def test_log_z_by_stages_is_that_of_quadrature(learned):
+    assert len(learned.earlier) == 3
+    rows = {k: np.array([row[k] for row in learned.rows]) for k in learned.rows[0]}
+    assert set(rows["stage"]) == {1.0, 2.0, 3.0, 4.0} and (rows["log_z_before"][rows["stage"] == 1.0] == 0.0).all()
+    variance = 0.0
+    for k, a in enumerate(learned.earlier, start=2):
+        of_stage = np.flatnonzero(rows["stage"] == k)
+        variance += rows["log_z_before_error"][of_stage[0]] ** 2  # what a jump of the tilt adds to the weights
+        found = rows["log_z_before"][of_stage[10:]].mean()
+        assert abs(found - law(a)[0]) < 4.0 * variance**0.5 + 0.01, (k, found, law(a)[0])
+    last = slice(-100, None)
+    ratio = np.log(rows["z_ratio"][last].mean())
+    assert abs(rows["log_z_before"][last].mean() + ratio - law(learned.a)[0]) < 4.0 * variance**0.5 + 0.02
+    assert abs(ratio) < 0.05  # at the minimum of the logistic loss
+
+
+@pytest.mark.parametrize("earlier", [[0.0, 0.0, 0.0, 0.0], [0.4, -0.5, 0.8, 0.3]])
+def test_the_minimum_is_the_exact_ratio_whatever_the_earlier_tilt(earlier):
+    """At f = f_e + log q - log p_e the gradient vanishes by quadrature; without the earlier tilt it does not."""
+    program = pplebm.Program(model, data=X, backend="numpyro")
+    ppl, before = program.ppl, np.array(earlier)
+    log_z, density = law(before)
+    weight, z = ppl.asarray(density * STEP), {"z": ppl.asarray(GRID)}
+    levels = (np.arange(8000) + 0.5) / 8000
+    q = {"z": ppl.asarray(np.interp(levels, np.cumsum(law([1.0, 0.0, 0.0, 0.0])[1]) * STEP, GRID))}
+    at = {"a": ppl.asarray(np.array([1.0, 0.0, 0.0, log_z]))}
+    given = ({"a": ppl.asarray(before)}, q, z, None, weight)
+    (_, z_ratio), gradient = ppl.value_and_grad(lambda p: refining_nce(program, p, *given), at, has_aux=True)
+    assert np.abs(np.asarray(gradient["a"])).max() < 2e-3 and abs(float(z_ratio) - 1.0) < 2e-3
+    wrong = ppl.value_and_grad(lambda p: refining_nce(program, p, *given, strength=0.0)[0], at)[1]
+    assert any(earlier) == (np.abs(np.asarray(wrong["a"])).max() > 0.02)
+
+
+def test_the_first_stage_is_noise_contrastive(ppl):
+    """With the base as the stage before, the loss and its gradient are those of `nce`."""
+    program = pplebm.Program(pplebm.bind("joint_ebm", ppl.name, shape=(3,), latent_dims=(2, 2)))
+    z, base = (program.draw_base(ppl.key(k), 40) for k in (0, 1))
+    earlier = {name: 2.0 * program.params[name] for name in program.tilt_params}
+    refined = lambda p: refining_nce(program, p, earlier, z, base, strength=0.0)[0]
+    (first, of_first), (plain, of_plain) = (
+        ppl.value_and_grad(f, program.params) for f in (refined, lambda p: nce(program, p, z, base))
+    )
+    assert abs(float(first) - float(plain)) < 1e-6
+    assert all(abs(ppl.to_numpy(of_first[n] - of_plain[n])).max() < 1e-6 for n in program.params)
+
+
+def test_draws_of_the_first_stage_are_new_ones_of_the_base_and_the_pool_begins_with_the_second(ppl):
+    program = pplebm.Program(pplebm.bind("conjugate_tilt", ppl.name, shape=(3,)))
+    owner = algorithm_of(pplebm.load("multi_stage_nce"), program, {"prior.pool": 400, "prior.moved": 400})
+    x, index = program.data(np.zeros((8, 3), np.float32)), ppl.asarray(range(8))
+    state = owner.init(ppl.key(0), x, 8)
+    n, found = program.prior_rows(x), []
+    for key, stage in ((1, 1.0), (2, 1.0), (3, 2.0)):
+        drawn = stages.draws(owner.hyper.prior, owner, ppl.key(key), state, n, index, ppl.asarray(stage))
+        state, _ = state._replace(negative=drawn.kept), found.append(drawn)
+        age = ppl.to_numpy(drawn.kept.age)
+        assert (age == 0).all() if stage == 1.0 else (age > 0).all()
+    first, second, tilted = (np.sort(ppl.to_numpy(d.z["z1"])[:, 0]) for d in found)
+    base = np.sort(ppl.to_numpy(program.draw_base(ppl.key(9), 4000)["z1"])[:, 0])
+    assert (first != second).all()
+    assert all(stats.ks_2samp(a, base).pvalue > 0.001 for a in (first, second))
+    assert abs(float(found[0].info.log_weight)) < 1e-6 and float(found[0].info.accepted) == 1.0
+    assert 0.3 < float(found[2].info.accepted) <= 1.0 and len(tilted) == 400
