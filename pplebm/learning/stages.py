@@ -1,6 +1,6 @@
 r"""Stages of learning a tilt: in every one it is told from what it was when the stage began, a law that stands still.
 
-    p_k(z) = p₀(z) exp[ f_1(z) + ... + f_k(z) ] / Z_k,        f_k: what the declared tilt gained in stage k
+p_k(z) = p₀(z) exp[ f_1(z) + ... + f_k(z) ] / Z_k,        f_k: what the declared tilt gained in stage k
 """
 
 from __future__ import annotations
@@ -68,9 +68,7 @@ def draws(
     """
     ppl, moves = algorithm.ppl, 1.0 * (stage > 1.5)
     moving: Any = source._replace(n_steps=moves * source.n_steps, n_annealed=moves * source.n_annealed)
-    found = moving.advance(
-        algorithm, key, dict(state.params) | dict(state.earlier), rows, False, state.negative, index
-    )
+    found = moving.advance(algorithm, key, dict(state.params) | dict(state.earlier), rows, False, state.negative, index)
     accepted = ppl.where(moves > 0.5, found.info.accepted, 1.0 + 0.0 * moves)  # 0 / 0 without trajectories
     return found._replace(info=found.info._replace(accepted=accepted))
 

@@ -11,7 +11,6 @@ import numpyro.distributions as dist
 import pytest
 from jax.scipy.special import logsumexp
 from scipy import stats
-from updating import one_by_one
 
 import pplebm
 import pplebm.numpyro

@@ -9,6 +9,7 @@ from linear_gaussian import as_numpy
 
 import pplebm
 from pplebm.errors import PplebmError
+from pplebm.learning.adjusted import AdjustedPool
 from pplebm.learning.algorithm import Algorithm, algorithm_of
 from pplebm.learning.sources import STEPPED, BaseDraws, Persistent, Pool, ShortRun
 
@@ -44,6 +45,7 @@ CASES = {
     "persistent": Persistent(n_steps=1, n_steps_fresh=500, **SMALL),
     "persistent mala": Persistent(n_steps=1, n_steps_fresh=300, step_size=0.35, kernel="mala"),
     "pool": Pool(n_steps=1, n_steps_fresh=500, **SMALL),
+    "adjusted pool": AdjustedPool(n_steps_fresh=30),
     "mala of a step that is far too long": ShortRun(n_steps=200, step_size=6.0, kernel="mala"),
     "mala of a step that is far too short": ShortRun(n_steps=300, step_size=0.01, kernel="mala"),
 }
@@ -87,6 +89,16 @@ def test_base_draws_in_learning_are_draws_of_the_base(algorithm):
     for site, z in found.z.items():
         spread = base[site].std(0) * (2 / N) ** 0.5
         assert ((z.mean(0) - base[site].mean(0)).abs() < 5 * spread).all()
+
+
+@pytest.mark.parametrize("n_steps", [1, 40])
+def test_fresh_draws_of_a_steep_tilt_are_no_copies_of_each_other(algorithm, n_steps):
+    """Annealed chains whose weights are uneven are resampled; they move on from there, if they are told to."""
+    params = {name: a + (6.0 if name.startswith("c") else 0.0) for name, a in algorithm.program.params.items()}
+    source, n = AdjustedPool(n_steps_fresh=n_steps, n_annealed=3), 300
+    found = source.draw(algorithm, 3, params, n, False)
+    alike = n - len(np.unique(found.z["z1"].numpy()[:, 0]))
+    assert alike > 50 if n_steps == 1 else alike < 15  # of the 40 trajectories a chain accepts some
 
 
 def test_persistent_chains_start_as_widely_as_they_are_told(algorithm):
