@@ -1,8 +1,8 @@
 r"""A tilt learned in stages, each a density ratio: the guide's draws against those of the prior of the stage before.
 
-    p_k(z) = p₀(z) exp[ f_1(z) + ... + f_k(z) ] / Z_k,     f = f_1 + ... + f_K:  the one tilt that is declared
-    Δα ∝ -∇ E_q[ log(1 + exp(-f_k(z⁺))) ] - ∇ E[ log(1 + exp f_k(z⁻)) ],   z⁻ ~ p_{k-1}   in stage k
-    log Z_k = Σ_{j <= k} log E_{p_{j-1}}[ exp f_j ],   at the end of stage k  f_k = log q / p_{k-1}
+    p_k(z) = p₀(z) exp[ f(z) at the end of stage k ] / Z_k,           m_k = ½ p_{k-1} + ½ p₀,   m_1 = p₀
+    Δα ∝ -∇ E_q[ log(1 + exp(-r(z⁺))) ] - ∇ E[ log(1 + exp r(z⁻)) ],   z⁻ ~ m_k,   r = f - log m_k / p₀   in stage k
+    log Z_k = Σ_{j <= k} log E_{p_{j-1}}[ exp(f_j - f_{j-1}) ],         at the end of every stage f = log q / p₀
 
 The first stage is noise_contrastive, along with the untilted twin; draws of later ones are a weighted pool of chains.
 """
@@ -14,7 +14,7 @@ from pplebm.learning import stages
 from pplebm.learning.adjusted import AdjustedPool
 from pplebm.learning.algorithm import Algorithm, Info, Loss, named
 from pplebm.learning.optimizer import Optimizer
-from pplebm.learning.sources import Amortized
+from pplebm.learning.sources import Amortized, BaseDraws
 from pplebm.objectives.contrast import contrast
 from pplebm.objectives.elbo import untilted_elbo
 from pplebm.objectives.nce import refining_nce
@@ -26,13 +26,15 @@ PAPER = (
 )
 DEVIATIONS = (
     "The tilt of a stage is what the declared one gains in it; it has no network of its own.",
+    "Half of the draws of later stages are those of the base, which hold the tilt where the stage before has none; but "
+    "not where the prior reads covariates, since log Z of every row is not known.",
     "Draws of the stage before are chains that live on, accepted or rejected, weighted for what a stage changed.",
     "Generator and guide learn without the tilt in the first stage, and stand still in the others.",
 )
 REPORTS = {
     "bound": "the ELBO of the untilted twin, nats per datum",
-    "nce": "logistic loss of the stage; 2 log 2 = 1.386 where the stage before leaves nothing to learn",
-    "z_ratio": "Z of the tilt as it stands by Z of the stage before; 1 at the minimum of the logistic loss",
+    "nce": "logistic loss of the stage",
+    "z_ratio": "Z of the tilt as it stands by Z of the stage before",
 } | stages.REPORTED
 
 
@@ -66,32 +68,33 @@ def rates(algorithm: Algorithm, state: Any) -> dict[str, Any]:
 
 
 def loss(
-    algorithm: Algorithm, key: Any, params: Params, x: Data, positive: Latents, negative: Latents | None,
-    earlier: Any = None, weight: Any = None, stage: Any = 1.0,
-) -> Loss:  # fmt: skip
+    algorithm: Algorithm, key: Any, params: Params, x: Data, positive: Latents, negative: Latents | None, **stage: Any
+) -> Loss:
     """Minus the twin's ELBO, and the logistic loss of the tilts, which sees nothing but them."""
     program, guide = algorithm.program, algorithm.guide
     value, bound = untilted_elbo(program, guide, params, x, positive)
     held = algorithm.held(params)
     drawn = guide.at(held, positive, x)[0]
-    seen = contrast(program, held, x, drawn, negative, weights=(None, weight))[1]
+    seen = contrast(program, held, x, drawn, negative, weights=(None, stage.get("weight")))[1]
     if negative is None:
         return value, named(seen, bound=bound)
-    later = 1.0 * (stage > 1.5)
-    ratio, z_ratio = refining_nce(program, held, earlier or {}, drawn, negative, x, weight, later)
+    ratio, z_ratio = refining_nce(program, held, positive=drawn, negative=negative, x=x, **stage)
     return value + ratio, named(seen, bound=bound, nce=ratio, z_ratio=z_ratio)
 
 
 def step(algorithm: Algorithm, key: Any, state: Any, x: Data, index: Array) -> tuple[Any, Info]:
     """One update of the stage under way."""
     hyper, program = algorithm.hyper, algorithm.program
-    k_positive, k_negative, k_loss = algorithm.ppl.split(key, 3)
+    k_positive, k_negative, k_base, k_loss = algorithm.ppl.split(key, 4)
     state, stage = stages.entered(algorithm, state, stages.starts(hyper.first_stage, hyper.updates, hyper.stages))
     positive = hyper.posterior.advance(algorithm, k_positive, state.params, x, True, (), index)
     if not program.tilts:
         state, info = algorithm.follow(k_loss, state, x, positive, None)
         return state, info | {"stage": stage}
     negative = stages.draws(hyper.prior, algorithm, k_negative, state, program.prior_rows(x), index, stage)
-    given = {"earlier": state.earlier, "weight": negative.weight, "stage": stage}
+    given = {"earlier": state.earlier, "weight": negative.weight, "strength": 1.0 * (stage > 1.5)}
+    if not program.prior_reads:
+        base = BaseDraws().advance(algorithm, k_base, state.params, program.prior_rows(x), False, (), index)
+        given |= {"base": base.z, "log_z": negative.info.log_weight}
     state, info = algorithm.follow(k_loss, state, x, positive, negative, **given)
     return state, stages.curves(info, stage)

@@ -2,6 +2,7 @@ r"""Tilts learned as density ratios, without chains; and scores learned by denoi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -42,31 +43,37 @@ def refining_nce(
     negative: Latents,
     x: Data | None = None,
     weight: Array | None = None,
+    log_z: Array | float = 0.0,
+    base: Latents | None = None,
     strength: Array | float = 1.0,
 ) -> tuple[Array, Array]:
     r"""Logistic loss of what a tilt still lacks: it tells positive draws from those of the tilt at an earlier stage.
 
-    .. math:: E_q[\log(1 + e^{-r(z)})] + E_{p_e}[\log(1 + e^{r(z)})], \qquad r = f - f_e, \quad
-              p_e = p_0\, e^{f_e} / Z_e
+    .. math:: E_q[\log(1 + e^{-r(z)})] + E_m[\log(1 + e^{r(z)})], \quad r = f - \log\frac{m}{p_0}, \quad
+              m = \tfrac12 p_e + \tfrac12 p_0, \quad p_e = p_0\, e^{f_e} / Z_e
 
-    At the minimum r is log q(z) - log p_e(z), so that :math:`p_0 e^{f}` is q up to a constant, whatever the earlier
-    tilt was. Only the parameters of the tilts learn.
+    At the minimum f is log q(z) - log p₀(z), whatever the earlier tilt was. Base draws are half of the others, since
+    nothing else holds the tilt where neither q nor p_e has draws. Without them m = p_e. Only the parameters of the
+    tilts learn.
 
     Args:
         earlier: parameters of the tilts alone at the end of the earlier stage, by name.
         positive: draws of the guide or of posterior chains over the data, centered.
         negative: draws of the prior with the earlier tilt, centered.
-        x: data whose covariates both were drawn given, where the prior reads any.
+        x: data whose covariates all were drawn given, where the prior reads any.
         weight: of the negative draws, adding up to 1, where they do not count alike.
-        strength: factor of the earlier tilt; 0 where the earlier stage is the base.
+        log_z: log Z_e, nats. Without base draws an error of it is one of f, constant in z.
+        base: draws of the program without its tilts, centered; None: there are none.
+        strength: factor of log m - log p₀; 0 where the earlier stage is the base.
 
     Returns:
-        The loss, and :math:`E_{p_e} e^{r} = Z / Z_e` by the negative draws: 1 at the minimum.
+        The loss, and :math:`E_{p_e} e^{f - f_e} = Z / Z_e` by the negative draws.
 
     Raises:
         PplebmError: for a program without tilt.
 
-    Source: Xiao, Han (NeurIPS 2022, arXiv:2209.08739); Gutmann, Hyvärinen (JMLR 2012), equation 8.
+    Source: Xiao, Han (NeurIPS 2022, arXiv:2209.08739); Gutmann, Hyvärinen (JMLR 2012), equation 8; Hesterberg
+    (Technometrics 1995) for the mixture with the base.
 
     Example:
         >>> import torch, pplebm
@@ -78,13 +85,19 @@ def refining_nce(
         (1.3863, 1.0)
     """
     _needs_tilt(program)
-    program, ppl = program.with_coordinates("centered"), program.ppl
-    before, x = params | dict(ppl.stop_gradient(earlier)), x if program.prior_reads else None
-    r_positive, r_negative = (
-        program.log_tilt(params, z, x) - strength * program.log_tilt(before, z, x) for z in (positive, negative)
-    )
-    loss = ppl.softplus(-r_positive).mean() + mean(ppl.softplus(r_negative), weight)
-    return loss, mean(ppl.exp(r_negative), weight)
+    program, ppl, x = program.with_coordinates("centered"), program.ppl, x if program.prior_reads else None
+    before = params | dict(ppl.stop_gradient(earlier))
+
+    def lacking(z: Latents) -> tuple[Array, Array]:
+        f, f_e = program.log_tilt(params, z, x), program.log_tilt(before, z, x)
+        log_m = f_e - log_z if base is None else ppl.softplus(f_e - log_z) - math.log(2.0)
+        return f - strength * log_m, f - f_e
+
+    (r_positive, _), (r_negative, gained) = lacking(positive), lacking(negative)
+    others = mean(ppl.softplus(r_negative), weight)
+    if base is not None:
+        others = 0.5 * others + 0.5 * ppl.softplus(lacking(base)[0]).mean()
+    return ppl.softplus(-r_positive).mean() + others, mean(ppl.exp(gained), weight)
 
 
 def telescoped(
