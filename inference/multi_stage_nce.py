@@ -14,7 +14,7 @@ from pplebm.learning import stages
 from pplebm.learning.adjusted import AdjustedPool
 from pplebm.learning.algorithm import Algorithm, Info, Loss, named
 from pplebm.learning.optimizer import Optimizer
-from pplebm.learning.sources import Amortized, BaseDraws
+from pplebm.learning.sources import Amortized
 from pplebm.objectives.contrast import contrast
 from pplebm.objectives.elbo import untilted_elbo
 from pplebm.objectives.nce import refining_nce
@@ -33,7 +33,7 @@ DEVIATIONS = (
 )
 REPORTS = {
     "bound": "the ELBO of the untilted twin, nats per datum",
-    "nce": "logistic loss of the stage",
+    "nce": "logistic loss of the stage, nats",
     "z_ratio": "Z of the tilt as it stands by Z of the stage before",
 } | stages.REPORTED
 
@@ -85,16 +85,12 @@ def loss(
 def step(algorithm: Algorithm, key: Any, state: Any, x: Data, index: Array) -> tuple[Any, Info]:
     """One update of the stage under way."""
     hyper, program = algorithm.hyper, algorithm.program
-    k_positive, k_negative, k_base, k_loss = algorithm.ppl.split(key, 4)
+    k_positive, k_negative, k_loss = algorithm.ppl.split(key, 3)
     state, stage = stages.entered(algorithm, state, stages.starts(hyper.first_stage, hyper.updates, hyper.stages))
     positive = hyper.posterior.advance(algorithm, k_positive, state.params, x, True, (), index)
     if not program.tilts:
         state, info = algorithm.follow(k_loss, state, x, positive, None)
         return state, info | {"stage": stage}
-    negative = stages.draws(hyper.prior, algorithm, k_negative, state, program.prior_rows(x), index, stage)
-    given = {"earlier": state.earlier, "weight": negative.weight, "strength": 1.0 * (stage > 1.5)}
-    if not program.prior_reads:
-        base = BaseDraws().advance(algorithm, k_base, state.params, program.prior_rows(x), False, (), index)
-        given |= {"base": base.z, "log_z": negative.info.log_weight}
+    negative, given = stages.draws(hyper.prior, algorithm, k_negative, state, program.prior_rows(x), index, stage)
     state, info = algorithm.follow(k_loss, state, x, positive, negative, **given)
     return state, stages.curves(info, stage)

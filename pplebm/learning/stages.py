@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from pplebm.learning.adjusted import AdjustedPool
 from pplebm.learning.algorithm import Algorithm, Info, State
 from pplebm.learning.samples import Samples
+from pplebm.learning.sources import BaseDraws
 from pplebm.ppl.language import Array, Data, Params
 
 REPORTED = {
@@ -59,18 +60,28 @@ def entered(algorithm: Algorithm, state: StagedState, at: tuple[int, ...]) -> tu
 
 def draws(
     source: AdjustedPool, algorithm: Algorithm, key: Any, state: StagedState, rows: Data | int, index: Any, stage: Array
-) -> Samples:
+) -> tuple[Samples, dict[str, Any]]:
     """Weighted draws of the prior as it was at the end of the stage before; of the base in the first stage.
 
     In the first stage chains make no trajectory, and so begin anew with draws of the base at every update. At the
     first update of the second they are annealed from there; in later ones their weights make up for what the tilt
     gained in a stage.
+
+    Returns:
+        The draws, and the arguments of `pplebm.objectives.nce.refining_nce` that say what they are; draws of the base
+        among them, unless every row has a log Z of its own.
     """
     ppl, moves = algorithm.ppl, 1.0 * (stage > 1.5)
+    k_pool, k_base = ppl.split(key)
     moving: Any = source._replace(n_steps=moves * source.n_steps, n_annealed=moves * source.n_annealed)
-    found = moving.advance(algorithm, key, dict(state.params) | dict(state.earlier), rows, False, state.negative, index)
+    before = dict(state.params) | dict(state.earlier)
+    found = moving.advance(algorithm, k_pool, before, rows, False, state.negative, index)
     accepted = ppl.where(moves > 0.5, found.info.accepted, 1.0 + 0.0 * moves)  # 0 / 0 without trajectories
-    return found._replace(info=found.info._replace(accepted=accepted))
+    given = {"earlier": state.earlier, "weight": found.weight, "strength": moves}
+    if not algorithm.program.prior_reads:
+        base = BaseDraws().advance(algorithm, k_base, state.params, rows, False, (), index)
+        given |= {"base": base.z, "log_z": found.info.log_weight}
+    return found._replace(info=found.info._replace(accepted=accepted)), given
 
 
 def curves(info: Info, stage: Array) -> Info:

@@ -168,7 +168,9 @@ def test_draws_are_those_of_the_stage_before(ppl):
     index, state = ppl.asarray(range(8)), owner.init(ppl.key(0), program.data(np.zeros((8, 3), np.float32)), 8)
     later = {name: state.params[name] + (0.9 if name.startswith("c") else 0.0) for name in state.earlier}
     state = state._replace(params=dict(state.params) | later)
-    draw = ppl.compiled(lambda key, state, stage: stages.draws(owner.hyper.prior, owner, key, state, n, index, stage))
+    draw = ppl.compiled(
+        lambda key, state, stage: stages.draws(owner.hyper.prior, owner, key, state, n, index, stage)[0]
+    )
     found = []
     for key in range(14):
         found.append(draw(ppl.key(key), state, ppl.asarray(1.0 if key < 2 else 3.0)))
