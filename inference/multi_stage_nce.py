@@ -20,14 +20,10 @@ from pplebm.objectives.elbo import untilted_elbo
 from pplebm.objectives.nce import refining_nce
 from pplebm.ppl.language import Array, Data, Latents, Params
 
-PAPER = (
-    "Cui, Han. Learning Adaptive Multi-Stage Energy-based Prior for Hierarchical Generative Model. TMLR 2026. "
-    "openreview W2zqUkA9Ub; Xiao, Han, NeurIPS 2022, arXiv:2209.08739"
-)
+PAPER = "Cui, Han. Learning Adaptive Multi-Stage Energy-based Prior for Hierarchical Generative Model. TMLR 2026."
 DEVIATIONS = (
     "The tilt of a stage is what the declared one gains in it; it has no network of its own.",
-    "Half of the draws of later stages are those of the base, which hold the tilt where the stage before has none; but "
-    "not where the prior reads covariates, since log Z of every row is not known.",
+    "Half of the draws of later stages are of the base, to hold the tilt there; none if the prior reads covariates.",
     "Draws of the stage before are chains that live on, accepted or rejected, weighted for what a stage changed.",
     "Generator and guide learn without the tilt in the first stage, and stand still in the others.",
 )
@@ -84,13 +80,10 @@ def loss(
 
 def step(algorithm: Algorithm, key: Any, state: Any, x: Data, index: Array) -> tuple[Any, Info]:
     """One update of the stage under way."""
-    hyper, program = algorithm.hyper, algorithm.program
+    hyper = algorithm.hyper
     k_positive, k_negative, k_loss = algorithm.ppl.split(key, 3)
     state, stage = stages.entered(algorithm, state, stages.starts(hyper.first_stage, hyper.updates, hyper.stages))
     positive = hyper.posterior.advance(algorithm, k_positive, state.params, x, True, (), index)
-    if not program.tilts:
-        state, info = algorithm.follow(k_loss, state, x, positive, None)
-        return state, info | {"stage": stage}
-    negative, given = stages.draws(hyper.prior, algorithm, k_negative, state, program.prior_rows(x), index, stage)
+    negative, given = stages.draws(algorithm, k_negative, state, x, index, stage)
     state, info = algorithm.follow(k_loss, state, x, positive, negative, **given)
     return state, stages.curves(info, stage)

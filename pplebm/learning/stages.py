@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-from pplebm.learning.adjusted import AdjustedPool
 from pplebm.learning.algorithm import Algorithm, Info, State
 from pplebm.learning.samples import Samples
 from pplebm.learning.sources import BaseDraws
@@ -59,8 +58,8 @@ def entered(algorithm: Algorithm, state: StagedState, at: tuple[int, ...]) -> tu
 
 
 def draws(
-    source: AdjustedPool, algorithm: Algorithm, key: Any, state: StagedState, rows: Data | int, index: Any, stage: Array
-) -> tuple[Samples, dict[str, Any]]:
+    algorithm: Algorithm, key: Any, state: StagedState, x: Data, index: Any, stage: Array
+) -> tuple[Samples | None, dict[str, Any]]:
     """Weighted draws of the prior as it was at the end of the stage before; of the base in the first stage.
 
     In the first stage chains make no trajectory, and so begin anew with draws of the base at every update. At the
@@ -68,17 +67,20 @@ def draws(
     gained in a stage.
 
     Returns:
-        The draws, and the arguments of `pplebm.objectives.nce.refining_nce` that say what they are; draws of the base
-        among them, unless every row has a log Z of its own.
+        The draws, None without a tilt, and the arguments of `pplebm.objectives.nce.refining_nce` that say what they
+        are; draws of the base among them, unless every row has a log Z of its own.
     """
-    ppl, moves = algorithm.ppl, 1.0 * (stage > 1.5)
+    program, ppl, moves = algorithm.program, algorithm.ppl, 1.0 * (stage > 1.5)
+    if not program.tilts:
+        return None, {}
+    source, rows = algorithm.hyper.prior, program.prior_rows(x)
     k_pool, k_base = ppl.split(key)
     moving: Any = source._replace(n_steps=moves * source.n_steps, n_annealed=moves * source.n_annealed)
     before = dict(state.params) | dict(state.earlier)
     found = moving.advance(algorithm, k_pool, before, rows, False, state.negative, index)
     accepted = ppl.where(moves > 0.5, found.info.accepted, 1.0 + 0.0 * moves)  # 0 / 0 without trajectories
     given = {"earlier": state.earlier, "weight": found.weight, "strength": moves}
-    if not algorithm.program.prior_reads:
+    if not program.prior_reads:
         base = BaseDraws().advance(algorithm, k_base, state.params, rows, False, (), index)
         given |= {"base": base.z, "log_z": found.info.log_weight}
     return found._replace(info=found.info._replace(accepted=accepted)), given

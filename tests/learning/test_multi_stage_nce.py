@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -165,12 +166,11 @@ def test_draws_are_those_of_the_stage_before(ppl):
     page, n = pplebm.load("conjugate_tilt"), 600
     program = pplebm.Program(pplebm.bind(page, ppl.name, shape=(3,)))
     owner = algorithm_of(pplebm.load("multi_stage_nce"), program, {"prior.pool": n, "prior.moved": n, "n_leapfrog": 4})
-    index, state = ppl.asarray(range(8)), owner.init(ppl.key(0), program.data(np.zeros((8, 3), np.float32)), 8)
+    x, index = program.data(np.zeros((8, 3), np.float32)), ppl.asarray(range(8))
+    state = owner.init(ppl.key(0), x, 8)
     later = {name: state.params[name] + (0.9 if name.startswith("c") else 0.0) for name in state.earlier}
     state = state._replace(params=dict(state.params) | later)
-    draw = ppl.compiled(
-        lambda key, state, stage: stages.draws(owner.hyper.prior, owner, key, state, n, index, stage)[0]
-    )
+    draw = ppl.compiled(lambda key, state, stage: stages.draws(owner, key, state, x, index, stage)[0])
     found = []
     for key in range(14):
         found.append(draw(ppl.key(key), state, ppl.asarray(1.0 if key < 2 else 3.0)))
@@ -189,3 +189,15 @@ def test_draws_are_those_of_the_stage_before(ppl):
     weight, error = ppl.to_numpy(found[-1].weight), np.sqrt(np.diag(laws[0].covariance) / (0.5 * n))
     assert (np.abs(weight @ base[2] - laws[0].mean) < 5.0 * error).all()
     assert (np.abs(weight @ base[2] - laws[1].mean) > 5.0 * error).any()
+
+
+def test_the_twin_has_stages_and_nothing_to_learn_in_them():
+    program = pplebm.Program(pplebm.bind("joint_ebm", shape=(4,), tilted=False))
+    owner = algorithm_of(pplebm.load("multi_stage_nce"), program, {"updates": 4, "batch_size": 8})
+    x, rows, states = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32), [], []
+    for progress, events in loop.updates(owner, x, 0, loop.begin(owner, program.data(x), 0), total=4, at_most=1):
+        rows += [event.metrics for event in events]
+        states.append(progress.state.params)
+    assert [row["stage"] for row in rows] == [1.0, 1.0, 2.0, 3.0] and "nce" not in rows[0]
+    moved = [any((a[n] != b[n]).any() for n in a) for a, b in pairwise(states)]
+    assert moved == [True, False, False]
