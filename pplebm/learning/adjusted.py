@@ -11,6 +11,7 @@ from pplebm.ppl.language import Array, Data, Params
 from pplebm.ppl.trees import n_rows
 from pplebm.program import Program
 from pplebm.sampling import weighted
+from pplebm.sampling.annealed_draws import annealed_draws
 from pplebm.sampling.buffers import Buffer, shared_rows
 
 if TYPE_CHECKING:
@@ -80,7 +81,9 @@ class AdjustedPool(NamedTuple):
     particles: Count = 1  # chains of a datum, where the prior reads covariates
     n_annealed: Count = 10  # strengths over which a chain is brought from the base to the tilted prior
     restarted: Share = 0.01  # share of the updates at which half of the chains that move begin anew, if not alone
-    n_steps_fresh: Count = 50  # trajectories of fresh chains, after learning
+    n_steps_fresh: Count = (
+        100  # trajectories of fresh draws, after learning; half of them on the way to the tilted prior
+    )
 
     def begin(self, algorithm: Algorithm, key: Any, params: Params, n: int) -> weighted.Chains:
         """The pool, or chains of all n data where the prior reads covariates, which begin at their first move."""
@@ -101,8 +104,19 @@ class AdjustedPool(NamedTuple):
         )
 
     def draw(self, algorithm: Algorithm, key: Any, params: Params, rows: Data | int, observed: bool) -> Samples:
-        """Fresh chains of the tilted prior."""
-        return _fresh(self, algorithm, key, params, rows, observed)
+        """Fresh draws of the tilted prior: particles that choose their strengths, of which there are many.
+
+        Where the prior reads covariates every row has a target of its own, and a chain.
+        """
+        if algorithm.program.prior_reads or not isinstance(rows, int):
+            return _fresh(self, algorithm, key, params, rows, observed)
+        program, ppl = algorithm.noncentered, algorithm.ppl
+        n, params = max(rows, self.pool), ppl.stop_gradient(params)
+        with ppl.threads_for(program.work(n)):
+            found = annealed_draws(program, key, params, n, self.n_steps_fresh, self.n_leapfrog, self.step_size)
+        apart = ppl.asarray([i * n // rows for i in range(rows)])  # neighbours may stem from one particle
+        z = {site: a[apart] for site, a in program.move(params, found.z, "centered", None).items()}
+        return Samples(ppl.stop_gradient(z), found.info)
 
 
 def curves(info: Mapping[str, Array]) -> dict[str, Array]:
@@ -157,12 +171,10 @@ def _advanced(
         kept, moved = weighted.advance(
             program, key, params, data, kept, index, settings, observed=observed, is_shared=is_shared
         )
-    repeated = weighted.repeated(ppl, data, kept.age.shape[1])
-    z = ppl.stop_gradient(program.move(params, moved.z, "centered", repeated))
     log_weight = moved.log_mean_weight
     if is_shared:
         error = (abs(1.0 / moved.ess - 1.0) / len(index)) ** 0.5  # of even weights 0 but for rounding
     else:
         error = (((log_weight - log_weight.mean()) ** 2).mean() / len(log_weight)) ** 0.5
     info = AdjustedInfo(moved.accept_prob, moved.ess, moved.divergent, log_weight.mean(), error)
-    return Samples(z, info, kept, moved.weight)
+    return Samples(moved.z, info, kept, moved.weight)

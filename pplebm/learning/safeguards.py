@@ -10,14 +10,14 @@ import numpy as np
 from pplebm.learning.algorithm import Algorithm
 from pplebm.ppl.trees import n_rows, take_rows
 from pplebm.program import Program
-from pplebm.sampling.importance import effective_size, weighted_mean
+from pplebm.sampling.importance import GOOD_K_HAT, effective_size, pareto_k_hat, weighted_mean
 
 MAX_GAP = 10.0  # nats between E f(z⁺) and E f(z⁻): chains that reach the tilted prior hold it at one or two
 MAX_DIVERGENT = 0.25  # share of chains with a non-finite step
 MAX_SATURATED = 0.5  # share of tilt values at their bound, where no gradient passes
 MAX_CHAIN_GAP = 3.0  # nats between E f at the ends of prior chains and at resampled base draws
 GAP_ERRORS = 4.0  # standard errors of that difference, and
-MIN_BASE_ESS = 50  # effective base draws, from which it is believed
+MIN_BASE_ESS = 50  # effective base draws, from which it is believed, unless the tail of their weights says otherwise
 N_CHAINS, N_BASE = 256, 4096  # that are compared
 N_ROWS = 8  # of data, among which these are shared where every row has a prior of its own
 
@@ -38,7 +38,8 @@ def fault(metrics: Mapping[str, float]) -> str:
     if metrics.get("tilt_saturation", 0.0) > MAX_SATURATED:
         return f"{metrics['tilt_saturation']:.0%} of the tilt's values are at its bound"
     gap, error = abs(metrics.get("chain_gap", 0.0)), metrics.get("chain_gap_error", 0.0)
-    if gap > max(MAX_CHAIN_GAP, GAP_ERRORS * error) and metrics.get("base_ess", 0.0) >= MIN_BASE_ESS:
+    is_seen = metrics.get("base_ess", 0.0) >= MIN_BASE_ESS and metrics.get("base_k_hat", 0.0) <= GOOD_K_HAT
+    if gap > max(MAX_CHAIN_GAP, GAP_ERRORS * error) and is_seen:
         return f"prior chains and resampled base draws differ by {gap:.1f} nats in the mean of the tilt"
     return ""
 
@@ -53,7 +54,9 @@ def chain_gap(f_chain: np.ndarray, f_base: np.ndarray) -> dict[str, float]:
         f_base: the tilt at base draws, which resampling by weight turns into draws of the tilted prior.
 
     Returns:
-        The difference in nats, its standard error, and the number of effective base draws, (Σw)²/Σw².
+        The difference in nats, its standard error, the number of effective base draws, (Σw)²/Σw², and the Pareto
+        shape of their weights: where no draw of the base reaches what the tilt lifts, weights look even but for their
+        tail.
 
     >>> z = np.random.default_rng(0).normal(size=(2, 4000))
     >>> found = chain_gap(2.0 * (z[0] + 2.0), 2.0 * z[1])  # the tilt 2z moves N(0, 1) to N(2, 1)
@@ -65,6 +68,7 @@ def chain_gap(f_chain: np.ndarray, f_base: np.ndarray) -> dict[str, float]:
         "chain_gap": float(f_chain.mean()) - base.mean,
         "chain_gap_error": float((f_chain.var() / len(f_chain) + base.error**2) ** 0.5),
         "base_ess": effective_size(f_base),
+        "base_k_hat": max(pareto_k_hat(f_base), 0.0),
     }
 
 
@@ -95,6 +99,7 @@ def watch(algorithm: Algorithm) -> Callable[[Any, Any, Any], dict[str, float]]:
             "chain_gap": float(np.mean([row["chain_gap"] for row in rows])),
             "chain_gap_error": float(np.sqrt(np.sum([row["chain_gap_error"] ** 2 for row in rows])) / n),
             "base_ess": float(np.sum([row["base_ess"] for row in rows])),
+            "base_k_hat": float(np.max([row["base_k_hat"] for row in rows])),
         }
 
     return gap

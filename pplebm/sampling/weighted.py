@@ -23,9 +23,9 @@ KERNEL = annealed(adaptive_hmc(metric="diagonal"))
 
 
 class Chains(NamedTuple):
-    """Chains of N groups, M in each, in noncentered coordinates; part of the state of an algorithm page."""
+    """Chains of N groups, M in each; part of the state of an algorithm page."""
 
-    z: Latents  # (N, M, *event) by site
+    z: Latents  # (N, M, *event) by site, in the coordinates in which they stay while parameters change
     log_weight: Array  # (N, M) nats
     log_density: Array  # (N, M) where a chain stands, at the parameters of its last move
     log_step: Array  # (N, M) of the step size
@@ -45,7 +45,7 @@ class Settings(NamedTuple):
 class Moved(NamedTuple):
     """Chains after a move, and what is known of them."""
 
-    z: Latents  # (n * M, *event) noncentered, chains of a row side by side
+    z: Latents  # (n * M, *event) centered, chains of a row side by side
     weight: Array  # (n * M,) adding up to 1
     log_mean_weight: Array  # (n,) of every row; one number for rows that share a target
     ess: Array  # effective chains, as a share, mean over groups
@@ -80,7 +80,9 @@ def advance(
 
     and moves by trajectories that leave :math:`\pi_{\theta'}` as it is. Chains begin with draws of the base that are
     annealed to their target, where the same rule, for strengths in the place of parameters, gives their first weight.
-    So at any time :math:`E[w\,g(\epsilon)] = \tilde Z_{\theta'}\,E_{\pi_{\theta'}}[g]` with
+    They move in noncentered coordinates. Between moves chains of the tilted prior stay where they are in these, so that
+    they follow its scales; chains of posteriors stay in centered ones, :math:`z` in the place of :math:`\epsilon`
+    above: what data say of a latent holds when the base moves. So at any time :math:`E[w\,g(\epsilon)] = \tilde Z_{\theta'}\,E_{\pi_{\theta'}}[g]` with
     :math:`\tilde Z = \int \tilde\pi`, however the parameters were chosen, in the limit of many chains. Groups whose
     weights are uneven are resampled. Chains that share a target share a step size; others find their own.
 
@@ -100,24 +102,27 @@ def advance(
     k_start, k_again, k_move, k_resample = ppl.split(key, 4)
     at = tree_map(lambda a: a[index].reshape(n * m, *a.shape[2:]) if a.ndim > 1 else a, chains)
 
-    mover = _Mover(program, params, rows, observed, settings, is_shared)
-    is_lost = (at.age > 0.5) & ~ppl.isfinite(mover.at(at.z, 1.0 + 0.0 * at.age))
+    mover = Mover(program, params, rows, observed, settings, is_shared)
+    held = program.with_coordinates("centered") if observed else program  # in which chains stay between moves
+    held_density, z = held.log_density(params, rows, observed), held.move(params, at.z, "noncentered", rows)
+    change, here = held_density(at.z) - at.log_density, mover.at(z, 1.0 + 0.0 * at.age)
+    is_lost = (at.age > 0.5) & ~(ppl.isfinite(here) & ppl.isfinite(change))
     restarted = settings.restarted if is_shared or m > 1 else 0.0  # a chain that is alone has no weight to be judged by
     begins = (at.age < 0.5) | is_lost | _restarts(ppl, k_again, at.z, restarted)
     base = start(program, k_start, params, n * m if rows is None else rows, "base")
     at = at._replace(
-        z=choose(ppl, begins, base, at.z),
-        log_weight=ppl.where(begins, 0.0 * at.age, at.log_weight),
-        log_density=ppl.where(begins, mover.at(base, 0.0 * at.age), at.log_density),
+        z=choose(ppl, begins, base, z),
+        log_weight=ppl.where(begins, 0.0 * at.age, at.log_weight + change),
+        log_density=ppl.where(begins, mover.at(base, 0.0 * at.age), here),
         age=ppl.where(begins, 0.0 * at.age, at.age),
     )
     at, accept = mover(k_move, at, begins)
     at, weight, log_mean, ess = _reweighted(ppl, k_resample, at, (1, n * m) if is_shared else (n, m))
 
+    z = program.move(params, at.z, "centered", rows)
+    at = at._replace(z=z, log_density=held_density(z)) if observed else at
     put = lambda a, rows: ppl.put(a, index, ppl.stop_gradient(rows).reshape(n, *a.shape[1:])) if a.ndim > 1 else rows
-    return tree_map(put, chains, at), Moved(
-        ppl.stop_gradient(at.z), weight, log_mean, ess, accept, (1.0 * is_lost).mean()
-    )
+    return tree_map(put, chains, at), Moved(ppl.stop_gradient(z), weight, log_mean, ess, accept, (1.0 * is_lost).mean())
 
 
 def repeated(ppl: PPL, data: Data | None, m: int) -> Data | None:
@@ -127,7 +132,7 @@ def repeated(ppl: PPL, data: Data | None, m: int) -> Data | None:
     return take_rows(data, ppl.asarray(range(n_rows(data) * m)) // m)
 
 
-class _Mover:
+class Mover:
     """Trajectories of chains at fixed parameters: weights before every one of them, step sizes after it."""
 
     def __init__(
@@ -155,7 +160,7 @@ class _Mover:
             k_now, k_next = ppl.split(key)
             is_early = begins & (k + 1.0 < first)
             strength = ppl.where(is_early, ((k + 1.0) / n_annealed) ** POWER * one, one)
-            moved, accept = self._trajectory(k_now, at, strength)
+            moved, accept = self.trajectory(k_now, at, strength)
             moved = moved._replace(age=ppl.where(is_early, 0.0 * one, moved.age))
             return (moved, k + 1.0, total + ppl.where(k < first, none, accept.mean()), k_next), None
 
@@ -163,7 +168,7 @@ class _Mover:
         end: Chains = found[0]
         return end, found[2] / n_steps
 
-    def _trajectory(self, key: Key, at: Chains, strength: Array) -> tuple[Chains, Array]:
+    def trajectory(self, key: Key, at: Chains, strength: Array) -> tuple[Chains, Array]:
         """Chains reweighted for the density they come to, one trajectory in it, and its acceptance probability."""
         ppl, size = self.ppl, self.ppl.exp(at.log_step)
         begun: AnnealedState = KERNEL.init(ppl, at.z, lambda z: self.at(z, strength))
@@ -173,8 +178,10 @@ class _Mover:
         )
         accept = info.accept_prob[0]
         change = SHARED_GAIN * (accept.mean() - TARGET_ACCEPT)  # follows the parameters
-        if not self.is_shared:  # vanishes: what goes on following its chain biases it
-            change = change + (accept - TARGET_ACCEPT) / (1.0 + at.age)
+        if (
+            not self.is_shared
+        ):  # vanishes, and waits for the target: what follows its chain on the way biases its weight
+            change = change + (accept - TARGET_ACCEPT) / (1.0 + at.age) * (strength >= 1.0)
         log_weight = at.log_weight + inner.log_density - at.log_density
         density, log_step = state.inner.log_density, at.log_step + change
         return Chains(state.z, log_weight, density, log_step, at.age + 1.0, at.count + 1), accept

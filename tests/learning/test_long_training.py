@@ -265,6 +265,16 @@ def test_the_gap_between_chains_and_resampled_draws_is_that_of_the_laws(slope):
     assert found["base_ess"] == pytest.approx(exact, rel=0.35)
 
 
+def test_base_draws_that_do_not_reach_what_the_tilt_lifts_are_no_witness():
+    """N(0, 1) tilted by 0.47 z² is N(0, 16.7), out of reach of the base, whose weights look even enough."""
+    rng = np.random.default_rng(0)
+    f_base, f_chain = 0.47 * rng.normal(size=4096) ** 2, 0.47 * 16.7 * rng.normal(size=256) ** 2
+    found = safeguards.chain_gap(f_chain, f_base)
+    assert found["chain_gap"] > 4.0 and found["base_ess"] > safeguards.MIN_BASE_ESS
+    assert found["base_k_hat"] > 0.7 and safeguards.fault(found) == ""
+    assert safeguards.fault(found | {"base_k_hat": 0.5}).startswith("prior chains and resampled base draws differ")
+
+
 def test_chains_that_miss_the_tilted_prior_are_lengthened():
     """The mean of the tilt slope z is slope² = 3.8 nats; one step of a chain moves it by a tenth of that."""
 

@@ -9,9 +9,8 @@ from linear_gaussian import as_numpy
 
 import pplebm
 from pplebm.errors import PplebmError
-from pplebm.learning.adjusted import AdjustedPool
 from pplebm.learning.algorithm import Algorithm, algorithm_of
-from pplebm.learning.sources import STEPPED, BaseDraws, Persistent, Pool, ShortRun
+from pplebm.learning.sources import STEPPED, AdjustedChains, AdjustedPool, BaseDraws, Persistent, Pool, ShortRun
 
 N = 1500
 X = np.array([1.0, -1.0, 0.5, 0.0])
@@ -45,7 +44,8 @@ CASES = {
     "persistent": Persistent(n_steps=1, n_steps_fresh=500, **SMALL),
     "persistent mala": Persistent(n_steps=1, n_steps_fresh=300, step_size=0.35, kernel="mala"),
     "pool": Pool(n_steps=1, n_steps_fresh=500, **SMALL),
-    "adjusted pool": AdjustedPool(n_steps_fresh=30),
+    "adjusted chains": AdjustedChains(),
+    "adjusted pool": AdjustedPool(),
     "mala of a step that is far too long": ShortRun(n_steps=200, step_size=6.0, kernel="mala"),
     "mala of a step that is far too short": ShortRun(n_steps=300, step_size=0.01, kernel="mala"),
 }
