@@ -143,14 +143,9 @@ def _fresh(
     """One chain for every row, or n of the prior, from the base and long enough to forget it."""
     n = rows if isinstance(rows, int) else n_rows(rows)
     kept = weighted.begin(algorithm.noncentered, n, 1, source.step_size)
-    settings = settings_of(source)._replace(n_steps=1, restarted=0.0)
-    index, is_shared, n_left = algorithm.ppl.asarray(range(n)), isinstance(rows, int), source.n_steps_fresh - 1
-    k_begin, k_on = algorithm.ppl.split(key)
-    found = _advanced(algorithm, k_begin, params, rows, observed, kept, index, settings, is_shared)
-    if n_left:  # chains that resampling made of one part here; at its end they would be the same draw
-        settings = settings._replace(n_steps=n_left)
-        found = _advanced(algorithm, k_on, params, rows, observed, found.kept, index, settings, is_shared)
-    return found
+    settings = settings_of(source)._replace(n_steps=source.n_steps_fresh, restarted=0.0)
+    index = algorithm.ppl.asarray(range(n))
+    return _advanced(algorithm, key, params, rows, observed, kept, index, settings, isinstance(rows, int))
 
 
 def _advanced(
