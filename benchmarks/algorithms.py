@@ -28,8 +28,8 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULT, README = ROOT / "benchmarks" / "algorithms.json", ROOT / "inference" / "README.md"
 BEGIN, END = "<!-- digits: begin -->", "<!-- digits: end -->"
 PAGES = (
-    "mle", "short_run_mle", "variational_joint", "dual_mcmc", "two_stage", "noise_contrastive", "info_vae",
-    "short_run_learned_step", "persistent_mle", "alternating_backprop", "flow_posterior",
+    "mle", "short_run_mle", "variational_joint", "dual_mcmc", "two_stage", "noise_contrastive", "multi_stage_nce",
+    "info_vae", "short_run_learned_step", "persistent_mle", "alternating_backprop", "flow_posterior",
 )  # fmt: skip
 GIVEN = {"flow_posterior": "short_run_mle"}  # pages that take their model from a run of another
 N = 1000

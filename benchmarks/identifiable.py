@@ -30,8 +30,8 @@ RESULT = Path(__file__).with_suffix(".json")
 README = Path(__file__).resolve().parent.parent / "inference" / "README.md"
 BEGIN, END = "<!-- identifiable: begin -->", "<!-- identifiable: end -->"
 PAGES = (
-    "mle", "short_run_mle", "variational_joint", "dual_mcmc", "two_stage", "noise_contrastive", "info_vae",
-    "short_run_learned_step", "persistent_mle", "alternating_backprop", "flow_posterior",
+    "mle", "short_run_mle", "variational_joint", "dual_mcmc", "two_stage", "noise_contrastive", "multi_stage_nce",
+    "info_vae", "short_run_learned_step", "persistent_mle", "alternating_backprop", "flow_posterior",
 )  # fmt: skip
 TRUE = {"m": 0.3, "ls": -0.7, "b1": 3.0, "b2": 2.0, "v1": 1.0, "v2": 1.0, "v3": 0.5, "lsig": float(np.log(0.3))}
 START = {"m": 0.0, "ls": 0.0, "b1": 0.0, "b2": 0.0, "v1": 0.5, "v2": 0.5, "v3": 0.2, "lsig": 0.0}

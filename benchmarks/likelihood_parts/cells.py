@@ -19,7 +19,7 @@ from .known import KNOWN, Known
 EXACT = "exact maximum"  # in the place of a page: the truth, and where the exact likelihood is highest
 LEARNERS = (
     "mle", "persistent_mle", "short_run_mle", "short_run_learned_step", "alternating_backprop", "dual_mcmc",
-    "variational_joint", "two_stage", "noise_contrastive", "info_vae",
+    "variational_joint", "two_stage", "noise_contrastive", "multi_stage_nce", "info_vae",
 )  # fmt: skip
 BASELINES = ("vae", "vamp_prior", "mixture_prior", "flow_prior")  # pages that may be there: no tilt is learned by them
 MODEL = "joint_ebm"  # of images, unless another one is asked for

@@ -2,10 +2,12 @@ r"""Tilts learned as density ratios, without chains; and scores learned by denoi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from pplebm.errors import PplebmError
+from pplebm.objectives.contrast import mean
 from pplebm.ppl.language import Array, Data, Latents, Params
 from pplebm.program import Program
 
@@ -31,6 +33,71 @@ def nce(program: Program, params: Params, positive: Latents, base: Latents, x: D
     program, ppl = program.with_coordinates("centered"), program.ppl
     f_positive, f_base = (program.log_tilt(params, z, x) for z in (positive, base))
     return ppl.softplus(-f_positive).mean() + ppl.softplus(f_base).mean()
+
+
+def refining_nce(
+    program: Program,
+    params: Params,
+    earlier: Params,
+    positive: Latents,
+    negative: Latents,
+    x: Data | None = None,
+    weight: Array | None = None,
+    log_z: Array | float = 0.0,
+    base: Latents | None = None,
+    strength: Array | float = 1.0,
+) -> tuple[Array, Array]:
+    r"""Logistic loss of what a tilt still lacks: it tells positive draws from those of the tilt at an earlier stage.
+
+    .. math:: E_q[\log(1 + e^{-r(z)})] + E_m[\log(1 + e^{r(z)})], \quad r = f - \log\frac{m}{p_0}, \quad
+              m = \tfrac12 p_e + \tfrac12 p_0, \quad p_e = p_0\, e^{f_e} / Z_e
+
+    At the minimum f is log q(z) - log p₀(z), whatever the earlier tilt was. Base draws are half of the others, since
+    nothing else holds the tilt where neither q nor p_e has draws. Without them m = p_e. Only the parameters of the
+    tilts learn.
+
+    Args:
+        earlier: parameters of the tilts alone at the end of the earlier stage, by name.
+        positive: draws of the guide or of posterior chains over the data, centered.
+        negative: draws of the prior with the earlier tilt, centered.
+        x: data whose covariates all were drawn given, where the prior reads any.
+        weight: of the negative draws, adding up to 1, where they do not count alike.
+        log_z: log Z_e, nats. Without base draws an error of it is one of f, constant in z.
+        base: draws of the program without its tilts, centered; None: there are none.
+        strength: factor of log m - log p₀; 0 where the earlier stage is the base.
+
+    Returns:
+        The loss, and :math:`E_{p_e} e^{f - f_e} = Z / Z_e` by the negative draws.
+
+    Raises:
+        PplebmError: for a program without tilt.
+
+    Source: Xiao, Han (NeurIPS 2022, arXiv:2209.08739); Gutmann, Hyvärinen (JMLR 2012), equation 8; Hesterberg
+    (Technometrics 1995) for the mixture with the base.
+
+    Example:
+        >>> import torch, pplebm
+        >>> program = pplebm.Program(pplebm.bind("latent_ebm", shape=(2,), latent_dim=1))
+        >>> earlier = {name: program.params[name] for name in program.tilt_params}
+        >>> z = program.draw_base(0, 100)
+        >>> loss, z_ratio = refining_nce(program, program.params, earlier, z, z)
+        >>> round(loss.item(), 4), z_ratio.item()  # a flat ratio: 2 log 2
+        (1.3863, 1.0)
+    """
+    _needs_tilt(program)
+    program, ppl, x = program.with_coordinates("centered"), program.ppl, x if program.prior_reads else None
+    before = params | dict(ppl.stop_gradient(earlier))
+
+    def lacking(z: Latents) -> tuple[Array, Array]:
+        f, f_e = program.log_tilt(params, z, x), program.log_tilt(before, z, x)
+        log_m = f_e - log_z if base is None else ppl.softplus(f_e - log_z) - math.log(2.0)
+        return f - strength * log_m, f - f_e
+
+    (r_positive, _), (r_negative, gained) = lacking(positive), lacking(negative)
+    others = mean(ppl.softplus(r_negative), weight)
+    if base is not None:
+        others = 0.5 * others + 0.5 * ppl.softplus(lacking(base)[0]).mean()
+    return ppl.softplus(-r_positive).mean() + others, mean(ppl.exp(gained), weight)
 
 
 def telescoped(
