@@ -21,6 +21,7 @@ from pplebm.objectives.nce import refining_nce
 from pplebm.ppl.language import Array, Data, Latents, Params
 
 PAPER = "Cui, Han. Learning Adaptive Multi-Stage Energy-based Prior for Hierarchical Generative Model. TMLR 2026."
+WHEN = "for wide networks and images, where a single noise contrast leaves modes: the best prior draws on digits"
 DEVIATIONS = (
     "The tilt of a stage is what the declared one gains in it; it has no network of its own.",
     "Half of the draws of later stages are of the base, to hold the tilt there; none if the prior reads covariates.",

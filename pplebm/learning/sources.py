@@ -182,7 +182,7 @@ Source = Chain | AdjustedChains | AdjustedPool | Amortized
 
 
 def kernel_of(chain: Chain | AdjustedPool) -> Kernel:
-    """The kernel of a chain's steps, of one step size; mala at temperature 0 climbs, trajectories have their mean length."""
+    """The kernel of a chain's steps, of one step size; mala at temperature 0 climbs."""
     if isinstance(chain, AdjustedPool):
         return hmc(max(1, chain.n_leapfrog // 2), chain.step_size)
     if chain.kernel == "langevin":
