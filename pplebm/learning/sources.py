@@ -198,7 +198,7 @@ def fresh_kernel(chain: Chain | AdjustedPool, n: int) -> Kernel:
     return kernel if kernel.tuning is None else tuned(kernel, n // 2)
 
 
-def coordinates_of(chain: Chain | AdjustedPool) -> str:
+def coordinates_of(chain: Chain | AdjustedChains | AdjustedPool) -> str:
     """The coordinates that a chain moves in."""
     return getattr(chain, "coordinates", "noncentered")
 
