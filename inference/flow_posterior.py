@@ -23,8 +23,8 @@ PAPER = (
 )
 WHEN = "for the posterior of a few data under a model that is learned already"
 DEVIATIONS = (
-    "Flows of all training data are fitted side by side, those of a batch at each update.",
-    "Affine coupling layers, in noncentered coordinates; a bound 0.15 nats below log p(x) where it is known (1 seed).",
+    "Flows of all training data are fitted side by side, those of a batch at each update; affine coupling layers, in "
+    "noncentered coordinates; a bound 0.15 nats below log p(x) where it is known (1 seed).",
 )
 REPORTS = {"bound": "E log p̃(x, z) + log|det| + entropy of u: the ELBO plus log Z, nats per datum"}
 KEEPS_ROWS = True  # a flow for every datum
@@ -33,11 +33,9 @@ KEEPS_ROWS = True  # a flow for every datum
 class Hyper(NamedTuple):
     updates: Count = 2000  # with 1400 data in batches of 128, about 180 for each flow
     batch_size: Count = 128  # a hundred data fill two cores
-    optimizer: Optimizer = Optimizer(
-        learning_rate=2e-2,  # a flow of one datum is small
-        learning_rate_tilt=0.0,  # the tilt is given
-        decay_share=0.5,  # each flow sees few updates, so half of them at falling rates
-    )
+    optimizer: Optimizer = Optimizer(  # a flow of one datum is small and sees few updates; the tilt is given
+        learning_rate=2e-2, learning_rate_tilt=0.0, decay_share=0.5,
+    )  # fmt: skip
     n_layers: Count = 4  # of a flow
     width: Count = 16  # hidden units of a layer: a flow of one datum need not be large
     n_particles: Count = 4  # draws per datum and update
@@ -54,8 +52,8 @@ def init(algorithm: Algorithm, key: Any, x: Data, n_data: int) -> State:
 
 def step(algorithm: Algorithm, key: Any, state: State, x: Data, index: Array) -> tuple[State, Info]:
     """One update of the flows of a batch, data `index` of all."""
-    ppl, n, hyper = algorithm.ppl, n_rows(state.positive), algorithm.hyper
-    is_row = lambda a: len(a.shape) > 0 and len(a) == n
+    ppl, hyper = algorithm.ppl, algorithm.hyper
+    is_row = lambda a: len(a.shape) > 0 and len(a) == n_rows(state.positive)
     carry = tree_map(lambda a: a[index] if is_row(a) else a, (state.positive, state.optimizer))
     new, bound = _update(algorithm, key, (*carry, state.update), state.params, x, hyper.updates, hyper.optimizer)
     put = lambda a, b: ppl.put(a, index, b) if is_row(a) else b
@@ -73,8 +71,8 @@ def positive(algorithm: Algorithm, key: Any, params: Params, x: Data) -> Samples
         new, bound = _update(algorithm, key, carry, params, x, n, optimizer)
         return (new.params, new.state, carry[2] + 1), bound
 
-    begin = (flows, optimizer.init(ppl, flows), ppl.asarray(0))
-    (flows, _, _), _ = ppl.iterate(one, begin, ppl.split(k_fit, n), lambda k: k)
+    begun = (flows, optimizer.init(ppl, flows), ppl.asarray(0))
+    flows = ppl.iterate(one, begun, ppl.split(k_fit, n), lambda k: k)[0][0]
     z = latents_of(program, transport(ppl, flows, _noise(algorithm, k_draw, n_rows(x)))[0])
     return Samples(algorithm.noncentered.move(params, z, "centered", x))
 

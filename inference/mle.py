@@ -25,8 +25,7 @@ DEVIATIONS = (
     "The model has latents and data: chains of the posterior live on beside those of the prior.",
     "Trajectories are accepted or rejected, in noncentered coordinates, with a step size of every chain's own.",
     "Chains begin by annealing from the base, which gives weights from the first update on.",
-    "Parameters are averaged, and learning ends where the likelihood has ceased to gain, after three times the updates "
-    "that took.",
+    "Parameters are averaged, and learning ends after three times the updates in which the likelihood gained.",
 )
 REPORTS = adjusted.REPORTED | stopping.REPORTED
 

@@ -41,10 +41,7 @@ class Hyper(NamedTuple):
     optimizer: Optimizer = Optimizer(learning_rate_tilt=1e-3)  # as the generator's
     step_rate: NonNegative = 5.0  # of the log step sizes, in units of learning_rate
     n_learned: Count = 4  # data of a batch that the step sizes learn from: each costs as many rows as it has latents
-    posterior: ShortRun = ShortRun(
-        n_steps=25,  # the paper's number
-        step_size=0.1,  # before learning; too large a one diverges before it can be learned
-    )
+    posterior: ShortRun = ShortRun(n_steps=25, step_size=0.1)  # the paper's number; too long steps diverge at first
     prior: ShortRun = ShortRun(
         n_steps=30,  # in noncentered coordinates 30 forget most of the start (0.92^30 = 0.08)
         step_size=0.4,  # the joint scheme's number

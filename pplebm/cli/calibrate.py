@@ -52,7 +52,7 @@ def calibrate(
     if opened.program.covariates or opened.program.has_global_latents:
         if source is None:
             raise PplebmError("the program simulates at rows of data, and the run does not keep its own; give --data.")
-        x = opened.to_user(opened.load(source, folder).held_out)
+        x = opened.held_out(source, folder)
     all_found = calibrated(opened, x, ways=ways, n_replications=replications, seed=seed)
     for found in all_found:
         click.echo(f"posteriors by {found.method}: {found.n_replications} replications, {found.n_draws} draws of each")

@@ -26,11 +26,13 @@ if TYPE_CHECKING:
 SHOWN_METRICS = ("log_likelihood", "tilt_gap", "tilt_positive", "tilt_negative", "held_out_error", "seconds")
 NEW_RUN_ONLY = (  # options that a run has settled
     "inference", "seed", "seeds", "pairs", "backend", "compiled", "precision", "devices", "nodes", "strategy", "ema",
-    "patience", "start", "tensorboard", "scaling",
+    "patience", "start", "tensorboard", "scaling", "held_out_fraction",
 )  # fmt: skip
 MAX_SEEDS = 1000
 THREAD_COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-OPTION_NAMES = {"pairs": "--set", "compiled": "--compile"}  # where option and field have other names
+OPTION_NAMES = {  # where option and field have other names
+    "pairs": "--set", "compiled": "--compile", "held_out_fraction": "--held-out",
+}  # fmt: skip
 
 
 @click.command()
@@ -39,6 +41,9 @@ OPTION_NAMES = {"pairs": "--set", "compiled": "--compile"}  # where option and f
 @click.option("--data", help="Name of a data set, or a .npy, .npz or .csv file.  [default: digits]")
 @click.option("--data-dir", type=click.Path(), help="Where named data sets lie.")
 @click.option("--scaling", help="none, unit, standard or auto.  [default: as the page says; none for a model of yours]")
+@click.option(
+    "--held-out", "held_out_fraction", default=0.2, show_default=True, help="Share of rows; 0 learns from all."
+)
 @click.option("--backend", default="pyro", show_default=True, help="pyro or numpyro.")
 @click.option("--compile/--no-compile", "compiled", default=None, help="Compile the chains.  [default: in long runs]")
 @click.option("--precision", default="full", show_default=True, help="full or bf16, of the networks inside a step.")
@@ -87,7 +92,7 @@ def _new(model: str, changes: dict[str, Any], options: dict[str, Any]) -> Run:
 
     names = (
         "data_dir", "backend", "compiled", "precision", "devices", "nodes", "strategy", "ema", "patience", "start",
-        "tensorboard", "scaling",
+        "tensorboard", "scaling", "held_out_fraction",
     )  # fmt: skip
     data = "digits" if options["data"] is None else options["data"]
     return learn(

@@ -100,8 +100,7 @@ def rows_of(run: Run, source: str, data_dir: str | None = None) -> Any:
     from pplebm.data import Scaling, load_for, names, read_rows
 
     if source in names():
-        data = run.load(source, data_dir)
-        return data.scaling.to_user(data.held_out)
+        return run.held_out(source, data_dir)
     if run.manifest.model.is_own:
         return read_rows(source, run.program.signature, data_dir, run.program.levels)
     assert isinstance(run.scaling, Scaling)
@@ -154,7 +153,7 @@ def diagnose(
     source, folder = opened.manifest.source(data, data_dir)
     x = None
     if rows and source is not None:
-        x = opened.to_user(take_rows(opened.load(source, folder).held_out, slice(0, rows)))
+        x = take_rows(opened.held_out(source, folder), slice(0, rows))
     for found in (all_found := short_run_bias(opened, x, n_chains=chains, n_draws=draws, n_warmup=warmup, seed=seed)):
         click.echo(f"{found.title}: {chains} chains of {draws} draws, short run beside it")
         told = [HEAD, *lines(found)]

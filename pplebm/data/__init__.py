@@ -55,9 +55,9 @@ def load(
 
     By "auto", tables (N, C) are standardised per column; images (N, H, W) or (N, H, W, C) go to [-1, 1], from 0..255
     when they are uint8 and from their own range otherwise; statistics are those of the training rows. "unit" and
-    "standard" do either to both, "none" neither. `data_dir` (default: the folder
-    `data` where Python runs) is torchvision's `root` for named sets. `held_out_fraction` and `seed` split sources
-    without a held-out part, class by class where there are labels. A .npy file of more than 1 GiB, or an array of that
+    "standard" do either to both, "none" neither. `data_dir` (default: the folder `data` where Python runs) is
+    torchvision's `root` for named sets. `held_out_fraction` and `seed` split sources without a held-out part, class by
+    class where there are labels; a fraction of 0 holds out none. A .npy file of more than 1 GiB, or an array of that
     size mapped with numpy.load(mmap_mode="r"), stays in its file: rows are read, and scaled, when they are wanted.
     Raises PplebmError, in one sentence, for a source that is missing, damaged, or cannot be modelled.
 
@@ -73,7 +73,7 @@ def load(
     if scaling not in SCALINGS:
         raise PplebmError(f"scaling '{scaling}' is not known; choose one of {', '.join(SCALINGS)}")
     _check_count("seed", seed, 0)
-    _check_fraction(held_out_fraction)
+    check_fraction(held_out_fraction)
     raw = checked(_read(source, data_dir))
     if raw.held_out is None:
         keep, hold = split(len(raw.x), float(held_out_fraction), seed, raw.y)
@@ -178,9 +178,9 @@ def _scaled(name: str, scaling: Scaling, x: Any) -> Any:
     return model
 
 
-def _check_fraction(value: Any) -> None:
-    if not isinstance(value, numbers.Real) or not 0 < float(value) < 1:
-        raise PplebmError(f"held_out_fraction must lie between 0 and 1, both excluded, but is {value!r}; try 0.2")
+def check_fraction(value: Any) -> None:
+    if not isinstance(value, numbers.Real) or not 0 <= float(value) < 1:
+        raise PplebmError(f"held_out_fraction must lie in [0, 1) but is {value!r}; try 0.2")
 
 
 def _check_count(name: str, value: Any, least: int) -> None:

@@ -38,7 +38,7 @@ def load_as_given(
             the columns; a table none of whose columns is an argument is one array.
         signature: of the model.
         data_dir: where named data sets lie.
-        held_out_fraction: of the rows, for sources without a held-out part.
+        held_out_fraction: of the rows, for sources without a held-out part; 0 holds out none.
         seed: of the split.
         levels: of columns of text whose codes are fixed already.
 
@@ -80,8 +80,8 @@ def read_rows(
 
 
 def split_rows(n: int, fraction: float, seed: int, labels: Any = None) -> tuple[np.ndarray, np.ndarray]:
-    """Rows kept and held out; of fewer than four one is held out."""
-    if n >= 4:
+    """Rows kept and held out; of fewer than four one is held out, unless none is to be."""
+    if n >= 4 or fraction == 0.0:
         return split(n, float(fraction), seed, labels)
     order = np.random.default_rng(seed).permutation(n)
     return np.sort(order[1:]), order[:1]

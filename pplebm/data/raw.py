@@ -114,6 +114,8 @@ def check_labels(name: str, y: Any, n: int) -> np.ndarray | None:
 
 def split(n: int, fraction: float, seed: int, labels: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
     """Two sorted, disjoint index arrays that cover range(n), with every class in proportion to within one row."""
+    if fraction == 0.0:
+        return np.arange(n), np.arange(0)
     n_held_out = min(max(round(n * fraction), 1), n - 2)  # one training row has no spread to scale by
     order = np.random.default_rng(seed).permutation(n)
     if labels is not None:

@@ -137,6 +137,8 @@ def _find_data(run: Run, data: Source | None) -> tuple[Dataset | None, str]:
     known = {path: tuple(shape) for path, shape in entry.shapes.items()}
     if dataset.shapes != known:
         raise PplebmError(f"data have shapes {dataset.shapes}, the run learned from {known}; give the same data.")
+    if dataset.n_held_out == 0:
+        return None, "The run learned from all rows; what needs rows that it has not seen is left out."
     same = dataset.fingerprint == entry.fingerprint
     return dataset, "" if same else "These data differ from those the run learned from; held-out data may be known."
 

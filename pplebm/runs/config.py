@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pplebm.data import SCALINGS
+from pplebm.data import SCALINGS, check_fraction
 from pplebm.data import names as data_names
 from pplebm.errors import PplebmError
 from pplebm.gallery.pages import DEFAULT
@@ -43,6 +43,7 @@ class RunConfig(NamedTuple):
     start: str | Path | None = None
     tensorboard: bool = False
     scaling: str | None = None
+    held_out_fraction: float = 0.2
 
     def checked(self) -> RunConfig:
         """The same, if every number lies in its range.
@@ -66,6 +67,9 @@ class RunConfig(NamedTuple):
         for name, number in numbers:
             if isinstance(number, bool) or not isinstance(number, (int, float)):
                 raise PplebmError(f"{name} must be a number, got {number!r}.")
+        check_fraction(self.held_out_fraction)
+        if self.held_out_fraction == 0 and self.patience > 0:
+            raise PplebmError("patience looks at held-out rows, and held_out_fraction=0 holds out none; leave one out.")
         if not 0 <= self.ema < 1 or self.patience < 0:
             given = f"{self.ema} and {self.patience}"
             raise PplebmError(f"ema must lie in [0, 1) and patience must not be negative, got {given}.")
@@ -94,6 +98,7 @@ class Settings(NamedTuple):
     data_path: str | None  # absolute path of a file; None for a named set or an array
     data_dir: str | None
     has_own_guide: bool
+    held_out_fraction: float = 0.2
 
 
 def settings_of(config: RunConfig, updates: int) -> Settings:
@@ -103,7 +108,7 @@ def settings_of(config: RunConfig, updates: int) -> Settings:
         int(config.seed), config.backend, config.is_compiled(updates), config.precision, config.devices, config.nodes,
         config.strategy, float(config.ema), int(config.patience), bool(config.tensorboard), _absolute(config.start),
         config.scaling, _absolute(config.data) if is_path else None, _absolute(config.data_dir),
-        config.guide is not None,
+        config.guide is not None, float(config.held_out_fraction),
     )  # fmt: skip
 
 

@@ -47,6 +47,7 @@ def fit(
     resume: bool = False,
     progress: bool | None = None,
     scaling: str | None = None,
+    held_out_fraction: float = 0.2,
     trust: bool = False,
     steps: int | None = None,
 ) -> Run:
@@ -87,6 +88,8 @@ def fit(
         scaling: "none", which is the default for a model of your own; "unit", to [-1, 1]; "standard", to mean 0 and
             standard deviation 1; "auto", "unit" for images and "standard" for tables. Pages of the gallery say what
             they expect. Only real numbers that an observed site takes whole are ever scaled.
+        held_out_fraction: of the rows, for sources without a held-out part; 0 learns from all, and then nothing is told
+            of data that learning did not see.
         trust: with `resume`, run the page copies in the folder, whoever wrote them; see `pplebm.open_run`.
         steps: an older word for `updates`.
 
@@ -110,6 +113,7 @@ def fit(
     config = RunConfig(
         model, data, inference, seed, steps if updates is None else updates, dict(hyper or {}), data_dir, backend,
         compiled, precision, devices, nodes, strategy, ema, patience, guide, start, tensorboard, scaling,
+        held_out_fraction,
     ).checked()  # fmt: skip
     folder = folder_for(out, model, inference, seed, resume)
     if tensorboard:

@@ -44,8 +44,8 @@ class HeldOut:
         algorithm = job.algorithm
         self._program = program = algorithm.program
         self._drawn_by = algorithm.with_changes(program.with_chains(compiled=False))  # seldom run, of another shape
-        self._is_possible = len(program.observed) == 1 and not program.reads.fed
-        self._data = program.data(take_rows(job.data.held_out, slice(0, EVALUATE_ON)))
+        self._is_possible = len(program.observed) == 1 and not program.reads.fed and job.data.n_held_out > 0
+        self._data = program.data(take_rows(job.data.held_out, slice(0, EVALUATE_ON))) if self._is_possible else None
         self._error = program.ppl.compiled(self._of_draws, whole=program.options)
         self._value: Array | None = None
 

@@ -40,9 +40,9 @@ def dataset_of(config: RunConfig, page: ModuleType | None) -> Dataset:
     """The data that are asked for; those of the user's own model unscaled yet."""
     kind = kind_of_scaling(config.scaling, page)
     if not is_own(page):
-        return load_data(config.data, config.data_dir, seed=config.seed, scaling=kind)
+        return load_data(config.data, config.data_dir, config.held_out_fraction, config.seed, kind)
     signature = signature_of(config.model) if page is None else gallery.data_arguments(page)
-    return load_as_given(config.data, signature, config.data_dir, seed=config.seed)
+    return load_as_given(config.data, signature, config.data_dir, config.held_out_fraction, config.seed)
 
 
 def shape_for(page: ModuleType, data: Dataset) -> Any:
@@ -62,7 +62,8 @@ def program_on(bound: Any, data: Dataset, kind: str, own: bool, seed: int, backe
         program = make(data)
     program.levels = dict(data.levels)
     for part in (data.train, data.held_out):
-        program.check_data(part)
+        if n_rows(part):
+            program.check_data(part)
     return program, data
 
 

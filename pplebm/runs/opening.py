@@ -72,8 +72,9 @@ def data_of(program: Program, manifest: Manifest, source: Any, data_dir: str | P
     settings = manifest.settings
     if not manifest.model.is_own:
         kind = settings.scaling or manifest.model.scaling or "auto"
-        return load(source, data_dir, seed=settings.seed, scaling=kind)
-    found = load_as_given(source, program.signature, data_dir, seed=settings.seed, levels=program.levels)
+        return load(source, data_dir, settings.held_out_fraction, settings.seed, kind)
+    fraction = settings.held_out_fraction
+    found = load_as_given(source, program.signature, data_dir, fraction, settings.seed, program.levels)
     return found if manifest.scaling.kind == "none" else rescaled(found, manifest.scaling)
 
 
