@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from pplebm.cli.group import SEED
-from pplebm.cli.use import TRUST
+from pplebm.cli.use import TRUST, write_report
 from pplebm.errors import PplebmError
 
 
@@ -40,8 +40,10 @@ def estimates(
     """Tell standard errors of learned parameters, and whether these are at a maximum of the likelihood.
 
     Adjusted chains at every datum that the run learned from give the observed information, for models of up to 300
-    numbers, or some parameters of larger ones by --name. The estimates are those of data in model units.
+    numbers, or some parameters of larger ones by --name. The estimates are those of data in model units. The table
+    becomes a section of the report.
     """
+    from pplebm.report import keep_estimates
     from pplebm.runs.run import open_run
 
     opened = open_run(run, trust=trust)
@@ -53,6 +55,8 @@ def estimates(
         x, names=names or None, level=level, n_chains=chains, n_draws=draws, n_warmup=warmup, seed=seed
     )
     click.echo(found.table())
+    keep_estimates(opened, found)
+    click.echo(f"report: {write_report(opened, data, data_dir)}")
     if out is not None:
         Path(out).parent.mkdir(parents=True, exist_ok=True)
         with open(out, "w", newline="") as file:

@@ -2,8 +2,9 @@
 
 `gathered` draws from a run, as arrays, all that the page shows. `metrics`, `tables`, `figures`, `scatter`, `layers`
 and `captions` turn them into numbers, pictures and sentences, and `page` joins these with the command of `reproduce`.
-`pictures` draws one of them by itself, for `pplebm picture`. `evaluation`, `diagnosis` and `calibration` make the
-sections that the commands `evaluate`, `diagnose` and `calibrate` add. Nothing flows back: a report changes no run.
+`pictures` draws one of them by itself, for `pplebm picture`. `evaluation`, `estimates`, `diagnosis` and `calibration`
+make the sections that the commands `evaluate`, `estimates`, `diagnose` and `calibrate` add. Nothing flows back: a
+report changes no run.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from pathlib import Path
 
 from pplebm.calibration.sbc import Calibration
 from pplebm.data import Source
+from pplebm.estimation.table import Estimates
 from pplebm.report.calibration import section as calibration_section
 from pplebm.report.diagnosis import section
+from pplebm.report.estimates import section as estimates_section
 from pplebm.report.evaluation import section as evaluation_section
 from pplebm.report.gathered import gather
 from pplebm.report.page import html
@@ -22,7 +25,7 @@ from pplebm.runs.evaluate import Row
 from pplebm.runs.run import Run
 from pplebm.runs.short_run_bias import Comparison
 
-__all__ = ["keep_calibration", "keep_diagnosis", "keep_evaluation", "write"]
+__all__ = ["keep_calibration", "keep_diagnosis", "keep_estimates", "keep_evaluation", "write"]
 
 
 def write(run: Run, data: Source | None = None) -> Path:
@@ -50,6 +53,7 @@ def write(run: Run, data: Source | None = None) -> Path:
     target = run.path / files.REPORT
     sections = {
         "Evidence": files.EVALUATION,
+        "Estimates": files.ESTIMATES,
         "Long chains and short runs": files.DIAGNOSIS,
         "Calibration": files.CALIBRATION,
     }
@@ -70,6 +74,11 @@ def keep_calibration(run: Run, found: list[Calibration]) -> None:
 def keep_evaluation(run: Run, rows: list[Row]) -> None:
     """Keep the evidence of a run, its base and its twin as a section of every report of the run as it is now."""
     files.write_whole(run.path / files.EVALUATION, _mark(run) + evaluation_section(rows))
+
+
+def keep_estimates(run: Run, found: Estimates) -> None:
+    """Keep estimates and their standard errors as a section of every report of the run as it is now."""
+    files.write_whole(run.path / files.ESTIMATES, _mark(run) + estimates_section(found))
 
 
 def _kept(run: Run, name: str) -> str:

@@ -98,6 +98,11 @@ CALIBRATION = (
     "Histograms of the same ranks; 1 is what uniform ranks have, and a single bar lies in the grey range in 95 % of "
     "all cases. Bad: high at both ends (too narrow), high in the middle (too wide), or slanted."
 )
+ESTIMATES = (
+    "Estimates of the model's parameters, in model units. The column ± is the Monte Carlo error of the standard error "
+    "beside it. Robust standard errors hold where the model is wrong; where they are far from the others, it is. A "
+    "Newton step that would gain more than its error says that learning has not arrived."
+)
 EVALUATION = (
     "log p(x) of data that were not learned from, higher is better. The first error is that of the estimator, the "
     "second that of the mean as one over all data like these. Models are told apart by the difference on the same "

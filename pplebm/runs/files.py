@@ -23,7 +23,7 @@ from pplebm.ppl.trees import tree_leaves
 
 MANIFEST, METRICS, CHECKPOINT, REPORT = "manifest.json", "metrics.jsonl", "checkpoint.safetensors", "report.html"
 PREVIOUS, TABLE, EVENTS, DIAGNOSIS = "checkpoint.previous.safetensors", "metrics.csv", "tensorboard", "diagnosis.html"
-CALIBRATION, EVALUATION = "calibration.html", "evaluation.html"
+CALIBRATION, EVALUATION, ESTIMATES = "calibration.html", "evaluation.html", "estimates.html"
 WRITTEN = (METRICS, TABLE, EVENTS)  # beside the checkpoint, in the course of a run
 
 

@@ -118,6 +118,8 @@ def test_estimates_of_a_run_are_those_of_what_it_learned_from(run, tmp_path):
     arguments = ["estimates", str(run.path), "--name", "W", "--draws", "20", "--warmup", "100", "--out", str(out)]
     told = CliRunner().invoke(main, arguments)
     assert told.exit_code == 0 and "std. error" in told.output and "W[0,0]" in told.output, told.output
+    page = (run.path / "report.html").read_text()
+    assert page.count('id="estimates"') == 1 and 'href="#estimates"' in page and "W[0,0]" in page
     rows = list(csv.reader(out.read_text().splitlines()))
     assert rows[0][:3] == ["parameter", "estimate", "std_error"] and float(rows[1][2]) > 0.0
     told = CliRunner().invoke(main, ["estimates", str(run.path), "--name", "nothing"])

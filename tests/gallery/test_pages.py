@@ -36,12 +36,20 @@ def is_tilted(name):
     return getattr(page("models", name), "TILTED", True)
 
 
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_an_algorithm_says_when_it_is_to_be_taken(name):
+    """In words that go on from "take it"."""
+    when = page("inference", name).WHEN
+    assert when.startswith(("for ", "to ", "by ")) and len(when) < 110
+
+
 @pytest.mark.parametrize(("shelf", "name"), [*(("models", m) for m in MODELS), *(("inference", a) for a in ALGORITHMS)])
 def test_page_has_exactly_the_lawful_public_names(shelf, name):
     module = page(shelf, name)
     allowed = set(gallery.SHELVES[shelf]) | {"guide", "closed_form", "Gaussian", "SCALING", "REPORTS", "KEEPS_ROWS"}
     allowed |= {"TILTED"} if shelf == "models" else set()
     allowed |= {"positive", "negative", "rates", "init", "step", "after", "arrived"} if shelf == "inference" else set()
+    allowed |= {"WHEN"} if shelf == "inference" else set()
     allowed |= {"grouped", "density", "log_evidence"} if name == "random_effects" else set()
     allowed |= {"log_z", "exact_prior"} if name == "univariate_tilts" else set()
     own = {
