@@ -13,6 +13,7 @@ from pplebm.objectives.contrast import contrast
 from pplebm.ppl.language import Data, Latents, Params
 
 PAPER = "Authors. Title. Venue Year. arXiv number"
+WHEN = "for what it does better than the others, in half a line"
 DEVIATIONS = ("One sentence per departure from the paper; leave the tuple empty if there is none.",)
 REPORTS = {"squared_tilt": "what this page reports besides what all do, with its unit"}
 
