@@ -235,3 +235,36 @@ def test_parameter_noise_needs_plain_steps():
     owner = algorithm_of(pplebm.load("mle"), program, {"parameter_noise": 1.0})
     with pytest.raises(PplebmError, match="rule=sgd"):
         owner.init(0, program.data(np.zeros((4, 3), np.float32)), 4)
+
+
+def shifted(x):
+    """z ~ N(a, 1), x ~ N(z, 1)."""
+    a = numpyro.param("a", jnp.zeros(()))
+    with numpyro.plate("data", len(x)):
+        z = numpyro.sample("z", dist.Normal(a, 1.0))
+        numpyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+@pytest.mark.parametrize("n_particles", [1, 4])
+def test_parameters_with_noise_have_the_law_of_the_likelihood_to_the_number_of_particles(n_particles):
+    """p(x)^N is N(mean of x, 2 / (n N)) in a; steps of rate r on means over data leave it wider by 1 + r / 2, about."""
+    x, rate, n_updates = np.random.default_rng(0).normal(2.0, 1.4, size=20).astype(np.float32), 0.2, 12_000
+    program = pplebm.Program(shifted, data=x, backend="numpyro")
+    ppl, data = program.ppl, program.data(x)
+    owner = algorithm_of(pplebm.load("mle"), program, {
+        "parameter_noise": 1.0, "optimizer.rule": "sgd", "optimizer.learning_rate": rate, "optimizer.decay_share": 0.0,
+        "batch_size": len(x), "posterior.particles": n_particles, "window": 10**6, "updates": n_updates,
+    })  # fmt: skip
+    state, index = owner.init(ppl.key(0), data, len(x)), ppl.asarray(range(len(x)))
+
+    def one(state, key):
+        state, _ = owner.step(key, state, data, index)
+        return state, state.params["a"]
+
+    a = np.asarray(jax.jit(lambda s, k: jax.lax.scan(one, s, k)[1])(state, ppl.split(ppl.key(1), n_updates)), float)
+    blocks = a[2000:].reshape(20, -1)
+    mean, square = blocks.mean(1), (blocks**2).mean(1) - 2.0 * x.mean() * blocks.mean(1) + x.mean() ** 2
+    error = lambda b: b.std(ddof=1) / len(b) ** 0.5
+    assert abs(mean.mean() - x.mean()) < 4.0 * error(mean)
+    exact = 2.0 / (len(x) * n_particles) * (1.0 + rate / 4.0) / (1.0 - rate / 4.0)
+    assert abs(square.mean() - exact) < 4.0 * error(square) < 0.4 * exact
