@@ -136,8 +136,9 @@ assert torch.allclose(sum(terms.values()), program.log_joint(program.params, z, 
 #
 # ## 2. Learning
 #
-# `fit` takes the function as it is. The algorithm is the page `short_run_mle`: both phases by short Langevin chains,
-# fresh in every update. Its settings live on that page. Here they are, and here we only change the number of updates.
+# `fit` takes the function as it is. Here the algorithm is the page `short_run_mle`, both phases by short Langevin
+# chains, fresh in every update; without a name it is `mle`, which takes longer and goes to the maximum. Its settings
+# live on that page. Here they are, and here we only change the number of updates.
 
 # %%
 from pplebm.gallery.hyper import flat, override
@@ -145,8 +146,12 @@ from pplebm.gallery.hyper import flat, override
 hyper = override(pplebm.load("short_run_mle").Hyper(), SETTINGS | {"updates": UPDATES}, "short_run_mle")
 print("\n".join(f"{name} = {value}" for name, value in flat(hyper).items()))
 
-run = pplebm.fit(model, data=digits, updates=UPDATES, hyper=SETTINGS, out=f"{scratch.name}/tilted", progress=False)
-run_twin = pplebm.fit(twin, data=digits, updates=UPDATES, hyper=SETTINGS, out=f"{scratch.name}/twin", progress=False)
+run = pplebm.fit(
+    model, digits, "short_run_mle", updates=UPDATES, hyper=SETTINGS, out=f"{scratch.name}/tilted", progress=False
+)
+run_twin = pplebm.fit(
+    twin, digits, "short_run_mle", updates=UPDATES, hyper=SETTINGS, out=f"{scratch.name}/twin", progress=False
+)
 
 for name, r in (("tilted", run), ("twin", run_twin)):
     last = r.metrics[-1]

@@ -87,7 +87,14 @@ for kind, sites in (("latent", program.latents), ("observed", program.observed),
     print(f"{kind:9}", ", ".join(f"{s.name} {s.shape}" for s in sites))
 assert {s.name for s in program.latents} == {"z1", "z2"} and [s.name for s in program.tilts] == ["f"]
 run = pplebm.fit(
-    model, digits, out=f"{scratch.name}/own", backend="numpyro", updates=UPDATES, hyper=SETTINGS, progress=False
+    model,
+    digits,
+    "short_run_mle",
+    out=f"{scratch.name}/own",
+    backend="numpyro",
+    updates=UPDATES,
+    hyper=SETTINGS,
+    progress=False,
 )
 print(
     f"{UPDATES} updates in {run.metrics[-1]['seconds']:.0f} s, of which {run.manifest.first_update_seconds:.0f} s "
@@ -149,6 +156,7 @@ for backend in COLOURS:
     runs[backend] = pplebm.fit(
         "joint_ebm",
         "digits",
+        "short_run_mle",
         out=f"{scratch.name}/{backend}",
         backend=backend,
         updates=UPDATES,
