@@ -21,7 +21,7 @@ from pplebm.networks.layers import Net
 PAPER = Paper("Jiali Cui and Ying Nian Wu and Tian Han",
               "Learning Joint Latent Space EBM Prior Model for Multi-layer Generator",
               2023, "CVPR", arxiv="2306.06323", remark="here its conjugate special case")  # fmt: skip
-RESULT = "draws of its own: 0.006 nats below the truth held out, by noise_contrastive (inference/README.md)"
+RESULT = "draws of its own: 0.006 nats below the truth, by noise_contrastive (inference/README.md)"
 CHECK = "tests/objectives/test_closed_form.py::test_log_z_and_evidence_equal_quadrature"
 DEVIATIONS = ("Nets are affine and tilts quadratic, so that prior, posterior and log Z are known.",)
 BACKENDS = ("pyro", "numpyro")

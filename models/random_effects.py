@@ -16,8 +16,8 @@ from pplebm.gallery.hyper import Count, Positive
 from pplebm.gallery.paper import Paper
 from pplebm.networks.layers import Net, mlp
 
-PAPER = Paper("Nan M. Laird and James H. Ware", "Random-Effects Models for Longitudinal Data", 1982, journal="Biometrics",
-              volume="38", number="4", pages="963--974", remark="f = 0 is their model")  # fmt: skip
+PAPER = Paper("Nan M. Laird and James H. Ware", "Random-Effects Models for Longitudinal Data", 1982,
+              journal="Biometrics", volume="38", number="4", pages="963--974", remark="f = 0: their model")  # fmt: skip
 RESULT = "pbcseq: 0.010 nats a patient above Gaussian effects held out, 0.079 by chains (models/README.md)"
 CHECK = "tests/gallery/test_random_effects.py::test_quadrature_of_the_program_is_that_of_the_page"
 DEVIATIONS = (

@@ -16,9 +16,7 @@ from pplebm.networks.layers import Net
 
 PAPER = Paper("Prithvi Raj", "Kolmogorov-Arnold Energy Models: Fast, Interpretable Generative Modeling",
               2025, arxiv="2506.14167")  # fmt: skip
-RESULT = (
-    "draws of its own: 0.206 nats below the truth held out, its twin 0.339, by noise_contrastive (inference/README.md)"
-)
+RESULT = "draws of its own: 0.206 nats below the truth, its twin 0.339, by noise_contrastive (inference/README.md)"
 CHECK = "tests/gallery/test_univariate_tilts.py::test_exact_draws_have_the_moments_of_the_prior"
 DEVIATIONS = (
     "One univariate density for every latent; the paper arranges them as the theorem of its title does, or mixes them.",
@@ -88,6 +86,5 @@ def _density(params: dict[str, Any], h: Hyper) -> tuple[np.ndarray, np.ndarray]:
     """Points (m,) at w/10 or less, and exp[ fⱼ ] N(·; 0, 1) there, (latent_dim, m)."""
     grid, f = np.linspace(-10.0, 10.0, 1 + round(20.0 / min(0.005, 0.2 * h.reach / h.n_bumps))), 0.0
     if h.tilted:
-        a = np.asarray(params["a"], dtype=float)
-        f = _tilts(h, a, grid[:, None], np.asarray, np.exp, lambda u: np.logaddexp(0.0, u)).T
+        f = _tilts(h, np.asarray(params["a"], float), grid[:, None], np.asarray, np.exp, lambda u: np.logaddexp(0, u)).T
     return grid, np.exp(f - 0.5 * grid**2) / np.sqrt(2.0 * np.pi) * np.ones((h.latent_dim, 1))
