@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import shlex
 import shutil
 import sys
 import textwrap
@@ -27,13 +28,18 @@ def list_pages() -> None:
 
     With paper, result and when to take which.
     """
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    width = terminal_width()
     for title, names in (("models", gallery.models_available()), ("algorithms", gallery.inference_available())):
         click.echo(f"{title}:")
         for name in names:
             for line in entry(gallery.load(name), width):
                 click.echo(line)
     click.echo("\npplebm show PAGE tells more, cite PAGE its paper; pplebm copy PAGE FILE makes it your own.")
+
+
+def terminal_width() -> int | None:
+    """Columns of the terminal, at least 60; None where the output goes elsewhere."""
+    return max(60, shutil.get_terminal_size().columns) if sys.stdout.isatty() else None
 
 
 def entry(page: ModuleType, width: int | None = None) -> list[str]:
@@ -56,8 +62,8 @@ def _wrapped(text: str, start: str, width: int | None) -> list[str]:
     """A text behind `start`, and further lines indented, of no more than `width` columns."""
     if width is None:
         return [start + text]
-    options = {"break_long_words": False, "break_on_hyphens": False}
-    return textwrap.wrap(text, max(width, 40), initial_indent=start, subsequent_indent=INDENT, **options)
+    wrapper = textwrap.TextWrapper(width, start, INDENT, break_long_words=False, break_on_hyphens=False)
+    return wrapper.wrap(text)
 
 
 @click.command()
@@ -74,8 +80,9 @@ def show(name: str, source: bool) -> None:
         click.echo(text, nl=False)
         return
     click.echo(inspect.getdoc(page) or gallery.page_name(page))
-    for label, words in (("take it", "WHEN"), ("paper:", "PAPER"), ("result on", "RESULT")):
-        if told := getattr(page, words, ""):
+    of_file = ", as the file says," if gallery.is_own(page) else ""  # it may be a copy of another page, and changed
+    for label, name_of in (("take it", "WHEN"), ("paper:", "PAPER"), (f"result{of_file} on", "RESULT")):
+        if told := getattr(page, name_of, ""):
             click.echo(f"\n{label} {told}")
     for line in _check(page):
         click.echo(line)
@@ -97,15 +104,11 @@ def _check(page: ModuleType) -> list[str]:
     file, _, test = node.partition("::")
     lines = [f"\ncheck: {test.partition('[')[0].removeprefix('test_').replace('_', ' ')}"]
     root = place("tests").parent
-    if gallery.is_own(page):  # a copy of a shipped page, perhaps, whose test is of the original
+    if gallery.is_own(page):  # the test of a copied page is of the original
         return [*lines, f"  {node}, as the file says; pplebm check {page.__file__} looks at the file itself"]
     if (root / file).is_file():
-        return [*lines, f"  cd {root}", f"  python -m pytest {node}"]
-    return [
-        *lines,
-        f"  python -m pytest {node}",
-        "  in the sources of pplebm; tests are not installed along with it",
-    ]
+        return [*lines, f"  cd {shlex.quote(str(root))}", f"  python -m pytest {shlex.quote(node)}"]
+    return [*lines, f"  python -m pytest {shlex.quote(node)}", "  in the sources of pplebm: tests are not installed"]
 
 
 def hyperparameters(page: ModuleType, text: str) -> list[str]:
