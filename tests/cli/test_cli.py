@@ -304,6 +304,13 @@ def test_older_words_are_understood_and_not_shown(run, images, tmp_path):
     assert pplebm.open_run(tmp_path / "run").manifest.updates == 1
 
 
+def test_a_run_keeps_the_line_of_a_paper(run):
+    manifest = pplebm.open_run(run).manifest
+    assert manifest.model.paper == str(pplebm.load("latent_ebm").PAPER)
+    assert manifest.algorithm.paper == str(pplebm.load("mle").PAPER)
+    assert manifest.model.paper in (run / "manifest.json").read_text()
+
+
 def test_report_is_written(run):
     assert "report.html" in call("report", run)
     assert (run / "report.html").read_text().lstrip().lower().startswith("<!doctype html")
