@@ -307,7 +307,7 @@ def test_older_words_are_understood_and_not_shown(run, images, tmp_path):
 def test_a_run_keeps_the_line_of_a_paper(run):
     manifest = pplebm.open_run(run).manifest
     assert manifest.model.paper == str(pplebm.load("latent_ebm").PAPER)
-    assert manifest.algorithm.paper == str(pplebm.load("mle").PAPER)
+    assert manifest.inference.paper == str(pplebm.load("mle").PAPER)
     assert manifest.model.paper in (run / "manifest.json").read_text()
 
 
