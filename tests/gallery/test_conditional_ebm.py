@@ -103,7 +103,7 @@ def test_the_prior_is_drawn_given_the_label(double):
 def test_learning_finds_where_every_class_lies(ppl, tmp_path):
     """Classes are normal with covariance I and different means, which linear tilts can have: W a_c + b.
 
-    The means that are learned are those of the training data to 4.5 standard errors, and then Bayes' rule tells classes.
+    The means that are learned are those of the training data to 4.5 standard errors, and Bayes' rule tells the classes.
     """
     rng, n = np.random.default_rng(4), 750
     label = rng.integers(0, 3, n)

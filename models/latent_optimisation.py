@@ -1,0 +1,75 @@
+r"""Designs and their values from one latent under a tilted prior: a design is drawn given the value that is wanted.
+
+p(z) = 1/Z · exp[ f(z) ] · N(z; 0, I),      x | z ~ N( g(z), σ² I ),      y | z ~ N( h(z), τ² )
+p(x | y) = ∫ p(x | z) p(z | y) dz:  the posterior of z given the value y alone, and then x given z
+
+x is a design, y its value, known of both or of one of them. A value far above those of the data is asked of a model that
+has not seen its like: what is designed for it is to be evaluated.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pplebm.gallery.hyper import Count, Positive, Whole
+from pplebm.networks.layers import Net, mlp
+
+PAPER = "Yu, Zhu, Xie, Ma, Xu, Zhu, Wu. Latent Energy-Based Odyssey: Black-Box Optimization. 2024. arXiv:2405.16730"
+DEVIATIONS = (
+    "The tilt is learned as the algorithm says; the paper's telescope of classifiers is `multi_stage_nce`.",
+    "Latents given a value are drawn by chains that accept and reject, in place of the paper's gradient-based sampler.",
+    "The tilt is bounded by b·tanh(f/b) and so cannot run away.",
+    "Designs are vectors of numbers, or arrays that count as such; the paper has sequences as well.",
+)
+BACKENDS = ("pyro", "numpyro")
+SCALING = "none"  # bring designs and values to mean 0 and standard deviation 1: rows not observed have none
+
+
+class Hyper(NamedTuple):
+    latent_dim: Count = 4  # wide enough for designs of few numbers
+    sigma: Positive = 0.1  # of x given z, in standard deviations of the data
+    tau: Positive = 0.1  # of y given z, likewise
+    width: Count = 128  # hidden units of g and h
+    depth: Whole = 2  # hidden layers of every net
+    tilt_width: Count = 64  # hidden units of the tilt
+    tilt_bound: Positive = 8.0  # nats, as in latent_ebm
+    tilted: bool = True  # False: the untilted twin, the same generator with f = 0
+
+
+def nets(hyper: Hyper, shape: dict[str, tuple[int, ...]]) -> dict[str, Net]:
+    """g, h and the tilt; `shape` has that of x. Silu, since designs near an optimum ask for a smooth h."""
+    h = hyper
+    out = {
+        "design": mlp(h.latent_dim, tuple(shape["x"]), h.width, h.depth, "silu"),
+        "value": mlp(h.latent_dim, 1, h.width, h.depth, "silu"),
+    }
+    return out | ({"tilt": mlp(h.latent_dim, 1, h.tilt_width, h.depth, "silu")} if h.tilted else {})
+
+
+def model(
+    ppl: Any, net: Any, hyper: Hyper, x: Any = None, y: Any = None, observed_x: Any = None, observed_y: Any = None
+) -> Any:
+    """Declare z, x of shape (B, *event) and y of shape (B,), each masked where it is not observed, (B,)."""
+    with ppl.plate("data", len(observed_y)):
+        z = ppl.sample("z1", ppl.dist.Normal(0.0, 1.0).expand([hyper.latent_dim]).to_event(1))
+        if hyper.tilted:
+            ppl.tilt("f", net["tilt"](z)[..., 0], bound=hyper.tilt_bound)
+        mean = net["design"](z)
+        ppl.sample("x", ppl.dist.Normal(mean, hyper.sigma).to_event(mean.ndim - 1).mask(observed_x), obs=x)
+        ppl.sample("y", ppl.dist.Normal(net["value"](z)[..., 0], hyper.tau).mask(observed_y), obs=y)
+
+
+def as_data(x: Any, y: Any) -> dict[str, np.ndarray]:
+    """Designs and values as data of `model`; where a row of either holds nan it is masked: unknown, or wanted."""
+    found = {}
+    for name, values in (("x", x), ("y", y)):
+        a = np.array(values, dtype=float)
+        there = np.isfinite(a).reshape(len(a), -1).all(1)
+        a[~there] = 0.0
+        found |= {name: a, f"observed_{name}": there}
+    return found
+
+
+def wanted(y: Any, event: tuple[int, ...]) -> dict[str, np.ndarray]:
+    """Rows of values y, (n,), whose designs, of shape `event`, are to be drawn."""
+    return as_data(np.full((len(y), *event), np.nan), y)
