@@ -3,8 +3,8 @@ r"""Designs and their values from one latent under a tilted prior: a design is d
 p(z) = 1/Z · exp[ f(z) ] · N(z; 0, I),      x | z ~ N( g(z), σ² I ),      y | z ~ N( h(z), τ² )
 p(x | y) = ∫ p(x | z) p(z | y) dz:  the posterior of z given the value y alone, and then x given z
 
-x is a design, y its value, known of both or of one of them. A value far above those of the data is asked of a model that
-has not seen its like: what is designed for it is to be evaluated.
+x is a design, y its value; of some rows one of them may be unknown. A value far above those of the data is asked of a
+model that has not seen its like: what is designed for it is to be evaluated.
 """
 
 from typing import Any, NamedTuple
@@ -50,18 +50,19 @@ def model(
     ppl: Any, net: Any, hyper: Hyper, x: Any = None, y: Any = None, observed_x: Any = None, observed_y: Any = None
 ) -> Any:
     """Declare z, x of shape (B, *event) and y of shape (B,), each masked where it is not observed, (B,)."""
-    with ppl.plate("data", len(observed_y)):
+    known_x, known_y = (True if observed is None else observed for observed in (observed_x, observed_y))
+    with ppl.plate("data", len(x if y is None else y)):
         z = ppl.sample("z1", ppl.dist.Normal(0.0, 1.0).expand([hyper.latent_dim]).to_event(1))
         if hyper.tilted:
             ppl.tilt("f", net["tilt"](z)[..., 0], bound=hyper.tilt_bound)
         mean = net["design"](z)
-        ppl.sample("x", ppl.dist.Normal(mean, hyper.sigma).to_event(mean.ndim - 1).mask(observed_x), obs=x)
-        ppl.sample("y", ppl.dist.Normal(net["value"](z)[..., 0], hyper.tau).mask(observed_y), obs=y)
+        ppl.sample("x", ppl.dist.Normal(mean, hyper.sigma).to_event(mean.ndim - 1).mask(known_x), obs=x)
+        ppl.sample("y", ppl.dist.Normal(net["value"](z)[..., 0], hyper.tau).mask(known_y), obs=y)
 
 
 def as_data(x: Any, y: Any) -> dict[str, np.ndarray]:
     """Designs and values as data of `model`; where a row of either holds nan it is masked: unknown, or wanted."""
-    found = {}
+    found: dict[str, np.ndarray] = {}
     for name, values in (("x", x), ("y", y)):
         a = np.array(values, dtype=float)
         there = np.isfinite(a).reshape(len(a), -1).all(1)

@@ -118,8 +118,9 @@ def test_designs_lie_where_the_value_is_high(ppl, tmp_path):
     truth = lambda x: 3.0 - ((x - [1.0, -1.0]) ** 2).sum(-1)
     hyper = {"latent_dim": 2, "width": 32, "tilt_width": 16, "batch_size": 128, "learning_rate": 0.005}
     value, units = truth(x), (truth(x).mean(), truth(x).std())
-    run = pplebm.fit("latent_optimisation", PAGE.as_data(x, (value - units[0]) / units[1]), "variational_joint", tmp_path / "run",
-                     updates=400, hyper=hyper, backend=ppl.name, compiled=False, progress=False)  # fmt: skip
+    data = PAGE.as_data(x, (value - units[0]) / units[1])
+    run = pplebm.fit("latent_optimisation", data, "variational_joint", tmp_path / "run", updates=400, hyper=hyper,
+                     backend=ppl.name, compiled=False, progress=False)  # fmt: skip
     asked = PAGE.wanted(np.full(4, (value.max() - units[0]) / units[1]), (2,))
     draws = pplebm.sample(run.program, data=asked, n_chains=10, n_draws=10, n_warmup=200, thin=5, progress=False)
     designs = pplebm.predictive(draws, mean=True)["x"].reshape(-1, 2)
