@@ -3,9 +3,9 @@
     python benchmarks/latent_optimisation.py --seeds 0 1 2 3 4
 
 Branin's function has three minima of 0.398 on [-5, 10] x [0, 15]. A seed draws 1000 points, evenly, of which the best
-tenth is removed, and starts learning; the value that is learned is minus the logarithm of the function. Then 128 designs
-are drawn for the best value of the data, and 128 for a value one standard deviation above, and the function itself is
-evaluated at all of them. Beside it: the best of the data, and of 128 even draws, which is what chance finds.
+tenth is removed, and starts learning; the value that is learned is minus the logarithm of the function. Then 128
+designs are drawn for the best value of the data, and 128 for a value one standard deviation above, and the function
+itself is evaluated at all of them. Beside it: the best of the data, and of 128 even draws, which is what chance finds.
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ def test_what_is_wanted_is_masked_and_filled():
     assert DATA["observed_x"].tolist() == [True, False, True, False]
 
 
-def test_designs_lie_where_the_value_is_high(ppl, tmp_path):
+def test_designs_lie_where_the_value_is_high(tmp_path):
     """y = 3 - |x - (1, -1)|²: designs for the best value in the data are better than 9 in 10 of the data."""
     rng = np.random.default_rng(5)
     x = rng.uniform(-3.0, 3.0, (400, 2))
@@ -120,7 +120,7 @@ def test_designs_lie_where_the_value_is_high(ppl, tmp_path):
     value, units = truth(x), (truth(x).mean(), truth(x).std())
     data = PAGE.as_data(x, (value - units[0]) / units[1])
     run = pplebm.fit("latent_optimisation", data, "variational_joint", tmp_path / "run", updates=400, hyper=hyper,
-                     backend=ppl.name, compiled=False, progress=False)  # fmt: skip
+                     compiled=False, progress=False)  # fmt: skip
     asked = PAGE.wanted(np.full(4, (value.max() - units[0]) / units[1]), (2,))
     draws = pplebm.sample(run.program, data=asked, n_chains=10, n_draws=10, n_warmup=200, thin=5, progress=False)
     designs = pplebm.predictive(draws, mean=True)["x"].reshape(-1, 2)
