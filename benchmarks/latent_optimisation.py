@@ -5,7 +5,8 @@
 Branin's function has three minima of 0.398 on [-5, 10] x [0, 15]. A seed draws 1000 points, evenly, of which the best
 tenth is removed, and starts learning; the value that is learned is minus the logarithm of the function. Then 128
 designs are drawn for the best value of the data, and 128 for a value one standard deviation above, and the function
-itself is evaluated at all of them. Beside it: the best of the data, and of 128 even draws, which is what chance finds.
+itself is evaluated at all of them; of those outside the domain, at the nearest point inside. Beside it: the data, the
+best 128 of them, and 128 even draws, which is what chance finds. log p(x, y) is of new points, in standardised units.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import numpy as np
 import pplebm
 
 RESULT = Path(__file__).with_suffix(".json")
+N_HELD_OUT = 200  # new points, of which those count that are no better than the data
 N_DESIGNS, LOW, HIGH = 128, np.array([-5.0, 0.0]), np.array([10.0, 15.0])
 page = pplebm.load("latent_optimisation")
 
@@ -36,12 +38,14 @@ def compare(seed: int, updates: int | None, algorithm: str, backend: str) -> dic
     """Best and median of the function at designs of both models, at the data, and at even draws."""
     rng = np.random.default_rng(seed)
     x, even = rng.uniform(LOW, HIGH, (1000, 2)), rng.uniform(LOW, HIGH, (N_DESIGNS, 2))
-    x = x[np.argsort(branin(x))[100:]]
+    new = rng.uniform(LOW, HIGH, (N_HELD_OUT, 2))
+    x = x[np.argsort(branin(x))[100:]]  # the best of the data first
+    new = new[branin(new) >= branin(x).min()]
     y = -np.log(branin(x))
     center, scale, mean, spread = x.mean(0), x.std(0), y.mean(), y.std()
-    data = page.as_data((x - center) / scale, (y - mean) / spread)
-    row: dict[str, Any] = {"data": {"best": branin(x).min(), "median": np.median(branin(x))}}
-    row["even draws"] = {"best": branin(even).min(), "median": np.median(branin(even))}
+    as_data = lambda x: page.as_data((x - center) / scale, (-np.log(branin(x)) - mean) / spread)
+    data, held_out, told = as_data(x), as_data(new), lambda a: {"best": branin(a).min(), "median": np.median(branin(a))}
+    row: dict[str, Any] = {"data": told(x), "best 128 of the data": told(x[:N_DESIGNS]), "even draws": told(even)}
     for name, tilted in (("tilted", True), ("twin", False)):
         with tempfile.TemporaryDirectory() as folder:
             run = pplebm.fit("latent_optimisation", data, algorithm, f"{folder}/run", updates=updates, seed=seed,
@@ -55,8 +59,11 @@ def compare(seed: int, updates: int | None, algorithm: str, backend: str) -> dic
                 value = branin(designs.clip(LOW, HIGH))
                 outside = ((designs < LOW) | (designs > HIGH)).any(-1).mean()
                 row[f"{name}, {words}"] = {"best": value.min(), "median": np.median(value), "outside": outside}
-            held_out = run.log_z(progress=False)
-            row[name] = {"log Z": held_out.value[0], "log Z, error": held_out.error[0]}
+            log_z, log_p = run.log_z(progress=False), run.log_evidence(held_out, progress=False)
+            row[name] = {"log Z": log_z.value[0], "log Z, error": log_z.error[0], "log p(x, y)": log_p.value.mean(),
+                         "rows": len(new), "error": log_p.value.std() / len(new) ** 0.5,
+                         "Monte Carlo error": np.sqrt((log_p.error**2).mean()),
+                         "trusted": log_p.is_trusted.mean()}  # fmt: skip
     return {name: {k: float(v) for k, v in part.items()} for name, part in row.items()}
 
 
@@ -68,6 +75,9 @@ def table(rows: dict[str, Any]) -> str:
             columns = [np.array([row[name][figure] for row in rows.values()]) for figure in ("best", "median")]
             told = [f"{a.mean():.2f} ± {a.std(ddof=1) if len(a) > 1 else np.nan:.2f}" for a in columns]
             lines.append(f"| {name} | {' | '.join(told)} |")
+    for name in ("tilted", "twin"):
+        a = np.array([row[name]["log p(x, y)"] for row in rows.values()])
+        lines.append(f"| log p(x, y), {name}: {a.mean():.3f} ± {a.std(ddof=1) if len(a) > 1 else np.nan:.3f} | | |")
     return "\n".join(lines)
 
 
