@@ -91,6 +91,11 @@ def table(rows: dict[str, Any]) -> str:
             a = np.array([row[model][name] for row in rows.values()])
             cells.append(f"{a.mean():.3f} ± {a.std(ddof=1) if len(a) > 1 else np.nan:.3f}")
         lines.append(f"| {name} | {' | '.join(cells)} |")
+    own, label, cells = "log p(x | label)", "log p(label | x)", []
+    for model in ("tilted", "twin"):  # p(x) = p(c) p(x | c) / p(c | x)
+        a = np.array([row[model][own] - np.log(10.0) - row[model][label] for row in rows.values()])
+        cells.append(f"{a.mean():.3f} ± {a.std(ddof=1) if len(a) > 1 else np.nan:.3f}")
+    lines.append(f"| log p(x) | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
