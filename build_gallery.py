@@ -1,4 +1,4 @@
-"""Puts the two galleries inside the package when a wheel is built; an editable install reads them where they are."""
+"""Puts the galleries and the citation inside the package of a wheel; an editable install reads them where they are."""
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
@@ -6,5 +6,5 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 class CustomBuildHook(BuildHookInterface):
     def initialize(self, version, build_data):
         if version == "standard":  # a real wheel, not an editable one
-            for shelf in ("models", "inference"):
-                build_data["force_include"][f"{self.root}/{shelf}"] = f"pplebm/{shelf}"
+            for name in ("models", "inference", "CITATION.cff"):
+                build_data["force_include"][f"{self.root}/{name}"] = f"pplebm/{name}"

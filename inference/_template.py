@@ -6,13 +6,14 @@ where positive and negative samples come from, and the update, in symbols
 from typing import Any, NamedTuple
 
 from pplebm.gallery.hyper import Count
+from pplebm.gallery.paper import Paper
 from pplebm.learning.algorithm import Algorithm, Loss
 from pplebm.learning.optimizer import Optimizer
 from pplebm.learning.sources import ShortRun
 from pplebm.objectives.contrast import contrast
 from pplebm.ppl.language import Data, Latents, Params
 
-PAPER = "Authors. Title. Venue Year. arXiv number"
+PAPER = Paper("Given Family and Given Family", "Title", 2000, "CONFERENCE", arxiv="0000.00000")
 WHEN = "for what it does better than the others, in half a line"
 DEVIATIONS = ("One sentence per departure from the paper; leave the tuple empty if there is none.",)
 REPORTS = {"squared_tilt": "what this page reports besides what all do, with its unit"}

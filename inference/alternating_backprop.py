@@ -8,16 +8,17 @@ At temperature 0 the latents are modes, not draws: quick, and without any spread
 from typing import Any, NamedTuple
 
 from pplebm.gallery.hyper import Count, NonNegative
+from pplebm.gallery.paper import Paper
 from pplebm.learning.algorithm import Algorithm, Loss
 from pplebm.learning.optimizer import Optimizer
 from pplebm.learning.sources import Persistent, ShortRun
 from pplebm.objectives.contrast import contrast
 from pplebm.ppl.language import Data, Latents, Params
 
-PAPER = (
-    "Challu, Jiang, Wu, Callot. Deep Generative Model with Hierarchical Latent Factors for Time Series Anomaly "
-    "Detection. AISTATS 2022. arXiv:2202.07586"
-)
+PAPER = Paper("Cristian Challu and Peihong Jiang and Ying Nian Wu and Laurent Callot",
+              "Deep Generative Model with Hierarchical Latent Factors for Time Series Anomaly Detection",
+              2022, "AISTATS", arxiv="2202.07586")  # fmt: skip
+CHECK = "tests/learning/test_sources.py::test_mala_without_temperature_climbs_to_the_mode"
 WHEN = "for scores by the best latent of a datum, without a posterior; it is no maximum likelihood"
 DEVIATIONS = (
     "Latents move in noncentered coordinates, by steps that are taken only where they lead up; gradients are clipped.",

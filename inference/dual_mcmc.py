@@ -9,6 +9,7 @@ The tilt reaches the guide through the chains alone, so the guide cannot run aft
 from typing import Any, NamedTuple
 
 from pplebm.gallery.hyper import Count, NonNegative
+from pplebm.gallery.paper import Paper
 from pplebm.learning.algorithm import Algorithm, Loss, named
 from pplebm.learning.optimizer import Optimizer
 from pplebm.learning.samples import Samples
@@ -16,7 +17,9 @@ from pplebm.learning.sources import Amortized, ShortRun
 from pplebm.objectives.contrast import contrast
 from pplebm.ppl.language import Data, Latents, Params
 
-PAPER = "Cui, Han. Learning Energy-based Model via Dual-MCMC Teaching. NeurIPS 2023. arXiv:2312.02469"
+PAPER = Paper("Jiali Cui and Tian Han", "Learning Energy-based Model via Dual-MCMC Teaching",
+              2023, "NeurIPS", arxiv="2312.02469")  # fmt: skip
+CHECK = "tests/learning/test_conditional.py::test_every_page_learns_a_tilt_of_covariates[dual_mcmc]"
 WHEN = "for a guide that starts chains, and is taught by where they end"
 DEVIATIONS = (
     "The paper's energy is one of the data, and its generator starts that energy's chains; here both phases are "

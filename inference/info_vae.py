@@ -8,16 +8,17 @@ With a tilt, p(z) is the tilted prior, its draws come from a chain, and log Z in
 from typing import Any, NamedTuple
 
 from pplebm.gallery.hyper import Count, NonNegative
+from pplebm.gallery.paper import Paper
 from pplebm.learning.algorithm import Algorithm, Loss
 from pplebm.learning.optimizer import Optimizer
 from pplebm.learning.sources import Amortized, ShortRun
 from pplebm.objectives.mmd import info_vae
 from pplebm.ppl.language import Data, Latents, Params
 
-PAPER = (
-    "Zhao, Song, Ermon. InfoVAE: Balancing Learning and Inference in Variational Autoencoders. AAAI 2019. "
-    "arXiv:1706.02262"
-)
+PAPER = Paper("Shengjia Zhao and Jiaming Song and Stefano Ermon",
+              "InfoVAE: Balancing Learning and Inference in Variational Autoencoders",
+              2019, "AAAI", arxiv="1706.02262")  # fmt: skip
+CHECK = "tests/objectives/test_objectives.py::test_mmd_is_its_gaussian_closed_form_on_average"
 WHEN = "for a guide whose aggregate is to match the prior, where reconstructions count for more than nats"
 DEVIATIONS = (
     "The kernel is the inverse multiquadric, unbiased; the authors' tutorial takes a Gaussian one and the biased form.",

@@ -8,6 +8,7 @@ log w ← log w + log π̃(ε; θ') - log π̃(ε; θ),     π̃: p̃(x, z) or p
 from typing import Any, NamedTuple
 
 from pplebm.gallery.hyper import Count, NonNegative
+from pplebm.gallery.paper import Paper
 from pplebm.learning import adjusted, noise, stopping
 from pplebm.learning.adjusted import AdjustedChains, AdjustedPool
 from pplebm.learning.algorithm import Algorithm, Info, Loss
@@ -16,10 +17,9 @@ from pplebm.objectives.contrast import contrast
 from pplebm.ppl.language import Array, Data, Latents, Params
 from pplebm.sampling.weighted import repeated
 
-PAPER = (
-    "Carbone, Hua, Coste, Vanden-Eijnden. Efficient Training of Energy-Based Models Using Jarzynski Equality. "
-    "NeurIPS 2023. arXiv:2305.19414"
-)
+PAPER = Paper("Davide Carbone and Mengjian Hua and Simon Coste and Eric Vanden-Eijnden", "Efficient Training of "
+              "Energy-Based Models Using Jarzynski Equality", 2023, "NeurIPS", arxiv="2305.19414")  # fmt: skip
+CHECK = "tests/learning/test_mle.py::test_learning_reaches_the_exact_maximum_and_ends"
 WHEN = "by default: its estimate is the maximum of the likelihood, with standard errors by pplebm.estimates"
 DEVIATIONS = (
     "The model has latents and data: chains of the posterior live on beside those of the prior.",

@@ -10,6 +10,7 @@ The first stage is noise_contrastive, along with the untilted twin; draws of lat
 from typing import Any, NamedTuple
 
 from pplebm.gallery.hyper import Count, Share
+from pplebm.gallery.paper import Paper
 from pplebm.learning import stages
 from pplebm.learning.adjusted import AdjustedPool
 from pplebm.learning.algorithm import Algorithm, Info, Loss, named
@@ -20,7 +21,9 @@ from pplebm.objectives.elbo import untilted_elbo
 from pplebm.objectives.nce import refining_nce
 from pplebm.ppl.language import Array, Data, Latents, Params
 
-PAPER = "Cui, Han. Learning Adaptive Multi-Stage Energy-based Prior for Hierarchical Generative Model. TMLR 2026."
+PAPER = Paper("Jiali Cui and Tian Han", "Learning Adaptive Multi-Stage Energy-based Prior for Hierarchical "
+              "Generative Model", 2026, journal="TMLR")  # fmt: skip
+CHECK = "tests/learning/test_multi_stage_nce.py::test_the_minimum_is_the_exact_ratio_whatever_the_earlier_tilt"
 WHEN = "for wide networks and images, where a single noise contrast leaves modes: the best prior draws on digits"
 DEVIATIONS = (
     "The tilt of a stage is what the declared one gains in it; it has no network of its own.",
@@ -68,10 +71,8 @@ def loss(
     algorithm: Algorithm, key: Any, params: Params, x: Data, positive: Latents, negative: Latents | None, **stage: Any
 ) -> Loss:
     """Minus the twin's ELBO, and the logistic loss of the tilts, which sees nothing but them."""
-    program, guide = algorithm.program, algorithm.guide
-    value, bound = untilted_elbo(program, guide, params, x, positive)
-    held = algorithm.held(params)
-    drawn = guide.at(held, positive, x)[0]
+    program, guide, held = algorithm.program, algorithm.guide, algorithm.held(params)
+    (value, bound), drawn = untilted_elbo(program, guide, params, x, positive), guide.at(held, positive, x)[0]
     seen = contrast(program, held, x, drawn, negative, weights=(None, stage.get("weight")))[1]
     if negative is None:
         return value, named(seen, bound=bound)
@@ -81,8 +82,7 @@ def loss(
 
 def step(algorithm: Algorithm, key: Any, state: Any, x: Data, index: Array) -> tuple[Any, Info]:
     """One update of the stage under way."""
-    hyper = algorithm.hyper
-    k_positive, k_negative, k_loss = algorithm.ppl.split(key, 3)
+    hyper, (k_positive, k_negative, k_loss) = algorithm.hyper, algorithm.ppl.split(key, 3)
     state, stage = stages.entered(algorithm, state, stages.starts(hyper.first_stage, hyper.updates, hyper.stages))
     positive = hyper.posterior.advance(algorithm, k_positive, state.params, x, True, (), index)
     negative, given = stages.draws(algorithm, k_negative, state, x, index, stage)

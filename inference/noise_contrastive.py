@@ -9,6 +9,7 @@ Generator and guide are frozen for the last part, so that the ratio is learned o
 from typing import Any, NamedTuple
 
 from pplebm.gallery.hyper import Count, NonNegative, Share
+from pplebm.gallery.paper import Paper
 from pplebm.learning.algorithm import Algorithm, Loss, State, named
 from pplebm.learning.optimizer import Optimizer
 from pplebm.learning.sources import Amortized, BaseDraws
@@ -17,7 +18,11 @@ from pplebm.objectives.elbo import untilted_elbo
 from pplebm.objectives.nce import nce
 from pplebm.ppl.language import Data, Latents, Params
 
-PAPER = "Yu, Zhu, Xie, Ma, Xu, Zhu, Wu. Latent Energy-Based Odyssey: Black-Box Optimization. 2024. arXiv:2405.16730"
+PAPER = Paper("Peiyu Yu and Dinghuai Zhang and Hengzhi He and Xiaojian Ma and Ruiyao Miao and Yifan Lu and Yasi "
+              "Zhang and Deqian Kong and Ruiqi Gao and Jianwen Xie and Guang Cheng and Ying Nian Wu",
+              "Latent Energy-Based Odyssey: Black-Box Optimization via Expanded Exploration in the Energy-Based "
+              "Latent Space", 2024, arxiv="2405.16730")  # fmt: skip
+CHECK = "tests/objectives/test_objectives.py::test_one_density_ratio_recovers_a_quadratic_near_by"
 WHEN = "for wide networks and many images: updates without chains, a guide, a tilt in seconds"
 DEVIATIONS = (
     "One classifier, not a telescope of them: the guide's draws and the base overlap once the twin has learned. "

@@ -7,13 +7,17 @@ zᵢ⁺: K⁺ Langevin steps from where the chain of datum i stood,    z⁻: K�
 from typing import Any, NamedTuple
 
 from pplebm.gallery.hyper import Count, NonNegative
+from pplebm.gallery.paper import Paper
 from pplebm.learning.algorithm import Algorithm, Loss
 from pplebm.learning.optimizer import Optimizer
 from pplebm.learning.sources import Persistent, Pool
 from pplebm.objectives.contrast import contrast
 from pplebm.ppl.language import Data, Latents, Params
 
-PAPER = "Tieleman. Training Restricted Boltzmann Machines using Approximations to the Likelihood Gradient. ICML 2008"
+PAPER = Paper("Tijmen Tieleman",
+              "Training Restricted Boltzmann Machines using Approximations to the Likelihood Gradient",
+              2008, "ICML")  # fmt: skip
+CHECK = "tests/learning/test_sources.py::test_chains_that_live_on_arrive_where_fresh_ones_of_their_length_do_not"
 WHEN = "for mle without its weights, with fewer settings; it ends as high where chains mix"
 DEVIATIONS = (
     "Langevin chains of continuous latents in place of Gibbs chains; both phases persist, not the negative one alone.",

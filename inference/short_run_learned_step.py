@@ -9,6 +9,7 @@ import math
 from typing import Any, NamedTuple
 
 from pplebm.gallery.hyper import Count, NonNegative
+from pplebm.gallery.paper import Paper
 from pplebm.kernels.unrolled import unrolled
 from pplebm.learning.algorithm import Algorithm, Loss, State, named
 from pplebm.learning.optimizer import Optimizer
@@ -20,10 +21,10 @@ from pplebm.ppl.language import Array, Data, Latents, Params
 from pplebm.ppl.trees import n_rows, take_rows
 from pplebm.sampling.chains import start
 
-PAPER = (
-    "Nijkamp, Pang, Han, Zhou, Zhu, Wu. Learning Multi-layer Latent Variable Model via Variational Optimization of "
-    "Short Run MCMC. ECCV 2020. arXiv:1912.01909"
-)
+PAPER = Paper("Erik Nijkamp and Bo Pang and Tian Han and Linqi Zhou and Song-Chun Zhu and Ying Nian Wu",
+              "Learning Multi-layer Latent Variable Model via Variational Optimization of Short Run MCMC for "
+              "Approximate Inference", 2020, "ECCV", arxiv="1912.01909")  # fmt: skip
+CHECK = "tests/objectives/test_objectives.py::test_learned_step_sizes_land_on_the_closed_form"
 WHEN = "to repeat the published step sizes of short runs; it is far from the maximum"
 DEVIATIONS = (
     "Step sizes learn by gradient from a few data of every batch; the released code fixes them.",

@@ -9,15 +9,17 @@ The short-run chain is part of the model that is learned: use the same steps and
 from typing import Any, NamedTuple
 
 from pplebm.gallery.hyper import Count, NonNegative
+from pplebm.gallery.paper import Paper
 from pplebm.learning.algorithm import Algorithm, Loss
 from pplebm.learning.optimizer import Optimizer
 from pplebm.learning.sources import ShortRun
 from pplebm.objectives.contrast import contrast
 from pplebm.ppl.language import Data, Latents, Params
 
-PAPER = (
-    "Cui, Wu, Han. Learning Joint Latent Space EBM Prior Model for Multi-layer Generator. CVPR 2023. arXiv:2306.06323"
-)
+PAPER = Paper("Jiali Cui and Ying Nian Wu and Tian Han",
+              "Learning Joint Latent Space EBM Prior Model for Multi-layer Generator",
+              2023, "CVPR", arxiv="2306.06323")  # fmt: skip
+CHECK = "tests/learning/test_learning.py::test_short_run_mle_raises_the_exact_log_evidence"
 WHEN = "to repeat published results of short runs, or for a first look: a quarter of mle's updates"
 DEVIATIONS = (
     "Chains move in noncentered coordinates (with log|J|), so one step size suits all layers; the paper moves z.",

@@ -9,6 +9,7 @@ In noncentered coordinates, z = z(ε), the Jacobian cancels the scales of the co
 from typing import Any, NamedTuple
 
 from pplebm.gallery.hyper import Count, NonNegative, Share
+from pplebm.gallery.paper import Paper
 from pplebm.learning.algorithm import Algorithm, Loss, State, named
 from pplebm.learning.optimizer import Optimizer
 from pplebm.learning.sources import Amortized, ShortRun
@@ -16,9 +17,10 @@ from pplebm.objectives.contrast import contrast
 from pplebm.objectives.elbo import untilted_elbo
 from pplebm.ppl.language import Data, Latents, Params
 
-PAPER = (
-    "Cui, Wu, Han. Learning Joint Latent Space EBM Prior Model for Multi-layer Generator. CVPR 2023. arXiv:2306.06323"
-)
+PAPER = Paper("Jiali Cui and Ying Nian Wu and Tian Han",
+              "Learning Joint Latent Space EBM Prior Model for Multi-layer Generator",
+              2023, "CVPR", arxiv="2306.06323")  # fmt: skip
+CHECK = "tests/learning/test_conditional.py::test_every_page_learns_a_tilt_of_covariates[two_stage]"
 WHEN = "to add a tilt to a hierarchical VAE that is learned first, at the cost of chains of the prior alone"
 DEVIATIONS = (
     "The released chain adds log p(z|z above) to f at z(ε), without the Jacobian; this one targets f(z(ε)) - ½|ε|².",

@@ -9,6 +9,7 @@ Only the prior needs a chain: the guide takes the place of the posterior's.
 from typing import Any, NamedTuple
 
 from pplebm.gallery.hyper import Count, NonNegative
+from pplebm.gallery.paper import Paper
 from pplebm.learning.algorithm import Algorithm, Loss
 from pplebm.learning.optimizer import Optimizer
 from pplebm.learning.sources import Amortized, ShortRun
@@ -16,9 +17,10 @@ from pplebm.objectives.elbo import elbo
 from pplebm.objectives.nce import nce
 from pplebm.ppl.language import Data, Latents, Params
 
-PAPER = (
-    "Cui, Wu, Han. Learning Joint Latent Space EBM Prior Model for Multi-layer Generator. CVPR 2023. arXiv:2306.06323"
-)
+PAPER = Paper("Jiali Cui and Ying Nian Wu and Tian Han",
+              "Learning Joint Latent Space EBM Prior Model for Multi-layer Generator",
+              2023, "CVPR", arxiv="2306.06323")  # fmt: skip
+CHECK = "tests/gallery/test_baselines.py::test_the_variational_page_learns_by_the_plain_bound"
 WHEN = "for a guide that learns with the tilt"
 DEVIATIONS = (
     "The prior chain moves in noncentered coordinates (with log|J|), so one step size suits every layer.",

@@ -6,9 +6,10 @@ the density in symbols, with the paper's equation number
 from typing import Any, NamedTuple
 
 from pplebm.gallery.hyper import Count, Positive
+from pplebm.gallery.paper import Paper
 from pplebm.networks.layers import Net, mlp
 
-PAPER = "Authors. Title. Venue Year. arXiv number"
+PAPER = Paper("Given Family and Given Family", "Title", 2000, "CONFERENCE", arxiv="0000.00000")
 DEVIATIONS = ("One sentence per departure from the paper; leave the tuple empty if there is none.",)
 BACKENDS = ("pyro", "numpyro")  # the backends this page runs on
 SCALING = "auto"  # images to [-1, 1], tables standardised column by column

@@ -15,9 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pplebm.gallery.hyper import Count, Positive, Whole
+from pplebm.gallery.paper import Paper
 from pplebm.networks.layers import Net
 
-PAPER = "Conjugate special case of Cui, Wu, Han. CVPR 2023. arXiv:2306.06323"
+PAPER = Paper("Jiali Cui and Ying Nian Wu and Tian Han",
+              "Learning Joint Latent Space EBM Prior Model for Multi-layer Generator",
+              2023, "CVPR", arxiv="2306.06323", remark="here its conjugate special case")  # fmt: skip
+RESULT = "draws of its own: 0.006 nats below the truth, by noise_contrastive (inference/README.md)"
+CHECK = "tests/objectives/test_closed_form.py::test_log_z_and_evidence_equal_quadrature"
 DEVIATIONS = ("Nets are affine and tilts quadratic, so that prior, posterior and log Z are known.",)
 BACKENDS = ("pyro", "numpyro")
 SCALING = "auto"  # images to [-1, 1], tables standardised column by column
@@ -70,12 +75,8 @@ def closed_form(params: dict[str, Any], hyper: Hyper, x: Any = None) -> Gaussian
     precision = np.exp(-2.0 * p["log_s"])  # S⁻¹, diagonal
     a, b, d2 = p["A"], p["b"], p["A"].shape[1]
     q1, q2 = (0.5 * (p[k] + p[k].T) for k in ("Q1", "Q2"))
-    lam = np.block(
-        [
-            [np.diag(precision) + q1, -precision[:, None] * a],
-            [-(a.T * precision), np.eye(d2) + (a.T * precision) @ a + q2],
-        ]
-    )
+    lam = np.block([[np.diag(precision) + q1, -precision[:, None] * a],
+                    [-(a.T * precision), np.eye(d2) + (a.T * precision) @ a + q2]])  # fmt: skip
     eta = np.concatenate([precision * b + p["c1"], -(a.T @ (precision * b)) + p["c2"]])
     constant = -0.5 * b @ (precision * b) + 0.5 * np.log(precision).sum()
     if x is not None:

@@ -76,8 +76,7 @@ def univariate() -> Page:
     h = page.Hyper(**hyper)
 
     def tilt(xp: Any, p: Any, z: Any, c: Any) -> Any:
-        places = np.linspace(-h.reach, h.reach, h.n_bumps)
-        return page._tilts(h, p["a"], z["z1"], places, np.exp, lambda u: np.logaddexp(0.0, u)).sum(-1)
+        return page._tilts(h, p["a"], z["z1"], np.asarray, np.exp, lambda u: np.logaddexp(0.0, u)).sum(-1)
 
     def likelihood(p: Any, z: Any, c: Any) -> Any:
         u = z["z1"] @ p["decoder.weight_0"].T + p["decoder.bias_0"]

@@ -1,10 +1,10 @@
 """The command `pplebm`: words of a shell become arguments of the library's functions, and results lines of text.
 
-`learning` has the commands that learn, `pages` those about pages of the galleries, `use` those that use a run:
-`anomaly` scores data, `evaluate` tells their evidence, `estimates` the standard errors of parameters, `calibrate`
-whether posteriors are right, and `picture` draws layers. `group` gives all of them their manners: errors in one or two
-lines, exit statuses, "did you mean". Importing this room loads neither torch nor a backend; commands do so when they
-run.
+`learning` has the commands that learn, `pages` those about pages of the galleries, `citation` their BibTeX, `use` those
+that use a run: `anomaly` scores data, `evaluate` tells their evidence, `estimates` the standard errors of parameters,
+`calibrate` whether posteriors are right, and `picture` draws layers. `group` gives all of them their manners: errors in
+one or two lines, exit statuses, "did you mean". Importing this room loads neither torch nor a backend; commands do so
+when they run.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import click
 
 from pplebm import __version__
-from pplebm.cli import anomaly, calibrate, estimates, evaluate, learning, pages, picture, use
+from pplebm.cli import anomaly, calibrate, citation, estimates, evaluate, learning, pages, picture, use
 from pplebm.cli.group import Group
 
 
@@ -31,5 +31,10 @@ def main(context: click.Context, traceback: bool) -> None:
 
 
 OF_RUNS = (use, anomaly, evaluate, estimates, calibrate, picture)  # modules of commands that take a run
-for command in (*pages.COMMANDS, *learning.COMMANDS, *(c for module in OF_RUNS for c in module.COMMANDS)):
+for command in (
+    *pages.COMMANDS,
+    *citation.COMMANDS,
+    *learning.COMMANDS,
+    *(c for module in OF_RUNS for c in module.COMMANDS),
+):
     main.add_command(command)

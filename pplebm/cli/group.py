@@ -20,7 +20,7 @@ from pplebm.ppl.compilations import keep_compilations
 SIGNALLED = 128  # what a shell adds to the number of the signal that ended a command
 LONGEST_WORD = 200  # of a message; what is longer was no name, and is cut
 SEED = click.IntRange(0, 2**32 - 1)  # what random generators take
-LIGHT = ("list", "show", "copy")  # commands that run no program
+LIGHT = ("list", "show", "cite", "copy")  # commands that run no program
 OLDER_NAMES = {"score": "anomaly"}  # of commands; still understood, and not listed
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import inspect
+import shlex
 import shutil
 import sys
+import textwrap
 from types import ModuleType
 from typing import Any
 
@@ -15,32 +17,60 @@ from pplebm.cli.group import SEED, settings
 from pplebm.gallery import pages as gallery
 from pplebm.gallery.hyper import flat
 from pplebm.gallery.pages import DEFAULT
+from pplebm.gallery.shelf import place
+
+INDENT = " " * 6  # of lines that go on about a page
 
 
 @click.command("list")
 def list_pages() -> None:
-    """List the models and algorithms that ship along."""
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 10**4
+    """List the models and algorithms that ship along.
+
+    With paper, result and when to take which.
+    """
+    width = terminal_width()
     for title, names in (("models", gallery.models_available()), ("algorithms", gallery.inference_available())):
         click.echo(f"{title}:")
         for name in names:
-            page = gallery.load(name)
-            backends = "+".join(getattr(page, "BACKENDS", ())) or "any"
-            for line in (f"  {name:22} {backends:14} {page.PAPER}", *_when(page)):
-                click.echo(line if len(line) <= width else line[: width - 3] + "...")
-    click.echo("\npplebm show PAGE tells more; pplebm copy PAGE FILE makes it your own.")
+            for line in entry(gallery.load(name), width):
+                click.echo(line)
+    click.echo("\npplebm show PAGE tells more, cite PAGE its paper; pplebm copy PAGE FILE makes it your own.")
 
 
-def _when(page: ModuleType) -> list[str]:
-    """The line that tells when a page is to be taken, if it says so."""
-    return [f"  {'':22} take it {page.WHEN}"] if hasattr(page, "WHEN") else []
+def terminal_width() -> int | None:
+    """Columns of the terminal, at least 60; None where the output goes elsewhere."""
+    return max(60, shutil.get_terminal_size().columns) if sys.stdout.isatty() else None
+
+
+def entry(page: ModuleType, width: int | None = None) -> list[str]:
+    """Lines of a page in the list: name, backends and paper; then its result or when it is to be taken, if it says so.
+
+    Args:
+        page: a page of either gallery.
+        width: columns to wrap at; None for one line each, as a pipe wants it.
+    """
+    backends = "+".join(getattr(page, "BACKENDS", ())) or "any"
+    told = [(f"  {gallery.page_name(page):22} {backends:12} ", str(page.PAPER))]
+    if when := getattr(page, "WHEN", ""):
+        told.append((INDENT, f"take it {when}"))
+    if result := getattr(page, "RESULT", ""):
+        told.append((INDENT, f"on {result}"))
+    return [line for start, text in told for line in _wrapped(text, start, width)]
+
+
+def _wrapped(text: str, start: str, width: int | None) -> list[str]:
+    """A text behind `start`, and further lines indented, of no more than `width` columns."""
+    if width is None:
+        return [start + text]
+    wrapper = textwrap.TextWrapper(width, start, INDENT, break_long_words=False, break_on_hyphens=False)
+    return wrapper.wrap(text)
 
 
 @click.command()
 @click.argument("name", metavar="PAGE")
 @click.option("--source", is_flag=True, help="Print the file instead.")
 def show(name: str, source: bool) -> None:
-    """Show a page: equation, paper, hyperparameters.
+    """Show a page: equation, paper, check, hyperparameters.
 
     With the departures from the paper and the reasons for the defaults.
     """
@@ -50,10 +80,12 @@ def show(name: str, source: bool) -> None:
         click.echo(text, nl=False)
         return
     click.echo(inspect.getdoc(page) or gallery.page_name(page))
-    if when := getattr(page, "WHEN", ""):
-        click.echo(f"\ntake it {when}")
-    if paper := getattr(page, "PAPER", ""):
-        click.echo(f"\npaper: {paper}")
+    of_file = ", as the file says," if gallery.is_own(page) else ""  # it may be a copy of another page, and changed
+    for label, name_of in (("take it", "WHEN"), ("paper:", "PAPER"), (f"result{of_file} on", "RESULT")):
+        if told := getattr(page, name_of, ""):
+            click.echo(f"\n{label} {told}")
+    for line in _check(page):
+        click.echo(line)
     if deviations := getattr(page, "DEVIATIONS", ()):
         click.echo("\ndeviations:")
         for sentence in deviations:
@@ -63,6 +95,20 @@ def show(name: str, source: bool) -> None:
         for row in hyperparameters(page, text):
             click.echo(row)
     click.echo(f"\nfile: {page.__file__}")
+
+
+def _check(page: ModuleType) -> list[str]:
+    """What a page is held to by a test that can fail, in the words of its name, and how to run that test."""
+    if not (node := getattr(page, "CHECK", "")):
+        return []
+    file, _, test = node.partition("::")
+    lines = [f"\ncheck: {test.partition('[')[0].removeprefix('test_').replace('_', ' ')}"]
+    root = place("tests").parent
+    if gallery.is_own(page):  # the test of a copied page is of the original
+        return [*lines, f"  {node}, as the file says; pplebm check {page.__file__} looks at the file itself"]
+    if (root / file).is_file():
+        return [*lines, f"  cd {shlex.quote(str(root))}", f"  python -m pytest {shlex.quote(node)}"]
+    return [*lines, f"  python -m pytest {shlex.quote(node)}", "  in the sources of pplebm: tests are not installed"]
 
 
 def hyperparameters(page: ModuleType, text: str) -> list[str]:

@@ -247,6 +247,15 @@ def page_name(page: ModuleType) -> str:
     return page.__name__.rsplit(".", 1)[-1]
 
 
+def is_own(page: ModuleType) -> bool:
+    """Whether a page was loaded by path, and is not one that ships along.
+
+    >>> is_own(load("joint_ebm"))
+    False
+    """
+    return not page.__name__.startswith(tuple(f"pplebm.{shelf}." for shelf in SHELVES))
+
+
 def source(page: ModuleType) -> str:
     """Text of a page's file."""
     assert page.__file__ is not None

@@ -1,4 +1,4 @@
-"""Folders of the galleries: beside the package in a checkout, inside it in a wheel."""
+"""Folders of the galleries, and what else is kept beside the package in a checkout and inside it in a wheel."""
 
 import tomllib
 from pathlib import Path
@@ -20,7 +20,15 @@ def shelf(name: str) -> list[str]:
     >>> path.endswith("models")
     True
     """
+    return [str(place(name))]
+
+
+def place(name: str) -> Path:
+    """Where a file or folder of the project lies: beside the package in a checkout, inside it where it is installed.
+
+    >>> place("CITATION.cff").is_file()
+    True
+    """
     package = Path(__file__).resolve().parents[1]
     beside = package.parent / name
-    found = beside if beside.is_dir() and _is_checkout(package.parent) else package / name
-    return [str(found)]
+    return beside if beside.exists() and _is_checkout(package.parent) else package / name

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from pplebm.gallery.hyper import Count, NonNegative, Positive, Share, Whole
+from pplebm.kernels.batch import choose
 from pplebm.kernels.hmc import hmc
 from pplebm.kernels.kernel import Kernel
 from pplebm.kernels.langevin import langevin
@@ -83,7 +84,10 @@ class BaseDraws(NamedTuple):
 
 
 class Persistent(NamedTuple):
-    """Chains of the posterior that live on between updates, one for every datum, in noncentered coordinates."""
+    """Chains of the posterior that live on between updates, one for every datum, and move in noncentered coordinates.
+
+    Between updates they stay where they are in centered ones: what data say of a latent holds when the base moves.
+    """
 
     n_steps: Count = 15  # at every update
     step_size: Positive = 0.2  # s
@@ -93,7 +97,7 @@ class Persistent(NamedTuple):
     kernel: KernelName = "langevin"  # or "mala", adjusted: each chain finds its own step size
 
     def begin(self, algorithm: Algorithm, key: Any, params: Params, n: int) -> buffers.Buffer:
-        """Chains of all n data at their start."""
+        """Chains of all n data at their start, which is noncentered until their first move."""
         kept = buffers.buffer(algorithm.noncentered, key, params, n, "normal")
         return kept._replace(z={name: self.spread * z for name, z in kept.z.items()})
 
@@ -110,10 +114,12 @@ class Persistent(NamedTuple):
         self, algorithm: Algorithm, key: Any, params: Params, rows: Data | int, observed: bool, kept: Any, index: Any
     ) -> Samples:
         """Go on with the chains of the data `index`, whose rows these are; adaptation dies away with their age."""
-        z, factor = buffers.take_rows(kept, index), kept.log_factor[index]
+        ppl, z, factor, age = algorithm.ppl, buffers.take_rows(kept, index), kept.log_factor[index], kept.age[index]
+        z = choose(ppl, age < 0.5, z, algorithm.centered.move(params, z, "noncentered", rows))
         z, accepted, info = _gone_on(algorithm, key, params, rows, self, z, factor, observed)
-        factor = factor + _missed(self, accepted) * (kept.age[index] + 1.0) ** -OWN_DECAY
-        return _kept(algorithm, params, rows, z, info, buffers.put_rows(algorithm.ppl, kept, index, z, factor))
+        factor = factor + _missed(self, accepted) * (age + 1.0) ** -OWN_DECAY
+        z = ppl.stop_gradient(algorithm.noncentered.move(params, z, "centered", rows))
+        return Samples(z, info, buffers.put_rows(ppl, kept, index, z, factor))
 
 
 class Pool(NamedTuple):
@@ -155,7 +161,8 @@ class Pool(NamedTuple):
         z, accepted, info = _gone_on(algorithm, k_run, params, rows, self, z, kept.log_factor[picked], observed)
         kept = buffers.put_rows(algorithm.ppl, kept, picked, z)
         kept = kept._replace(log_factor=kept.log_factor + GAIN * _missed(self, accepted).mean())
-        return _kept(algorithm, params, rows, z, info, kept)
+        centered = moving.move(params, z, "centered", None if isinstance(rows, int) else rows)
+        return Samples(program.ppl.stop_gradient(centered), info, kept)
 
 
 class Amortized(NamedTuple):
@@ -222,10 +229,3 @@ def _missed(chain: Chain, accepted: Any) -> Any:
     """By how much acceptance is above its aim, where there is one."""
     tuning = kernel_of(chain).tuning
     return 0.0 * accepted if tuning is None else accepted - tuning.target_accept
-
-
-def _kept(algorithm: Algorithm, params: Params, rows: Any, z: Latents, info: RunInfo, kept: buffers.Buffer) -> Samples:
-    """Samples of chains that ended at noncentered latents, and the buffer."""
-    data = None if isinstance(rows, int) else rows
-    centered = algorithm.noncentered.move(params, z, "centered", data)
-    return Samples(algorithm.ppl.stop_gradient(centered), info, kept)

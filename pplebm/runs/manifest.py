@@ -88,7 +88,8 @@ def page_entry(folder: Path, kind: str, page: ModuleType, hyper: dict[str, Any],
     assert page.__file__ is not None
     file, digest = files.keep_page(folder, kind, gallery.source(page))
     home, deviations = str(Path(page.__file__).resolve().parent), list(getattr(page, "DEVIATIONS", ()))
-    return PageEntry(gallery.page_name(page), file, digest, home, hyper, getattr(page, "PAPER", ""), deviations, **more)
+    paper = str(getattr(page, "PAPER", ""))
+    return PageEntry(gallery.page_name(page), file, digest, home, hyper, paper, deviations, **more)
 
 
 def data_entry(data: Dataset) -> DataEntry:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from safetensors.numpy import load_file
 
 import pplebm
 from pplebm.cli import main
+from pplebm.cli.citation import of_package
 from pplebm.gallery.hyper import flat
 from pplebm.learning.algorithm import Algorithm
 
@@ -106,8 +108,8 @@ def run(tmp_path_factory, images):
 def test_list_and_show_need_no_torch():
     code = (
         "import sys; from pplebm.cli import main\n"
-        "for args in (['--help'], ['list'], ['show', 'joint_ebm'], ['show', 'short_run_mle'], ['fti']):\n"
-        "    try: main(args)\n"
+        "for args in ('--help', 'list', 'show joint_ebm', 'show short_run_mle', 'cite mle', 'cite', 'fti'):\n"
+        "    try: main(args.split())\n"
         "    except SystemExit: pass\n"
         "sys.exit(bool({'torch', 'pyro', 'jax', 'matplotlib', 'sklearn'} & set(sys.modules)))"
     )
@@ -117,11 +119,75 @@ def test_list_and_show_need_no_torch():
     assert "joint_ebm" in out and "did you mean 'fit'?" in err
 
 
-def test_list_has_a_line_per_page():
-    lines = call("list").splitlines()
-    for name in (*pplebm.models_available(), *pplebm.inference_available()):
-        [line] = [line for line in lines if line.split()[:1] == [name]]
-        assert pplebm.load(name).PAPER in line
+def listed(output):
+    """Lines of every page of the list."""
+    found, lines = {}, []
+    for line in output.partition("\n\n")[0].splitlines():
+        if re.match(r"  \w", line):
+            lines = found[line.split()[0]] = []
+        lines.append(line)
+    return {name: [line for line in lines if line not in ("models:", "algorithms:")] for name, lines in found.items()}
+
+
+def test_list_has_whole_lines_of_every_page_in_a_pipe():
+    found = listed(call("list"))
+    assert list(found) == [*pplebm.models_available(), *pplebm.inference_available()]
+    for name, (first, *more) in found.items():
+        page = pplebm.load(name)
+        assert first.split()[0] == name and first.endswith(f" {page.PAPER}")
+        assert "+".join(getattr(page, "BACKENDS", ["any"])) in first.split()
+        told = [f"take it {page.WHEN}"] if hasattr(page, "WHEN") else []
+        told += [f"on {page.RESULT}"] if hasattr(page, "RESULT") else []
+        assert [line.strip() for line in more] == told
+    assert any("on digits: " in line for line in found["joint_ebm"])
+
+
+@pytest.mark.parametrize("columns", [60, 80, 130])
+def test_list_is_read_in_any_terminal(columns, monkeypatch):
+    """The same words in the same order, in lines that fit and go on behind the names of the pages."""
+    words = lambda found: [" ".join(lines).split() for lines in found.values()]
+    piped = listed(call("list"))
+    monkeypatch.setattr("pplebm.cli.pages.terminal_width", lambda: columns)
+    found = listed(call("list"))
+    assert words(found) == words(piped)
+    for first, *more in found.values():
+        assert max(map(len, (first, *more))) <= columns and all(line.startswith("      ") for line in more)
+
+
+def test_cite_prints_bibtex():
+    assert call("cite", "joint_ebm") == pplebm.load("joint_ebm").PAPER.bibtex() + "\n"
+    output = call("cite", "joint_ebm", "latent_ebm", "two_stage")  # two of them are of one paper
+    assert [line for line in output.splitlines() if line.startswith("@")] == [
+        "@inproceedings{cui2023learningjoint,",
+        "@inproceedings{pang2020learninglatent,",
+    ]
+
+
+def test_cite_without_a_page_is_the_package_as_its_file_tells_it(tmp_path):
+    yaml = pytest.importorskip("yaml")
+    output, told = call("cite"), yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert output.startswith("@misc{pplebm,\n") and f"title = {{{{{told['title']}}}}}" in output
+    assert f"version {pplebm.__version__}}}" in output and str(told["version"]) == pplebm.__version__
+    assert "{" + " and ".join(f"{{{author['name']}}}" for author in told["authors"]) + "}" in output
+    assert "year" not in output and "date-released" not in told  # what the file does not tell is not told
+    more = tmp_path / "CITATION.cff"
+    text = (ROOT / "CITATION.cff").read_text().replace("keywords:", "date-released: 2031-05-06\nkeywords:", 1)
+    person = "  - family-names: Laird\n    given-names: 'Nan M.'\n"
+    more.write_text(text.replace("  - name: The pplebm", f"{person}  - name: The pplebm"))
+    assert [author.get("family-names") for author in yaml.safe_load(more.read_text())["authors"]] == ["Laird", None]
+    found = of_package(more)
+    assert "year = {2031}" in found and "author = {Laird, Nan M. and {The pplebm authors}}" in found
+
+
+def test_pages_that_tell_no_paper_cannot_be_cited(tmp_path):
+    own = tmp_path / "own.py"
+    own.write_text("def model(x):\n    pass\n")
+    assert "names no paper" in call("cite", own, status=2)
+    own.write_text("PAPER = 'Wu. Sums. 2000'\n\ndef model(x):\n    pass\n")
+    assert "Paper(authors, title, year, ...)" in call("cite", own, status=2)
+    assert "Wu. Sums. 2000" in call("show", own)
+    call("copy", "joint_ebm", tmp_path / "copied.py")
+    assert call("cite", tmp_path / "copied.py") == call("cite", "joint_ebm")
 
 
 @pytest.mark.parametrize("name", [*pplebm.models_available(), *pplebm.inference_available()])
@@ -130,12 +196,30 @@ def test_show_tells_all_of_a_page(name):
     for field, value in flat(page.Hyper()).items():
         [line] = [line for line in output.splitlines() if line.startswith(f"  {field} = ")]
         assert line.startswith(f"  {field} = {value}")
-    assert page.PAPER in output and page.__file__ in output and page.__doc__.splitlines()[0] in output
+    assert str(page.PAPER) in output and page.__file__ in output and page.__doc__.splitlines()[0] in output
+    assert f"\n  cd {ROOT}\n  python -m pytest {shlex.quote(page.CHECK)}\n" in output
     assert call("show", name, "--source") == Path(page.__file__).read_text()
 
 
 def test_show_gives_the_reason_of_a_default():
     assert "of x given z1, the paper's value for data in [-1, 1]" in call("show", "joint_ebm")
+
+
+def test_show_tells_where_tests_are_that_are_not_installed(monkeypatch, tmp_path):
+    monkeypatch.setattr("pplebm.cli.pages.place", lambda name: tmp_path / name)
+    output = call("show", "mle")
+    assert "check: learning reaches the exact maximum and ends\n" in output
+    assert "in the sources of pplebm: tests are not installed" in output and "cd " not in output
+
+
+def test_show_says_of_a_copy_that_the_file_tells_its_result(tmp_path):
+    call("copy", "latent_ebm", tmp_path / "own.py")
+    output = call("show", tmp_path / "own.py")
+    assert "result, as the file says, on digits: " in output and "as the file says; pplebm check" in output
+    text = (tmp_path / "own.py").read_text()
+    (tmp_path / "own.py").write_text(re.sub("^(RESULT|CHECK) = .*\n", "", text, flags=re.M))
+    output = call("show", tmp_path / "own.py")
+    assert "result" not in output.partition("deviations:")[0] and "check:" not in output
 
 
 def test_version_and_bare_command():
@@ -164,6 +248,7 @@ SLIPS = {  # arguments -> words
     ("report", "nowhere"): "holds no run",
     ("estimates", "nowhere"): "holds no run",
     ("check", "joint_ebn"): "did you mean",
+    ("cite", "joint_ebn"): "did you mean 'joint_ebm'?",
 }
 
 
@@ -217,6 +302,13 @@ def test_older_words_are_understood_and_not_shown(run, images, tmp_path):
     assert "anomaly --help" in call("score", run, status=2)
     call("fit", "latent_ebm", "--data", images, "--out", tmp_path / "run", "--steps", 1, *sets(*TINY, *SMALL))
     assert pplebm.open_run(tmp_path / "run").manifest.updates == 1
+
+
+def test_a_run_keeps_the_line_of_a_paper(run):
+    manifest = pplebm.open_run(run).manifest
+    assert manifest.model.paper == str(pplebm.load("latent_ebm").PAPER)
+    assert manifest.inference.paper == str(pplebm.load("mle").PAPER)
+    assert manifest.model.paper in (run / "manifest.json").read_text()
 
 
 def test_report_is_written(run):

@@ -80,7 +80,7 @@ def test_wheel_has_the_galleries_inside_the_package(built):
         names = set(archive.namelist())
     for shelf in SHELVES:
         assert {f"pplebm/{shelf}/{page}" for page in {*pages(shelf), "__init__.py"}} <= names
-    assert "pplebm/py.typed" in names
+    assert {"pplebm/py.typed", "pplebm/CITATION.cff"} <= names
     assert not [name for name in names if "__pycache__" in name]
 
 
@@ -143,4 +143,7 @@ def test_version_is_the_declared_one(installed):
 
 
 def test_command_runs(installed):
-    assert "Usage" in run(installed.bin / "pplebm", "--help", cwd=installed.folder).stdout
+    command = lambda *words: run(installed.bin / "pplebm", *words, cwd=installed.folder).stdout
+    assert "Usage" in command("--help")
+    assert command("cite").startswith("@misc{pplebm,") and command("cite", "mle").startswith("@inproceedings{")
+    assert "tests are not installed" in command("show", "mle")

@@ -83,6 +83,22 @@ def test_chains_that_live_on_arrive_where_fresh_ones_of_their_length_do_not(algo
     assert len(changed) == 2 and (not observed or changed == [3, 5])
 
 
+def test_chains_of_data_stay_where_they_are_when_the_base_moves(algorithm):
+    """In centered coordinates: steps too short to see leave them there at other parameters."""
+    still, n = Persistent(n_steps=1, step_size=1e-5), 20
+    params, rows = algorithm.program.params, torch.as_tensor(np.repeat(X[None], n, 0))
+    kept = (
+        Persistent(n_steps=50)
+        .advance(algorithm, 2, params, rows, True, still.begin(algorithm, 1, params, n), torch.arange(n))
+        .kept
+    )
+    moved = {name: p + 0.3 for name, p in params.items()}
+    found = still.advance(algorithm, 3, moved, rows, True, kept, torch.arange(n))
+    for site, z in kept.z.items():
+        assert (found.z[site] - z).abs().max() < 1e-3
+        assert (found.kept.z[site] == found.z[site]).all()
+
+
 def test_base_draws_in_learning_are_draws_of_the_base(algorithm):
     found = BaseDraws(n_steps=1).advance(algorithm, 3, algorithm.program.params, N, False, (), torch.arange(N))
     base = algorithm.program.draw_base(4, N, algorithm.program.params)

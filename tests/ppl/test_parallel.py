@@ -80,9 +80,9 @@ if __name__ == "__main__":
         learning.tqdm = Bar
     x = np.random.default_rng(0).normal(size=(40, 3))
     few = {"batch_size": 8, "n_steps_posterior": 5, "n_steps_prior": 5}
-    run = pplebm.fit("latent_ebm", x, out=out, updates=int(steps), hyper=None if resume == "True" else few,
-                     backend=backend, devices=int(devices), strategy=strategy, resume=resume == "True",
-                     progress=bool(int(stop)))
+    run = pplebm.fit("latent_ebm", x, "short_run_mle", out=out, updates=int(steps),
+                     hyper=None if resume == "True" else few, backend=backend, devices=int(devices),
+                     strategy=strategy, resume=resume == "True", progress=bool(int(stop)))
     np.savez(out + "/params.npz", **{n: run.program.ppl.to_numpy(p) for n, p in run.params.items()})
 """
 
