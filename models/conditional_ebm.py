@@ -12,13 +12,14 @@ import numpy as np
 from scipy.special import softmax
 
 from pplebm.gallery.hyper import Count, Positive, Whole
+from pplebm.gallery.paper import Paper
 from pplebm.networks.decoders import Decoder, decoder
 from pplebm.networks.layers import Net, mlp
 
-PAPER = (
-    "Pang, Wu. Latent Space Energy-Based Model of Symbol-Vector Coupling for Text Generation and Classification. "
-    "ICML 2021. arXiv:2108.11556"
-)
+PAPER = Paper("Bo Pang and Ying Nian Wu", "Latent Space Energy-Based Model of Symbol-Vector Coupling for Text "
+              "Generation and Classification", 2021, "ICML", arxiv="2108.11556",
+              remark="a constant for every label")  # fmt: skip
+CHECK = "tests/gallery/test_conditional_ebm.py::test_every_class_has_the_constant_and_the_evidence_of_its_closed_form"
 DEVIATIONS = (
     "The law of z given a label is normalised label by label; the paper's joint law of label and z has one constant.",
     "Every label is known, and classes are told apart by p(x | c); the paper has a classifier of z, softmax f(z).",

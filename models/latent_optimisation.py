@@ -12,11 +12,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pplebm.gallery.hyper import Count, Positive, Whole
+from pplebm.gallery.paper import Paper
 from pplebm.networks.layers import Net, mlp
 
-PAPER = "Yu, Zhu, Xie, Ma, Xu, Zhu, Wu. Latent Energy-Based Odyssey: Black-Box Optimization. 2024. arXiv:2405.16730"
+PAPER = Paper("Peiyu Yu and Dinghuai Zhang and Hengzhi He and Xiaojian Ma and Ruiyao Miao and Yifan Lu and Yasi "
+              "Zhang and Deqian Kong and Ruiqi Gao and Jianwen Xie and Guang Cheng and Ying Nian Wu",
+              "Latent Energy-Based Odyssey: Black-Box Optimization via Expanded Exploration in the Energy-Based "
+              "Latent Space", 2024, arxiv="2405.16730")  # fmt: skip
+CHECK = "tests/gallery/test_latent_optimisation.py::test_designs_given_a_value_have_the_law_of_the_closed_form"
 DEVIATIONS = (
-    "The tilt is learned as the algorithm says; the paper's telescope of classifiers is `multi_stage_nce`.",
+    "The tilt is learned as the algorithm says; the paper's way is `noise_contrastive` by a telescope of classifiers.",
     "Latents given a value are drawn by chains that accept and reject, in place of the paper's gradient-based sampler.",
     "The tilt is bounded by b·tanh(f/b) and so cannot run away.",
     "Designs are vectors of numbers, or arrays that count as such; the paper has sequences as well.",

@@ -139,6 +139,10 @@ def results():
         "random_effects": f"pbcseq: {exact:.3f} nats a patient above Gaussian effects held out, {chains:.3f} by chains "
         "(models/README.md)",
     }
+    three = kept("multimodal_ebm.json")["seeds"].values()
+    views = [f"{np.mean([seed[model]['log p(all)'] for seed in three]):.2f}" for model in ("tilted", "twin")]
+    words = f"three views of digits: {views[0]} nats held out, its twin {views[1]}"
+    out["multimodal_ebm"] = f"{words}, by variational_joint (models/README.md)"
     for name in ("vamp_prior", "mixture_prior", "flow_prior"):
         held_out = tilted(f"digits/{name}/{{}}", "model", baselines)
         out[name] = f"digits: {held_out} nats held out, an autoencoder {vae}, by variational_joint (models/README.md)"
