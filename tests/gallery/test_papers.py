@@ -143,6 +143,10 @@ def results():
     views = [f"{np.mean([seed[model]['log p(all)'] for seed in three]):.2f}" for model in ("tilted", "twin")]
     words = f"three views of digits: {views[0]} nats held out, its twin {views[1]}"
     out["multimodal_ebm"] = f"{words}, by variational_joint (models/README.md)"
+    labelled, own = kept("conditional_ebm.json")["seeds"].values(), "log p(x | label)"
+    given = [f"{np.mean([seed[model][own] for seed in labelled]):.2f}" for model in ("tilted", "twin")]
+    words = f"digits: {given[0]} nats held out given the label, its twin {given[1]}"
+    out["conditional_ebm"] = f"{words}, by variational_joint (models/README.md)"
     for name in ("vamp_prior", "mixture_prior", "flow_prior"):
         held_out = tilted(f"digits/{name}/{{}}", "model", baselines)
         out[name] = f"digits: {held_out} nats held out, an autoencoder {vae}, by variational_joint (models/README.md)"
