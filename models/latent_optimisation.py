@@ -19,6 +19,7 @@ PAPER = Paper("Peiyu Yu and Dinghuai Zhang and Hengzhi He and Xiaojian Ma and Ru
               "Zhang and Deqian Kong and Ruiqi Gao and Jianwen Xie and Guang Cheng and Ying Nian Wu",
               "Latent Energy-Based Odyssey: Black-Box Optimization via Expanded Exploration in the Energy-Based "
               "Latent Space", 2024, arxiv="2405.16730")  # fmt: skip
+RESULT = "Branin: median design 5.91, its twin's 13.13, best datum 6.09, by noise_contrastive (models/README.md)"
 CHECK = "tests/gallery/test_latent_optimisation.py::test_designs_given_a_value_have_the_law_of_the_closed_form"
 DEVIATIONS = (
     "The tilt is learned as the algorithm says; the paper's way is `noise_contrastive` by a telescope of classifiers.",
