@@ -76,7 +76,7 @@ def table(rows: dict[str, Any]) -> str:
             told = [f"{a.mean():.2f} ± {a.std(ddof=1) if len(a) > 1 else np.nan:.2f}" for a in columns]
             lines.append(f"| {name} | {' | '.join(told)} |")
     for name in ("tilted", "twin"):
-        a = np.array([row[name]["log p(x, y)"] for row in rows.values()])
+        a = np.array([row[name]["log p(x, y)"] for row in rows.values() if "log p(x, y)" in row[name]])
         lines.append(f"| log p(x, y), {name}: {a.mean():.3f} ± {a.std(ddof=1) if len(a) > 1 else np.nan:.3f} | | |")
     return "\n".join(lines)
 
