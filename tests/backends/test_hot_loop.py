@@ -13,10 +13,11 @@ import pplebm
 from pplebm.backends.pyro import precision, steps
 from pplebm.backends.visit import At
 from pplebm.errors import PplebmError, PplebmWarning
+from pplebm.gallery.pages import takes_columns
 from pplebm.kernels.langevin import langevin
 from pplebm.sampling import chains
 
-MODELS = (*(m for m in pplebm.models_available() if m != "random_effects"), "_template")
+MODELS = (*(m for m in pplebm.models_available() if not takes_columns(pplebm.load(m))), "_template")
 N = 6
 
 

@@ -11,6 +11,7 @@ import torch
 from changes import hyper_of
 
 import pplebm
+from pplebm.gallery.pages import takes_columns
 from pplebm.learning.algorithm import Algorithm
 from pplebm.networks.layers import mlp
 from pplebm.ppl.language import load_backend
@@ -20,7 +21,7 @@ jax = pytest.importorskip("jax")
 import jax.numpy as jnp  # noqa: E402
 
 MODELS, ALGORITHMS = (
-    (*(m for m in pplebm.models_available() if m != "random_effects"), "_template"),
+    (*(m for m in pplebm.models_available() if not takes_columns(pplebm.load(m))), "_template"),
     (*pplebm.inference_available(), "_template"),
 )
 SMALL = {

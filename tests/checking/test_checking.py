@@ -166,6 +166,12 @@ def test_every_model_page_passes(page):
     if page == "random_effects":
         rng = np.random.default_rng(1)
         data = {"y": rng.normal(size=(40, 3)), "x": rng.normal(size=(40, 3, 2)), "observed": rng.random((40, 3)) < 0.8}
+    if page == "multimodal_ebm":
+        data = pplebm.load(page).masked({"a": data, "b": np.where(np.arange(40)[:, None] < 9, np.nan, data[:, 0])})
+    if page == "latent_optimisation":
+        data = pplebm.load(page).as_data(data[:, 0], np.where(np.arange(40) < 9, np.nan, data[:, 1, 1]))
+    if page == "conditional_ebm":
+        data = {"x": data, "label": np.arange(40) % 10}
     report = check(page, data, SHORT, QUICK)
     assert report.ok, f"\n{report}"
 

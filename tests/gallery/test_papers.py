@@ -139,6 +139,19 @@ def results():
         "random_effects": f"pbcseq: {exact:.3f} nats a patient above Gaussian effects held out, {chains:.3f} by chains "
         "(models/README.md)",
     }
+    three = kept("multimodal_ebm.json")["seeds"].values()
+    views = [f"{np.mean([seed[model]['log p(all)'] for seed in three]):.2f}" for model in ("tilted", "twin")]
+    words = f"three views of digits: {views[0]} nats held out, its twin {views[1]}"
+    out["multimodal_ebm"] = f"{words}, by variational_joint (models/README.md)"
+    labelled, own = kept("conditional_ebm.json")["seeds"].values(), "log p(x | label)"
+    given = [f"{np.mean([seed[model][own] for seed in labelled]):.2f}" for model in ("tilted", "twin")]
+    words = f"digits: {given[0]} nats held out given the label, its twin {given[1]}"
+    out["conditional_ebm"] = f"{words}, by variational_joint (models/README.md)"
+    designs = kept("latent_optimisation.json")["seeds"].values()
+    of = lambda part, figure: f"{np.mean([seed[part][figure] for seed in designs]):.2f}"
+    models = [of(f"{model}, best value", "median") for model in ("tilted", "twin")]
+    words = f"Branin: median design {models[0]}, its twin's {models[1]}, best datum {of('data', 'best')}"
+    out["latent_optimisation"] = f"{words}, by noise_contrastive (models/README.md)"
     for name in ("vamp_prior", "mixture_prior", "flow_prior"):
         held_out = tilted(f"digits/{name}/{{}}", "model", baselines)
         out[name] = f"digits: {held_out} nats held out, an autoencoder {vae}, by variational_joint (models/README.md)"

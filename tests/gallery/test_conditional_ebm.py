@@ -1,0 +1,120 @@
+"""A tilted prior for every class: constants, evidence and classes in closed form and by quadrature."""
+
+from __future__ import annotations
+
+import contextlib
+
+import numpy as np
+import pytest
+from scipy.special import logsumexp
+from scipy.stats import multivariate_normal
+
+import pplebm
+from pplebm.errors import PplebmError
+
+PAGE = pplebm.load("conditional_ebm")
+LINE = np.linspace(-9.0, 9.0, 361)
+PLANE = np.stack([a.ravel() for a in np.meshgrid(LINE, LINE, indexing="ij")], 1)
+CELL = (LINE[1] - LINE[0]) ** 2
+LINEAR = {"n_classes": 3, "latent_dim": 2, "depth": 0, "tilt_bound": 1e7, "sigma": 0.7}  # f_c is a_c·z + b_c
+BENT = {"n_classes": 3, "latent_dim": 2, "depth": 1, "width": 5, "tilt_width": 5, "sigma": 0.7}
+X = np.array([[0.5, -1.0, 2.0], [-2.0, 0.0, 0.3], [1.0, 1.0, 1.0], [0.2, -0.3, 0.1]])
+DATA = PAGE.with_every_label(X, 3)
+SHARES = np.array([0.5, 0.2, 0.3])
+
+
+@pytest.fixture
+def double(ppl, float64):
+    """Double precision on the backend under test."""
+    import jax
+
+    with jax.enable_x64(True) if ppl.name == "numpyro" else contextlib.nullcontext():
+        yield ppl
+
+
+def program_of(ppl, hyper):
+    """A program at parameters far from where they begin, and these."""
+    program = pplebm.Program(pplebm.bind("conditional_ebm", ppl.name, shape={"x": (3,)}, **hyper), data=DATA)
+    rng = np.random.default_rng(1)
+    moved = {n: ppl.to_numpy(p) + 0.6 * rng.normal(size=tuple(p.shape)) for n, p in sorted(program.params.items())}
+    return program.with_params({n: ppl.asarray(a) for n, a in moved.items()}), moved
+
+
+def closed_form(at):
+    """log Z(c) = |a_c|²/2 + b_c, and laws of x given c: z is N(a_c, I)."""
+    a, w = at["tilt.weight_0"], at["decoder.weight_0"]
+    laws = [multivariate_normal(w @ row + at["decoder.bias_0"], w @ w.T + 0.49 * np.eye(3)) for row in a]
+    return 0.5 * (a**2).sum(1) + at["tilt.bias_0"], laws
+
+
+def on_plane(program, row, observed):
+    """Integral over the plane of p̃(x, z | c) of a row of the data, or of p̃(z | c); the logarithm."""
+    ppl = program.ppl
+    data = program.data({name: np.repeat(a[row : row + 1], len(PLANE), 0) for name, a in DATA.items()})
+    density = program.log_joint if observed else program.log_prior
+    return logsumexp(ppl.to_numpy(density(program.params, {"z1": ppl.asarray(PLANE)}, data))) + np.log(CELL)
+
+
+def test_every_class_has_the_constant_and_the_evidence_of_its_closed_form(double):
+    program, at = program_of(double, LINEAR)
+    assert program.prior_reads and program.covariates == ("label",)
+    log_z, laws = closed_form(at)
+    assert np.ptp(log_z) > 0.5
+    for row, label in enumerate(DATA["label"]):
+        assert on_plane(program, row, False) == pytest.approx(log_z[label], abs=1e-6)
+        exact = laws[label].logpdf(DATA["x"][row])
+        assert on_plane(program, row, True) - on_plane(program, row, False) == pytest.approx(exact, abs=1e-6)
+
+
+def test_estimates_of_constants_and_evidence_are_those_of_the_closed_form(double):
+    """Within 5 of their own errors, the classes that follow too."""
+    program, at = program_of(double, LINEAR)
+    log_z, laws = closed_form(at)
+    found = pplebm.log_z(program, given={"x": np.zeros((3, 3)), "label": np.arange(3)}, progress=False)
+    assert (np.abs(found.value - log_z) < 5.0 * found.error).all() and (found.error < 0.1).all()
+    joint = pplebm.log_evidence(program, DATA, progress=False)
+    exact = np.array([laws[c].logpdf(x) for x, c in zip(DATA["x"], DATA["label"], strict=True)])
+    assert (np.abs(joint.value - exact) < 5.0 * joint.error).all() and (joint.error < 0.2).all()
+    by_bayes = np.array([[s * law.pdf(x) for s, law in zip(SHARES, laws, strict=True)] for x in X])
+    by_bayes /= by_bayes.sum(1, keepdims=True)
+    np.testing.assert_allclose(PAGE.class_probabilities(exact, SHARES), by_bayes, atol=1e-12)
+    assert np.abs(PAGE.class_probabilities(joint.value, SHARES) - by_bayes).max() < 2.5 * joint.error.max()
+
+
+def test_evidence_under_bent_tilts_is_that_of_quadrature(double):
+    program, _ = program_of(double, BENT)
+    found = pplebm.log_evidence(program, DATA, progress=False)
+    for row in range(len(DATA["label"])):
+        exact = on_plane(program, row, True) - on_plane(program, row, False)
+        assert abs(found.value[row] - exact) < 5.0 * found.error[row]
+
+
+def test_the_prior_is_drawn_given_the_label(double):
+    program, at = program_of(double, LINEAR)
+    with pytest.raises(PplebmError, match="reads label"):
+        pplebm.sample_prior(program, n_draws=2)
+    given = {"x": np.zeros((3, 3)), "label": np.array([2, 0, 1])}
+    draws = pplebm.sample_prior(program, given=given, n_chains=200, n_draws=20, n_warmup=150, progress=False)
+    by_chain = draws["z1"].mean(1)
+    error = by_chain.std(0, ddof=1) / 200**0.5
+    assert (np.abs(by_chain.mean(0) - at["tilt.weight_0"][[2, 0, 1]]) < 4.5 * error).all()
+
+
+def test_learning_finds_where_every_class_lies(tmp_path):
+    """Classes are normal with covariance I and different means, which linear tilts can have: W a_c + b.
+
+    The means that are learned are those of the training data to 4.5 standard errors, and Bayes' rule tells the classes.
+    """
+    rng, n = np.random.default_rng(4), 750
+    label = rng.integers(0, 3, n)
+    centers = np.array([[2.0, 0.0], [-1.0, 1.5], [-1.0, -1.5]])
+    x = centers[label] + rng.normal(size=(n, 2))
+    hyper = LINEAR | {"sigma": 0.5, "batch_size": 150, "learning_rate": 0.03, "learning_rate_tilt": 0.03,
+                      "tilt_penalty": 0.0}  # fmt: skip
+    run = pplebm.fit("conditional_ebm", {"x": x, "label": label}, "variational_joint", tmp_path / "run", updates=400,
+                     hyper=hyper, compiled=False, progress=False)  # fmt: skip
+    at = {name: a.detach().numpy().astype(float) for name, a in run.params.items()}
+    fitted = at["tilt.weight_0"] @ at["decoder.weight_0"].T + at["decoder.bias_0"]
+    assert np.abs(fitted - centers).max() < 4.5 / 200**0.5
+    log_p = run.log_evidence(PAGE.with_every_label(centers + 0.1, 3), progress=False)
+    assert PAGE.class_probabilities(log_p.value, np.full(3, 1 / 3)).argmax(1).tolist() == [0, 1, 2]
