@@ -11,13 +11,12 @@ best 128 of them, and 128 even draws, which is what chance finds. log p(x, y) is
 
 from __future__ import annotations
 
-import argparse
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from seeded import cell, command
 
 import pplebm
 
@@ -72,32 +71,13 @@ def table(rows: dict[str, Any]) -> str:
     lines = ["| | best | median |", "|---|---:|---:|"]
     for name, part in next(iter(rows.values())).items():
         if "best" in part:
-            columns = [np.array([row[name][figure] for row in rows.values()]) for figure in ("best", "median")]
-            told = [f"{a.mean():.2f} ± {a.std(ddof=1) if len(a) > 1 else np.nan:.2f}" for a in columns]
+            told = [cell((row[name][figure] for row in rows.values()), 2) for figure in ("best", "median")]
             lines.append(f"| {name} | {' | '.join(told)} |")
     for name in ("tilted", "twin"):
-        a = np.array([row[name]["log p(x, y)"] for row in rows.values() if "log p(x, y)" in row[name]])
-        lines.append(f"| log p(x, y), {name}: {a.mean():.3f} ± {a.std(ddof=1) if len(a) > 1 else np.nan:.3f} | | |")
+        log_p = cell(row[name]["log p(x, y)"] for row in rows.values() if "log p(x, y)" in row[name])
+        lines.append(f"| log p(x, y), {name}: {log_p} | | |")
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Compare with every seed, and write figures and settings."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--updates", type=int)
-    parser.add_argument("--inference", default="noise_contrastive")
-    parser.add_argument("--backend", default="numpyro")
-    parser.add_argument("--out", type=Path, default=RESULT)
-    args = parser.parse_args()
-    rows = {}
-    for seed in args.seeds:
-        rows[str(seed)] = compare(seed, args.updates, args.inference, args.backend)
-        print(seed, json.dumps(rows[str(seed)]), flush=True)
-        settings = {"updates": args.updates, "inference": args.inference, "backend": args.backend}
-        args.out.write_text(json.dumps({"settings": settings, "seeds": rows}, indent=1) + "\n")
-    print(table(rows))
-
-
 if __name__ == "__main__":
-    main()
+    command(__doc__, compare, table, RESULT, [0, 1, 2, 3, 4], None, "noise_contrastive")

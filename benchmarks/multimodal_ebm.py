@@ -11,13 +11,12 @@ reject; means of x given z stand for drawn images.
 
 from __future__ import annotations
 
-import argparse
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from seeded import cell, command
 from sklearn.datasets import load_digits
 from sklearn.svm import SVC
 
@@ -108,29 +107,10 @@ def table(rows: dict[str, Any]) -> str:
     for name in (*FIGURES, "log Z"):
         cells = []
         for model in ("tilted", "twin"):
-            a = np.array([row[model][name] for row in rows.values()])
-            cells.append(f"{a.mean():.3f} ± {a.std(ddof=1) if len(a) > 1 else np.nan:.3f}")
+            cells.append(cell(row[model][name] for row in rows.values()))
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Compare with every seed, and write figures and settings."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--updates", type=int, default=2000)
-    parser.add_argument("--inference", default="variational_joint")
-    parser.add_argument("--backend", default="numpyro")
-    parser.add_argument("--out", type=Path, default=RESULT)
-    args = parser.parse_args()
-    rows = {}
-    for seed in args.seeds:
-        rows[str(seed)] = compare(seed, args.updates, args.inference, args.backend)
-        print(seed, json.dumps(rows[str(seed)]), flush=True)
-    settings = {"updates": args.updates, "inference": args.inference, "backend": args.backend}
-    args.out.write_text(json.dumps({"settings": settings, "seeds": rows}, indent=1) + "\n")
-    print(table(rows))
-
-
 if __name__ == "__main__":
-    main()
+    command(__doc__, compare, table, RESULT, [0, 1, 2], 2000, "variational_joint")

@@ -24,7 +24,7 @@ from pplebm.ppl.language import Array, Data, Latents, Params
 PAPER = Paper("Jiali Cui and Tian Han", "Learning Adaptive Multi-Stage Energy-based Prior for Hierarchical "
               "Generative Model", 2026, journal="TMLR")  # fmt: skip
 CHECK = "tests/learning/test_multi_stage_nce.py::test_the_minimum_is_the_exact_ratio_whatever_the_earlier_tilt"
-WHEN = "for wide networks and images, where a single noise contrast leaves modes: the best prior draws on digits"
+WHEN = "for wide networks and images, where a single noise contrast leaves modes"
 DEVIATIONS = (
     "The tilt of a stage is what the declared one gains in it; it has no network of its own.",
     "Half of the draws of later stages are of the base, to hold the tilt there; none if the prior reads covariates.",

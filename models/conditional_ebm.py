@@ -55,11 +55,12 @@ def nets(hyper: Hyper, shape: dict[str, tuple[int, ...]]) -> dict[str, Net]:
 
 def model(ppl: Any, net: Any, hyper: Hyper, x: Any = None, label: Any = None) -> Any:
     """Declare z given its label, (B,), and x of shape (B, *event)."""
-    chosen = ppl.asarray(np.eye(hyper.n_classes))[label]
+    chosen = 1.0 * (ppl.asarray(np.arange(hyper.n_classes)) == label[:, None])
     with ppl.plate("data", len(label)):
         z = ppl.sample("z1", ppl.dist.Normal(0.0, 1.0).expand([hyper.latent_dim]).to_event(1))
         if hyper.tilted:
-            ppl.tilt("f", (net["tilt"](z) * chosen).sum(-1), bound=hyper.tilt_bound)
+            f = (net["tilt"](z) * chosen).sum(-1) / chosen.sum(-1)  # no number where the label is none of the classes
+            ppl.tilt("f", f, bound=hyper.tilt_bound)
         mean = net["decoder"](z)
         return ppl.sample("x", ppl.dist.Normal(mean, hyper.sigma).to_event(mean.ndim - 1), obs=x)
 

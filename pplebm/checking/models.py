@@ -278,7 +278,8 @@ class _Model:
         chain = self.algorithm.source(phase)
         if not isinstance(chain, (*CHAINS, AdjustedChains, AdjustedPool)):
             return is_right, sentence
-        if getattr(chain, "kernel", "adjusted") != "langevin" and run is not None:
+        is_adjusted = not isinstance(chain, CHAINS) or chain.kernel != "langevin"
+        if is_adjusted and run is not None:
             moves = accepted > LEAST_ACCEPTED
             advice = "" if moves else f", so that chains stand still: lower --set {phase}.step_size={chain.step_size:g}"
             return is_right and moves, f"{sentence}; {100 * accepted:.0f} % of steps were accepted{advice}"

@@ -121,7 +121,7 @@ def _normal_data(
     if data == run.manifest.data.name or str(source) == data or _is_same(source, data):
         return None, "the data are those of the run itself; give --normal for p-values"
     try:
-        rows = run.held_out(source, folder)
+        rows = run.held_out(source, folder, most)
     except PplebmError as error:
         return None, f"what the run held out cannot be read again ({error}); give --normal for p-values"
     return take_rows(rows, slice(0, min(most, n_rows(rows)))), ""

@@ -54,7 +54,7 @@ def evaluate(
     source, folder = opened.manifest.source(data, data_dir)
     if source is None:
         raise PplebmError("the run learned from data in memory, which it does not keep; give --data.")
-    x = rows_of(opened, source, folder) if data is not None else opened.held_out(source, folder)
+    x = rows_of(opened, source, folder) if data is not None else opened.held_out(source, folder, rows)
     x = take_rows(x, slice(0, min(rows, n_rows(x))))
     found = evaluated(opened, x, None if twin is None else open_run(twin, trust=trust), method=method,
                       n_particles=particles, seed=seed)  # fmt: skip

@@ -11,7 +11,6 @@ import numpy as np
 from pplebm.cli.group import SEED
 from pplebm.cli.learning import write_report
 from pplebm.errors import PplebmError
-from pplebm.ppl.trees import take_rows
 
 if TYPE_CHECKING:
     from pplebm.runs.run import Run
@@ -153,7 +152,7 @@ def diagnose(
     source, folder = opened.manifest.source(data, data_dir)
     x = None
     if rows and source is not None:
-        x = take_rows(opened.held_out(source, folder), slice(0, rows))
+        x = opened.held_out(source, folder, rows)
     for found in (all_found := short_run_bias(opened, x, n_chains=chains, n_draws=draws, n_warmup=warmup, seed=seed)):
         click.echo(f"{found.title}: {chains} chains of {draws} draws, short run beside it")
         told = [HEAD, *lines(found)]

@@ -81,9 +81,7 @@ class AdjustedPool(NamedTuple):
     particles: Count = 1  # chains of a datum, where the prior reads covariates
     n_annealed: Count = 10  # strengths over which a chain is brought from the base to the tilted prior
     restarted: Share = 0.01  # share of the updates at which half of the chains that move begin anew, if not alone
-    n_steps_fresh: Count = (
-        100  # trajectories of fresh draws, after learning; half of them on the way to the tilted prior
-    )
+    n_steps_fresh: Count = 100  # trajectories of fresh draws, after learning; half of them on the way there
 
     def begin(self, algorithm: Algorithm, key: Any, params: Params, n: int) -> weighted.Chains:
         """The pool, or chains of all n data where the prior reads covariates, which begin at their first move."""
@@ -111,12 +109,10 @@ class AdjustedPool(NamedTuple):
         if algorithm.program.prior_reads or not isinstance(rows, int):
             return _fresh(self, algorithm, key, params, rows, observed)
         program, ppl = algorithm.noncentered, algorithm.ppl
-        n, params = max(rows, self.pool), ppl.stop_gradient(params)
-        with ppl.threads_for(program.work(n)):
-            found = annealed_draws(program, key, params, n, self.n_steps_fresh, self.n_leapfrog, self.step_size)
-        apart = ppl.asarray([i * n // rows for i in range(rows)])  # neighbours may stem from one particle
-        z = {site: a[apart] for site, a in program.move(params, found.z, "centered", None).items()}
-        return Samples(ppl.stop_gradient(z), found.info)
+        settings, params = settings_of(self)._replace(n_steps=self.n_steps_fresh), ppl.stop_gradient(params)
+        with ppl.threads_for(program.work(max(rows, self.pool))):
+            found = annealed_draws(program, key, params, rows, self.pool, settings, self.step_size)
+        return Samples(ppl.stop_gradient(program.move(params, found.z, "centered", None)), found.info)
 
 
 def curves(info: Mapping[str, Array]) -> dict[str, Array]:

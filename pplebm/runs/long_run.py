@@ -125,7 +125,7 @@ def follow(
     few = None if data is None else take_rows(data, slice(0, n_shown))
     strip = [_decoded(run, moving, {k: v[:n_shown] for k, v in kept[i].items()}, few) for i in chosen]
     pictures = [a for a in strip if a is not None]
-    is_exact = getattr(source, "temperature", 1.0) == 1.0 and at is None
+    is_exact = at is None and (isinstance(source, AdjustedPool) or source.temperature == 1.0)
     return LongRun(
         every * np.arange(len(kept)),
         np.stack([e.energy for e in looked]),

@@ -75,8 +75,12 @@ class Run:
             raise PplebmError(f"the run learned from data in memory ('{name}'), which it does not keep.")
         return data_of(self.program, self.manifest, source, data_dir)
 
-    def held_out(self, source: Any = None, data_dir: str | Path | None = None) -> Any:
+    def held_out(self, source: Any = None, data_dir: str | Path | None = None, n: int | None = None) -> Any:
         """Held-out rows in the user's units, of the data of this run or of another set that is split as they were.
+
+        Args:
+            source, data_dir: of another set.
+            n: rows, the first ones; all if left out.
 
         Raises:
             PplebmError: if none are held out.
@@ -84,7 +88,7 @@ class Run:
         data = self.load(source, data_dir)
         if data.n_held_out == 0:
             raise PplebmError(f"no rows of '{data.name}' were held out; give data that the run did not learn from.")
-        return self.to_user(data.held_out)
+        return self.to_user(data.held_out if n is None else take_rows(data.held_out, slice(0, n)))
 
     def _in_model_units(self, x: Any) -> Any:
         return in_model_units(self.program, self.manifest, x)

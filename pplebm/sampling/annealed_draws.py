@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+
 from pplebm.ppl.language import Array, Key, Latents, Params
 from pplebm.ppl.trees import tree_map
 from pplebm.program import Program
@@ -22,24 +24,25 @@ class Annealed(NamedTuple):
 
 
 def annealed_draws(
-    program: Program, key: Key, params: Params, n: int, n_steps: int, n_leapfrog: int, step_size: float
+    program: Program, key: Key, params: Params, n: int, group: int, settings: Settings, step_size: float
 ) -> Annealed:
     r"""Draws of a tilted prior by sequential Monte Carlo.
 
-    Before every one of its n_steps trajectories a particle is reweighted for the strength it comes to,
+    Before every one of the trajectories of its first half a particle is reweighted for the strength it comes to,
 
     .. math:: \log w \leftarrow \log w + (\beta' - \beta) f(z), \qquad
               \pi_\beta(z) \propto p_0(z)\, e^{\beta f(z)}
 
-    with the largest :math:`\beta'` that leaves nine tenths of the weighted particles in effect, and particles are
-    drawn anew where fewer than half are. What is left after half of the trajectories is gone at once; the other half
-    is run in the tilted prior itself, and parts particles that were drawn from the same one.
+    with the largest :math:`\beta'` that leaves nine tenths of the weighted particles of its group in effect, and
+    particles are drawn anew where fewer than half are. What is left at the end of the half is gone at once; the other
+    half is run in the tilted prior itself, and parts particles that were drawn from the same one.
 
     Args:
         program: in noncentered coordinates; its prior reads no covariates.
-        n: particles, one for every draw.
-        n_steps: trajectories, 2 or more.
-        n_leapfrog: steps of the longest trajectory.
+        n: draws.
+        group: particles that are weighed against each other, of which there are as many groups as n draws need; so
+            memory grows with n and not with its square. Neighbours of the draws are of different groups, or far apart.
+        settings: n_steps and n_leapfrog of the trajectories.
         step_size: where adaptation starts; all particles share it.
 
     Source: Del Moral, Doucet, Jasra (JRSS B 2006); Jasra, Stephens, Doucet, Tsagaris (Scandinavian Journal of
@@ -48,40 +51,48 @@ def annealed_draws(
     Example:
         >>> import pplebm
         >>> program = pplebm.Program(pplebm.bind("conjugate_tilt", shape=(3,)), coordinates="noncentered")
-        >>> annealed_draws(program, 0, program.params, 100, 10, 6, 0.3).z["z1"].shape
+        >>> annealed_draws(program, 0, program.params, 100, 50, Settings(10, 6, 1), 0.3).z["z1"].shape
         torch.Size([100, 3])
     """
-    ppl = program.ppl
-    k_base, k_run = ppl.split(key)
-    mover = Mover(program, params, None, False, Settings(n_steps, n_leapfrog, 1), True)
-    base = start(program, k_base, params, n, "base")
-    kept = tree_map(lambda a: a.reshape(-1, *a.shape[2:]) if a.ndim > 1 else a, begin(program, n, 1, step_size))
-    none = 0.0 * kept.age
-    kept = kept._replace(z=base, log_density=mover.at(base, none))
+    ppl, n_groups = program.ppl, -(-n // group)
+    k_base, k_climb, k_move = ppl.split(key, 3)
+    mover, total = Mover(program, params, None, False, settings, True), group * n_groups
+    base = start(program, k_base, params, total, "base")
+    at = tree_map(lambda a: a.reshape(-1, *a.shape[2:]) if a.ndim > 1 else a, begin(program, total, 1, step_size))
+    at = at._replace(z=base, log_density=mover.at(base, 0.0 * at.age))
+    n_climb, zero = max(1, settings.n_steps // 2), 0.0 * at.age[:n_groups]
 
-    def step(carry: _Carry, _: None) -> tuple[_Carry, None]:
-        k_resample, k_move, key = ppl.split(carry.key, 3)
-        is_late, left = carry.k + 1.0 >= n_steps / 2, 1.0 - carry.strength
-        f = program.log_tilt(params, carry.at.z)[:, None]
-        rise = step_of_strength(ppl, f, carry.at.log_weight[:, None], left, KEPT)
-        strength = carry.strength + ppl.where(is_late, left, rise)
-        at, accept = mover.trajectory(k_move, carry.at, strength + none)
-        uneven = ppl.where(is_late, 1.0 + 0.0 * left, RESAMPLED)  # in the end all are to count alike
-        index, log_weight = resampled(ppl, k_resample, at.log_weight[:, None], uneven)
-        at = tree_map(lambda a: a[index[:, 0]] if a.ndim else a, at)._replace(log_weight=log_weight[:, 0])
-        return _Carry(at, strength, carry.k + 1.0, carry.accepted + accept.mean() / n_steps, key), None
+    def climb(carry: _Carry, _: None) -> tuple[_Carry, None]:
+        k_resample, k_trajectory, key = ppl.split(carry.key, 3)
+        log_weight, left = carry.at.log_weight.reshape(group, n_groups), 1.0 - carry.strength
+        f = program.log_tilt(params, carry.at.z).reshape(group, n_groups)
+        is_last = carry.k + 1.5 > n_climb
+        strength = carry.strength + ppl.where(is_last, left, step_of_strength(ppl, f, log_weight, left, KEPT))
+        at, accept = mover.trajectory(k_trajectory, carry.at, (strength + 0.0 * log_weight).reshape(-1))
+        uneven = ppl.where(is_last, 2.0 + 0.0 * zero, RESAMPLED)  # in the end all are to count alike
+        index, log_weight = resampled(ppl, k_resample, at.log_weight.reshape(group, n_groups), uneven)
+        pick = (index * n_groups + ppl.asarray(range(n_groups))).reshape(-1)
+        at = tree_map(lambda a: a[pick] if a.ndim else a, at)._replace(log_weight=log_weight.reshape(-1))
+        return _Carry(at, strength, carry.k + 1.0, carry.accepted + accept.mean(), key), None
 
-    zero = 0.0 * none[:1]
-    end, _ = ppl.iterate(step, _Carry(kept, zero, zero[0], zero[0], k_run), n_steps)
+    def move(carry: _Carry, _: None) -> tuple[_Carry, None]:
+        k_trajectory, key = ppl.split(carry.key)
+        at, accept = mover.trajectory(k_trajectory, carry.at, 1.0 + 0.0 * carry.at.age)
+        return carry._replace(at=at, accepted=carry.accepted + accept.mean(), key=key), None
+
+    risen, _ = ppl.iterate(climb, _Carry(at, zero, zero[0], zero[0], k_climb), n_climb)
+    end, _ = ppl.iterate(move, risen._replace(key=k_move), settings.n_steps - n_climb)
     lost = 1.0 * ~ppl.isfinite(end.at.log_density)
-    return Annealed(end.at.z, RunInfo(lost.mean(), end.accepted))
+    apart = ppl.asarray(np.arange(n) * total // n)  # neighbours of one group may stem from one particle
+    z = {site: a[apart] for site, a in end.at.z.items()}
+    return Annealed(z, RunInfo(lost.mean(), end.accepted / settings.n_steps))
 
 
 class _Carry(NamedTuple):
-    """Particles on their way."""
+    """Particles on their way, particle by particle of every group."""
 
     at: Chains
-    strength: Array  # (1,)
+    strength: Array  # (groups,)
     k: Array  # trajectories so far
     accepted: Array
     key: Key

@@ -105,8 +105,10 @@ def advance(
 
     mover = Mover(program, params, rows, observed, settings, is_shared)
     held = program.with_coordinates("centered") if observed else program  # in which chains stay between moves
-    held_density, z = held.log_density(params, rows, observed), held.move(params, at.z, "noncentered", rows)
-    change, here = held_density(at.z) - at.log_density, mover.at(z, 1.0 + 0.0 * at.age)
+    held_density = held.log_density(params, rows, observed)
+    z = held.move(params, at.z, "noncentered", rows) if observed else at.z
+    here = mover.at(z, 1.0 + 0.0 * at.age)
+    change = (held_density(at.z) if observed else here) - at.log_density
     is_lost = (at.age > 0.5) & ~(ppl.isfinite(here) & ppl.isfinite(change))
     restarted = settings.restarted if is_shared or m > 1 else 0.0  # a chain that is alone has no weight to be judged by
     begins = (at.age < 0.5) | is_lost | _restarts(ppl, k_again, at.z, restarted)
@@ -179,9 +181,7 @@ class Mover:
         )
         accept = info.accept_prob[0]
         change = SHARED_GAIN * (accept.mean() - TARGET_ACCEPT)  # follows the parameters
-        if (
-            not self.is_shared
-        ):  # vanishes, and waits for the target: what follows its chain on the way biases its weight
+        if not self.is_shared:  # vanishes, and waits for the target: following a chain on its way biases its weight
             change = change + (accept - TARGET_ACCEPT) / (1.0 + at.age) * (strength >= 1.0)
         log_weight = at.log_weight + inner.log_density - at.log_density
         density, log_step = state.inner.log_density, at.log_step + change

@@ -118,3 +118,12 @@ def test_learning_finds_where_every_class_lies(tmp_path):
     assert np.abs(fitted - centers).max() < 4.5 / 200**0.5
     log_p = run.log_evidence(PAGE.with_every_label(centers + 0.1, 3), progress=False)
     assert PAGE.class_probabilities(log_p.value, np.full(3, 1 / 3)).argmax(1).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("label", [3, -1])
+def test_a_label_that_is_no_class_is_refused(ppl, label):
+    """An index out of range would be clamped or counted from the end, and so be another class's tilt."""
+    data = {"x": X, "label": np.array([0, 1, 2, label])}
+    bound = pplebm.bind("conditional_ebm", ppl.name, shape={"x": (3,)}, **BENT)
+    with pytest.raises(PplebmError, match="'f' is not finite"):
+        pplebm.Program(bound, data=data)

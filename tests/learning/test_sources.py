@@ -146,7 +146,7 @@ def test_lengths_are_those_of_fresh_chains_on_every_page(name, monkeypatch):
     moved = lambda *a, **more: lengths.append(a[6].n_steps) or move(*a, **more)
     monkeypatch.setattr(adjusted.weighted, "advance", moved)
     anneal = adjusted.annealed_draws
-    monkeypatch.setattr(adjusted, "annealed_draws", lambda *a: lengths.append(a[4]) or anneal(*a))
+    monkeypatch.setattr(adjusted, "annealed_draws", lambda *a: lengths.append(a[5].n_steps) or anneal(*a))
     monkeypatch.setattr(sources, "short_run", lambda *a, **more: lengths.append(a[5]) or run(*a, **more))
     params, x = algorithm.init(0, torch.zeros(8, 4)).params, torch.zeros(8, 4)
     longer = algorithm.with_n_steps("prior", 7)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -10,9 +12,11 @@ from pplebm.learning.adjusted import AdjustedPool
 from pplebm.learning.algorithm import Algorithm
 from pplebm.ppl.language import load_backend
 from pplebm.sampling.annealed_draws import annealed_draws
+from pplebm.sampling.weighted import Settings
 
 SHARE, AT, WIDTH = (0.8, 0.2), (3.0, -2.5), (0.2, 0.5)  # of two modes, between which no chain travels
 N, SEEDS = 600, 16
+SETTINGS = Settings(n_steps=60, n_leapfrog=8, n_annealed=1)
 
 
 def two_modes(backend):
@@ -35,10 +39,10 @@ def two_modes(backend):
     return pplebm.Program(model, ppl.asarray(np.zeros(4, np.float32)), coordinates="noncentered", backend=backend)
 
 
-@pytest.mark.parametrize("backend", ["pyro", "numpyro"])
-def test_masses_of_modes_that_are_far_apart(backend):
+@pytest.mark.parametrize(("backend", "group"), [("pyro", N), ("numpyro", N), ("numpyro", 200)])
+def test_masses_of_modes_that_are_far_apart(backend, group):
     program = two_modes(backend)
-    run = program.ppl.compiled(lambda key, params: annealed_draws(program, key, params, N, 60, 8, 0.3).z)
+    run = program.ppl.compiled(lambda key, params: annealed_draws(program, key, params, N, group, SETTINGS, 0.3).z)
     z = np.stack([program.ppl.to_numpy(run(program.ppl.key(s), program.params)["z"]) for s in range(SEEDS)])
     share = (z > 0).mean(1)
     error = share.std(ddof=1) / np.sqrt(SEEDS)
@@ -61,3 +65,14 @@ def test_few_draws_are_apart():
     share = np.mean(np.stack(found) > 0)
     assert abs(share - SHARE[0]) < 4 * np.sqrt(SHARE[0] * SHARE[1] / 48)
     assert min(len(np.unique(a)) for a in found) == 6
+
+
+def test_memory_grows_with_the_draws_and_not_with_their_square():
+    """Twenty thousand draws would be weighed against each other by 400 million numbers."""
+    program = two_modes("numpyro")
+    source, algorithm = AdjustedPool(n_steps_fresh=4, n_leapfrog=2, pool=256), Algorithm(pplebm.load("mle"), program)
+    draw = lambda key, params: source.draw(algorithm, key, params, 20_000, False).z
+    import jax
+
+    shapes = re.findall(r"\w\d*\[([\d,]+)\]", str(jax.make_jaxpr(draw)(program.ppl.key(0), program.params)))
+    assert max(np.prod([int(n) for n in shape.split(",")]) for shape in shapes) <= 20_224 * 256
