@@ -69,9 +69,8 @@ def learned(name: str, backend: str, updates: int) -> dict[str, Any]:
             found = _figures(rows, run.manifest.first_update_seconds)
     except PplebmError as error:
         return {"wrong": str(error)}
-    wrong = "" if finite else "draws are not finite"
-    if not found["to"] > found["from"]:
-        wrong = f"{found['curve']} does not rise"
+    rises = found["to"] > found["from"]
+    wrong = "draws are not finite" if not finite else "" if rises else f"{found['curve']} does not rise"
     return found | {"seconds": time.perf_counter() - began, "wrong": wrong}
 
 
@@ -91,9 +90,8 @@ def _figures(rows: list[dict[str, Any]], first: float) -> dict[str, Any]:
 def run_all(pages: list[str], backends: list[str], updates: int) -> bool:
     """Learn every page, print a row as soon as it is there; whether all is well."""
     cells, well, began = [(page, backend) for page in pages for backend in backends], True, time.perf_counter()
-    print(
-        "| page | backend | what rises | from | to | first update, s | all, s | wrong |\n|---|---|---|---:|---:|---:|---:|---|"
-    )
+    print("| page | backend | what rises | from | to | first update, s | all, s | wrong |")
+    print("|---|---|---|---:|---:|---:|---:|---|")
     with ProcessPoolExecutor(SIDE_BY_SIDE, get_context("spawn")) as pool:
         jobs = {pool.submit(learned, page, backend, updates): (page, backend) for page, backend in cells}
         for job in as_completed(jobs):

@@ -47,8 +47,8 @@ def _patients() -> Any:
 
     import pplebm
 
-    rng, who, year = np.random.default_rng(0), np.repeat(np.arange(40), 5), np.tile(np.arange(5.0), 40)
-    y = 0.3 * year + np.where(rng.random(40) < 0.3, 2.0, -0.5)[who] + 0.3 * rng.normal(size=len(who))
+    rng, who, year = np.random.default_rng(0), np.repeat(np.arange(256), 5), np.tile(np.arange(5.0), 256)
+    y = 0.3 * year + np.where(rng.random(256) < 0.3, 2.0, -0.5)[who] + 0.3 * rng.normal(size=len(who))
     frame = pd.DataFrame({"who": who, "year": year, "y": y})
     return pplebm.load("random_effects").grouped(frame, "y", ["year"], "who")
 

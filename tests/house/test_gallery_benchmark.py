@@ -22,7 +22,7 @@ results = importlib.import_module("gallery_parts.results")
 
 
 def test_a_page_learns_its_toy():
-    found = gallery.learned("random_effects", "pyro", 20)
+    found = gallery.learned("random_effects", "pyro", 60)
     assert found["wrong"] == "" and found["from"] < found["to"] < 0 and 0 < found["first"] < found["seconds"]
     assert "does not rise" in gallery.learned("random_effects", "pyro", 10)["wrong"]  # one row of figures
 
