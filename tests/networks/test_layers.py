@@ -33,6 +33,8 @@ CASES = {
     "decoder, channels last": decoders.conv_decoder(2, (8, 5, 3), width=2),
     "encoder, channels last": encoders.conv_encoder((9, 6, 2), 4, width=3),
     "series": encoders.series_encoder((13, 2), 4, width=3),
+    "series decoder": decoders.series_decoder(3, (21, 2), width=2),
+    "short series decoder": decoders.series_decoder(3, (5, 2), width=2),
     "recurrent": encoders.recurrent_encoder((6, 2), 4, width=3),
     "encoder": encoders.conv_encoder((2, 9, 6), 4, width=3),
 }
