@@ -56,8 +56,8 @@ def nets(hyper: Hyper, shape: Mapping[str, tuple[int, ...]]) -> dict[str, Net]:
     if len(event) != 2 or event[0] % h.pieces[0] or not nested or len(h.pieces) != len(h.latent_dims):
         raise PplebmError(
             f"series_factors cuts windows x of shape (T, C) into equal pieces, and got shape {event}, "
-            f"pieces={h.pieces} and latent_dims={h.latent_dims}; give a number for every level, each a divisor of the one before it and "
-            f"all of them of T, and windows by `pplebm.data.windows`."
+            f"pieces={h.pieces} and latent_dims={h.latent_dims}; give a number for every level, each a divisor of the "
+            f"one before it and all of them of T, and windows by `pplebm.data.windows`."
         )
     piece, inputs = (event[0] // h.pieces[0], event[1]), sum(h.latent_dims)
     if h.decoder == "conv":

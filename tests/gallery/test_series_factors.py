@@ -10,6 +10,7 @@ from scipy.stats import multivariate_normal
 
 import pplebm
 from pplebm.errors import PplebmError
+from pplebm.scores.entries import squared_errors
 
 LINEAR = {"latent_dims": (1, 2, 2), "pieces": (4, 2, 1), "sigma": 0.6, "depth": 0, "tilt_bound": 1e7}
 T, C, N = 8, 2, 6
@@ -115,6 +116,24 @@ def test_missing_entries_and_forecasts_have_the_law_of_the_closed_form(double):
     for by_chain, value in ((off.mean(1), 0.0), ((off[..., :, None] * off[..., None, :]).mean(1), spread)):
         error = by_chain.std(0, ddof=1) / 200**0.5
         assert (np.abs(by_chain.mean(0) - value) < 4.5 * error).all()
+
+
+def test_squared_errors_of_entries_are_those_of_exact_draws(double):
+    """E[(x - E[x|z])² | x] = (x - E[x|x])² + Var(E[x|z] | x), entry by entry, within 4.5 standard errors."""
+    x, there = windows_with_holes()
+    data = {"x": np.where(there, x, 0.0), "observed_x": there}
+    program, at = program_of(double, data)
+    matrix, offset, _, _ = law(at)
+    rng, n, z, exact, error = np.random.default_rng(4), 4000, [], [], []
+    for row in range(N):
+        mean, covariance, _ = posterior(at, x[row], there[row])
+        z.append(rng.multivariate_normal(mean, covariance, size=n))
+        off, variance = data["x"][row].ravel() - offset - matrix @ mean, np.diag(matrix @ covariance @ matrix.T)
+        exact.append(off**2 + variance)
+        error.append(np.sqrt((2 * variance**2 + 4 * variance * off**2) / n))
+    latents = {name: a.reshape(n, 1, N, *a.shape[1:]) for name, a in split(np.stack(z, 1).reshape(-1, 10)).items()}
+    found = squared_errors(program, program.params, program.data(data), latents)["x"].reshape(N, -1)
+    assert (np.abs(found - np.array(exact)) < 4.5 * np.array(error) + 1e-12).all()
 
 
 @pytest.mark.parametrize("decoder", ["dense", "conv"])
