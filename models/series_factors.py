@@ -27,6 +27,7 @@ DEVIATIONS = (
     "The prior of the factors of the whole window may be tilted; the paper's is N(0, I), here tilted=False.",
     "The tilt is bounded by b·tanh(f/b) and so cannot run away.",
     "Latents are learned as the algorithm says; the paper's way is `alternating_backprop`.",
+    "σ is learned unless learn_sigma=False, which `alternating_backprop` asks for: modes have no spread.",
     "No batch normalisation, which would couple the windows of a batch, and no noise added to the data.",
 )
 BACKENDS = ("pyro", "numpyro")
@@ -39,7 +40,8 @@ class Hyper(NamedTuple):
         8,
     )  # of one piece of each level, z1 first; the paper has 20, 5
     pieces: tuple[Count, ...] = (4, 1)  # of a window at each level, z1 first; each divides the one before it
-    sigma: Positive = 0.25  # of x given z, that of the released code, for standardised data
+    sigma: Positive = 0.25  # of x given z, that of the released code, for standardised data; where it starts if learned
+    learn_sigma: bool = True  # without, intervals of what is missing are as wide as sigma says
     decoder: Decoder = "dense"  # "conv": transposed convolutions in time, as in the paper
     channels: Count = 32  # of its last hidden layer, the released code's number
     width: Count = 64  # hidden units of a dense decoder
@@ -82,4 +84,5 @@ def model(ppl: Any, net: Any, hyper: Hyper, x: Any = None, observed_x: Any = Non
         mean = net["decoder"](ppl.concat(seen, -1))
         mean = mean.reshape(*mean.shape[:-3], -1, mean.shape[-1])
         known = True if observed_x is None else observed_x
-        return ppl.sample("x", ppl.dist.Normal(mean, hyper.sigma).mask(known).to_event(2), obs=x)
+        sigma = ppl.exp(ppl.param("log_sigma", np.log(hyper.sigma))) if hyper.learn_sigma else hyper.sigma
+        return ppl.sample("x", ppl.dist.Normal(mean, sigma).mask(known).to_event(2), obs=x)

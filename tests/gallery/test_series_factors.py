@@ -12,7 +12,7 @@ import pplebm
 from pplebm.errors import PplebmError
 from pplebm.scores.entries import squared_errors
 
-LINEAR = {"latent_dims": (1, 2, 2), "pieces": (4, 2, 1), "sigma": 0.6, "depth": 0, "tilt_bound": 1e7}
+LINEAR = {"latent_dims": (1, 2, 2), "pieces": (4, 2, 1), "sigma": 0.6, "depth": 0, "tilt_bound": 1e7}  # σ moves too
 T, C, N = 8, 2, 6
 SITES = (("z3", 1, 2), ("z2", 2, 2), ("z1", 4, 1))  # of LINEAR: pieces, latents
 
@@ -64,12 +64,13 @@ def posterior(at, x, there):
     """Mean and covariance of z given the observed entries of one window, and their log density."""
     matrix, offset, center, _ = law(at)
     seen, values = there.ravel(), x.ravel()
+    noise = np.exp(2 * at["log_sigma"])
     g, residual = matrix[seen], values[seen] - offset[seen] - matrix[seen] @ center
-    covariance = np.linalg.inv(np.eye(10) + g.T @ g / 0.36)
-    mean = center + covariance @ g.T @ residual / 0.36
+    covariance = np.linalg.inv(np.eye(10) + g.T @ g / noise)
+    mean = center + covariance @ g.T @ residual / noise
     log_p = 0.0
     if seen.any():
-        log_p = multivariate_normal(np.zeros(seen.sum()), g @ g.T + 0.36 * np.eye(seen.sum())).logpdf(residual)
+        log_p = multivariate_normal(np.zeros(seen.sum()), g @ g.T + noise * np.eye(seen.sum())).logpdf(residual)
     return mean, covariance, log_p
 
 
@@ -110,7 +111,7 @@ def test_missing_entries_and_forecasts_have_the_law_of_the_closed_form(double):
     matrix, offset, _, _ = law(at)
     lost = ~there[2].ravel()
     exact = offset[lost] + matrix[lost] @ mean
-    spread = matrix[lost] @ covariance @ matrix[lost].T + 0.36 * np.eye(lost.sum())
+    spread = matrix[lost] @ covariance @ matrix[lost].T + np.exp(2 * at["log_sigma"]) * np.eye(lost.sum())
     draws = pplebm.sample(program, data=data, n_chains=200, n_draws=20, n_warmup=150, thin=2, progress=False)
     off = pplebm.predictive(draws, seed=1)["x"].reshape(200, 20, -1)[..., lost] - exact
     for by_chain, value in ((off.mean(1), 0.0), ((off[..., :, None] * off[..., None, :]).mean(1), spread)):
