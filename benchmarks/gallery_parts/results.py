@@ -87,6 +87,22 @@ def _latent_optimisation() -> str:
     return f"{words}, by noise_contrastive (models/README.md)"
 
 
+def _series_factors() -> str:
+    of = lambda *path: np.mean([[one_of(one, *path) for one in row.values()] for row in rows.values()])
+    rows = kept("series_factors")["seeds"]
+    models = [f"{of(name, 'reconstruction', 'vus_pr'):.3f}" for name in ("tilted", "twin")]
+    words = f"NAB: VUS-PR {models[0]}, its twin {models[1]}, nearest window {of('nearest', 'vus_pr'):.3f}"
+    return f"{words}, random {of('random', 'vus_pr'):.3f}, by variational_joint (models/README.md)"
+
+
+def one_of(cells: Cells, *path: str) -> float:
+    """A figure at a path of names."""
+    found: Any = cells
+    for part in path:
+        found = found[part]
+    return float(found)
+
+
 def _baseline(name: str) -> Callable[[], str]:
     def told() -> str:
         rows = kept("baselines")["rows"]
@@ -108,6 +124,7 @@ RESULTS: dict[str, tuple[Callable[[], str], str]] = {
     "multimodal_ebm": (_multimodal_ebm, "multimodal_ebm.py"),
     "conditional_ebm": (_conditional_ebm, "conditional_ebm.py"),
     "latent_optimisation": (_latent_optimisation, "latent_optimisation.py"),
+    "series_factors": (_series_factors, "series_factors.py"),
     **{name: (_baseline(name), BASELINE.format(name)) for name in ("vamp_prior", "mixture_prior", "flow_prior")},
 }
 

@@ -53,6 +53,15 @@ def _patients() -> Any:
     return pplebm.load("random_effects").grouped(frame, "y", ["year"], "who")
 
 
+def _series() -> Any:
+    from pplebm.data import windows
+
+    rng, t = np.random.default_rng(0), np.arange(2 * ROWS + 32)
+    x = np.sin(2 * np.pi * t / 24)[:, None] * [1.0, -0.5] + 0.2 * rng.normal(size=(len(t), 2))
+    x[rng.random(x.shape) < 0.1] = np.nan
+    return windows(x, 32, 2).data
+
+
 MODELS = {
     "conjugate_tilt": Toy(_quadratic, "mle"),
     "univariate_tilts": Toy(inference="short_run_mle"),
@@ -60,4 +69,5 @@ MODELS = {
     "conditional_ebm": Toy(_labelled),
     "latent_optimisation": Toy(_designs, "noise_contrastive"),
     "random_effects": Toy(_patients, "persistent_mle"),
+    "series_factors": Toy(_series),
 }

@@ -119,6 +119,25 @@ def test_missing_entries_and_forecasts_have_the_law_of_the_closed_form(double):
         assert (np.abs(by_chain.mean(0) - value) < 4.5 * error).all()
 
 
+def test_intervals_of_missing_entries_and_forecasts_cover_nine_in_ten(double):
+    """Of windows that the model itself makes: shares of the entries of a window, within 4.5 standard errors."""
+    program, at = program_of(double, {"x": np.zeros((2, T, C)), "observed_x": np.ones((2, T, C), bool)})
+    matrix, offset, center, _ = law(at)
+    rng, n = np.random.default_rng(5), 150
+    z = center + rng.normal(size=(n, 10))
+    x = (z @ matrix.T + offset + np.exp(at["log_sigma"]) * rng.normal(size=(n, T * C))).reshape(n, T, C)
+    there = rng.random((n, T, C)) < 0.8
+    there[:, -2:] = False  # a forecast of two steps
+    data = {"x": np.where(there, x, 0.0), "observed_x": there}
+    draws = pplebm.sample(program, data=data, n_chains=10, n_draws=20, n_warmup=150, thin=3, progress=False)
+    found = pplebm.predictive(draws, seed=1)["x"].reshape(200, n, T, C)
+    low, high = np.quantile(found, (0.05, 0.95), axis=0)
+    covered = ((low <= x) & (x <= high)).astype(float)
+    for some in (~there, np.broadcast_to(np.arange(T)[:, None] >= T - 2, there.shape)):
+        share = (covered * some).sum((1, 2)) / some.sum((1, 2))
+        assert abs(share.mean() - 0.9) < 4.5 * share.std(ddof=1) / n**0.5 + 1 / 200  # of 200 draws
+
+
 def test_squared_errors_of_entries_are_those_of_exact_draws(double):
     """E[(x - E[x|z])² | x] = (x - E[x|x])² + Var(E[x|z] | x), entry by entry, within 4.5 standard errors."""
     x, there = windows_with_holes()
