@@ -16,8 +16,8 @@
 #
 # One series with a daily rhythm, gaps where nothing was recorded, and a few hours that went wrong. A model of windows
 # has factors of the whole window and factors of its pieces; what is missing is masked, so gaps are filled and the
-# future is forecast with intervals by the same posterior draws. Then every hour gets an anomaly score, and the scores are
-# judged beside a random one.
+# future is forecast with intervals by the same posterior draws. Then every hour gets an anomaly score, and the scores
+# are judged beside a random one.
 #
 # The series is made here, so that what is missing is known. One short fit is no ranking of methods.
 
