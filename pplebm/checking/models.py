@@ -20,7 +20,7 @@ from pplebm.learning import loop
 from pplebm.learning.adjusted import AdjustedChains, AdjustedPool
 from pplebm.learning.algorithm import Algorithm
 from pplebm.learning.samples import Samples
-from pplebm.learning.sources import CHAINS, coordinates_of
+from pplebm.learning.sources import CHAINS, UNADJUSTED, coordinates_of
 from pplebm.ppl.language import Latents, Params
 from pplebm.ppl.trees import n_rows, take_rows, tree_map
 from pplebm.program import Program
@@ -278,11 +278,14 @@ class _Model:
         chain = self.algorithm.source(phase)
         if not isinstance(chain, (*CHAINS, AdjustedChains, AdjustedPool)):
             return is_right, sentence
-        is_adjusted = not isinstance(chain, CHAINS) or chain.kernel != "langevin"
+        kernel = chain.kernel if isinstance(chain, CHAINS) else "hmc"
+        is_adjusted = kernel not in UNADJUSTED
         if is_adjusted and run is not None:
             moves = accepted > LEAST_ACCEPTED
             advice = "" if moves else f", so that chains stand still: lower --set {phase}.step_size={chain.step_size:g}"
             return is_right and moves, f"{sentence}; {100 * accepted:.0f} % of steps were accepted{advice}"
+        if not is_adjusted and kernel != "langevin":
+            return is_right, f"{sentence}; steps are shorter where it is steep, and have no stability limit"
         moving = self.program.with_coordinates(coordinates_of(chain))
         begin = chains.start(moving, self._keys(1)[0], self.params, self.x)
         end = self.program.move(self.params, z, moving.coordinates, self.x)
