@@ -26,9 +26,9 @@ import pplebm
 
 RESULT = Path(__file__).with_suffix(".json")
 N, NOISE = 1000, 0.1  # points of either part; of the moons
-THRESHOLD, RATE = 1.0, 5e-3  # b of the anisotropic steps; learning rate of the tilt, ten times that of the page
-KERNELS = ("langevin", "anisotropic_published", "anisotropic", "anisotropic_adjusted")
-LINE = np.linspace(-6.0, 6.0, 601)
+STEP, THRESHOLD, RATE = 0.15, 1.0, 2e-3  # s and b of the prior's steps, and learning rate of the tilt
+KERNELS = ("langevin", "anisotropic_published", "anisotropic")
+LINE = np.linspace(-6.0, 6.0, 401)
 
 
 def log_z(run: Any) -> float:
@@ -46,7 +46,7 @@ def compare(seed: int, updates: int | None, algorithm: str, backend: str) -> dic
     x, held_out = x[:N], x[N:]
     mean, scale = x.mean(0), x.std(0)
     x, held_out = (x - mean) / scale, (held_out - mean) / scale
-    widths = GridSearchCV(KernelDensity(), {"bandwidth": np.geomspace(0.03, 1.0, 25)}, cv=5).fit(x)
+    widths = GridSearchCV(KernelDensity(), {"bandwidth": np.geomspace(0.03, 1.0, 12)}, cv=5).fit(x)
     row: dict[str, Any] = {
         "base": multivariate_normal(np.zeros(2)).logpdf(held_out).mean(),
         "normal": multivariate_normal(x.mean(0), np.cov(x.T, bias=True)).logpdf(held_out).mean(),
@@ -54,7 +54,8 @@ def compare(seed: int, updates: int | None, algorithm: str, backend: str) -> dic
         "width": widths.best_params_["bandwidth"],
     }
     for kernel in KERNELS:
-        hyper = {"prior.kernel": kernel, "prior.threshold": THRESHOLD, "learning_rate_tilt": RATE}
+        hyper = {"prior.kernel": kernel, "prior.step_size": STEP, "prior.threshold": THRESHOLD,
+                 "learning_rate_tilt": RATE}  # fmt: skip
         with tempfile.TemporaryDirectory() as folder:
             run = pplebm.fit("data_ebm", x, algorithm, f"{folder}/run", updates=updates, seed=seed, hyper=hyper,
                              backend=backend, scaling="none", progress=False)  # fmt: skip
@@ -74,4 +75,4 @@ def table(rows: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    command(__doc__, compare, table, RESULT, [0, 1, 2], None, "persistent_mle")
+    command(__doc__, compare, table, RESULT, [0, 1, 2], 600, "persistent_mle")

@@ -101,7 +101,14 @@ def structure_of(
         raise PplebmError(f"the program has no latent site; write {backend.name}.sample('z', ...) without obs for one.")
     deterministic = tuple(Site(s["name"], tuple(s["value"].shape), "", "deterministic", True) for s in fixed)
     return Structure(
-        plate, tuple(latents), tuple(observed), tuple(tilts), has_noncentered, bounds, tuple(factors), deterministic,
+        plate,
+        tuple(latents),
+        tuple(observed),
+        tuple(tilts),
+        has_noncentered,
+        bounds,
+        tuple(factors),
+        deterministic,
         given,
     )
 
