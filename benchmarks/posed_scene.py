@@ -3,9 +3,9 @@
     python benchmarks/posed_scene.py --seeds 0 1 2
 
 Scikit-learn's digits 2, 3, 4, 5 and 7, each turned by an even angle of its own (bilinear, about the center of an 8 x 8
-image). A seed draws the split, the angles, and where learning starts; the angle is a covariate in learning. Of the first
-held-out images log p(x given angle) is estimated at angles 10 degrees apart; with an even angle these give log p(x), and
-by Bayes' rule the posterior of the angle, whose most likely value and central intervals are compared with the truth.
+image). A seed draws the split, the angles, and where learning starts; the angle is a covariate in learning. Of the
+first held-out images log p(x given angle) is estimated at angles 10 degrees apart; with an even angle these give
+log p(x), and by Bayes' rule the posterior of the angle, whose likeliest values are compared with the truth.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@ r"""A scene of blobs seen from an angle: one tilted prior for its shape, another
     p(s, a) = 1/Z · exp[ f(s) + g(a) ] · N(s; 0, I) · N(a; 0, I)
     x(u) | s, a, θ ~ N( Σₖ wₖ exp( -|u - R(θ) cₖ|² / 2h² ), σ² ),        wₖ = opacityₖ(s) · brightnessₖ(a)
 
-at pixels u, with centers cₖ on a grid and R(θ) a turn by θ counterclockwise. The pose θ is a covariate, `direction`, that
-is (cos θ, sin θ); or it is a latent, even on the circle: the direction of a normal vector of two numbers.
+at pixels u, with centers cₖ on a grid and R(θ) a turn by θ counterclockwise. The pose θ is a covariate, `direction`,
+(cos θ, sin θ); or it is a latent, even on the circle: the direction of a normal vector of two numbers.
 """
 
 from typing import Any, Literal, NamedTuple
@@ -20,9 +20,8 @@ PAPER = Paper("Yaxuan Zhu and Jianwen Xie and Ping Li", "Likelihood-Based Genera
               arxiv="2304.07918")  # fmt: skip
 CHECK = "tests/gallery/test_posed_scene.py::test_the_evidence_is_that_of_the_closed_form_at_every_angle"
 DEVIATIONS = (
-    "Blobs in a plane take the place of a radiance field with rays; a pose is one angle.",
+    "Blobs in a plane take the place of a radiance field with rays; a pose is one angle, if latent a normal's direction.",
     "The base N(0, I) is part of both priors, and chains have noise; the released code leaves both out.",
-    "A latent pose is the direction of a normal vector, in the place of a von Mises-Fisher law.",
     "The tilts are bounded by b·tanh(f/b) and so cannot run away; the paper's are free.",
 )
 BACKENDS = ("pyro", "numpyro")
@@ -47,10 +46,9 @@ class Hyper(NamedTuple):
 def nets(hyper: Hyper, shape: dict[str, tuple[int, ...]]) -> dict[str, Net]:
     """Opacities and brightnesses of the blobs, and both tilts."""
     h, n = hyper, hyper.blobs**2
-    out = {"opacity": mlp(h.shape_dim, n, h.width, h.depth, "silu"),
-           "brightness": mlp(h.appearance_dim, n, h.width, h.depth, "silu")}  # fmt: skip
+    out = {k: mlp(d, n, h.width, h.depth) for k, d in (("opacity", h.shape_dim), ("brightness", h.appearance_dim))}
     tilts = {"tilt_shape": h.shape_dim, "tilt_appearance": h.appearance_dim} if h.tilted else {}
-    return out | {name: mlp(dim, 1, h.tilt_width, h.depth, "silu") for name, dim in tilts.items()}
+    return out | {name: mlp(dim, 1, h.tilt_width, h.depth) for name, dim in tilts.items()}
 
 
 def model(ppl: Any, net: Any, hyper: Hyper, x: Any = None, direction: Any = None) -> Any:
@@ -65,10 +63,8 @@ def model(ppl: Any, net: Any, hyper: Hyper, x: Any = None, direction: Any = None
             direction = ppl.sample("pose", ppl.dist.Normal(0.0, 1.0).expand([2]).to_event(1))
         turn = direction / ((direction**2).sum(-1)[..., None] + 1e-12) ** 0.5
         opacity, brightness = net["opacity"](z["shape"]), net["brightness"](z["appearance"])
-        if hyper.blend == "product":
-            weights = ppl.exp(-ppl.softplus(-opacity)) * brightness  # opacities in (0, 1)
-        else:
-            weights = opacity + brightness
+        is_product, share = hyper.blend == "product", ppl.exp(-ppl.softplus(-opacity))  # opacities in (0, 1)
+        weights = share * brightness if is_product else opacity + brightness
         mean = _rendered(ppl, hyper, weights, turn, tuple(x.shape[-2:]))
         return ppl.sample("x", ppl.dist.Normal(mean, hyper.sigma).to_event(2), obs=x)
 
@@ -91,5 +87,4 @@ def _rendered(ppl: Any, hyper: Hyper, weights: Any, turn: Any, size: tuple[int, 
     far = 0.5 * ((u**2).sum(1)[:, None] + (c**2).sum(1))
     along, across, far = (ppl.asarray(a / hyper.blob_width**2) for a in (along, across, far))
     blobs = ppl.exp(turn[..., 0, None, None] * along + turn[..., 1, None, None] * across - far)  # (B, pixels, K)
-    image = (blobs * weights[..., None, :]).sum(-1)
-    return image.reshape(*image.shape[:-1], *size)
+    return (blobs * weights[..., None, :]).sum(-1).reshape(-1, *size)

@@ -114,7 +114,7 @@ def structure_of(
 
 
 def given_of(sites: list[SiteDict], backend: BackendSites) -> tuple[str, ...]:
-    """Names of the observed sites of a tilted program that has no other: they are what is tilted, and data their values.
+    """Names of the observed sites of a tilted program that has no other: these are tilted, and data are their values.
 
     Raises:
         PplebmError: if one of them is masked or discrete, so that chains of the prior cannot move it.

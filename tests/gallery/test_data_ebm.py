@@ -74,8 +74,8 @@ def test_learning_finds_the_mean_of_the_data(tmp_path, algorithm, kernel):
     x = np.random.default_rng(0).normal([0.9, -0.4], 1.0, (400, 2))
     hyper = {**LINEAR, "base_scale": 1.0, "batch_size": 200, "learning_rate_tilt": 0.03, "learning_rate": 0.03}
     hyper |= {} if kernel is None else {"prior.kernel": kernel, "prior.threshold": 0.5}
-    run = pplebm.fit("data_ebm", x, algorithm, tmp_path / "run", updates=200, hyper=hyper, scaling="none", compiled=False,
-                     progress=False)  # fmt: skip
+    run = pplebm.fit("data_ebm", x, algorithm, tmp_path / "run", updates=200, hyper=hyper, scaling="none",
+                     compiled=False, progress=False)  # fmt: skip
     fitted = run.params["tilt.weight_1"].detach().numpy()[0]
     mean = run.program.ppl.to_numpy(run.data(x)).mean(0)
     assert np.abs(fitted - mean).max() < 0.12  # what 360 of 400 data and 200 noisy updates leave

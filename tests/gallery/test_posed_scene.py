@@ -95,8 +95,9 @@ def test_the_posterior_of_the_pose_is_that_of_the_grid(double):
     chance = np.exp(by_angle - logsumexp(by_angle))
     top = ANGLES[chance.argmax()]
     starts = {"shape": np.zeros(2), "appearance": np.zeros(1), "pose": PAGE.as_direction(top)}
+    begin = {name: double.asarray(np.tile(start, (24, 1))) for name, start in starts.items()}
     draws = pplebm.sample(program, data={"x": x}, n_chains=24, n_draws=50, n_warmup=150, seed=1, progress=False,
-                          init={name: double.asarray(np.tile(start, (24, 1))) for name, start in starts.items()})  # fmt: skip
+                          init=begin)  # fmt: skip
     pose = np.asarray(draws["pose"]).reshape(24, -1, 2)
     near = lambda a: np.abs(np.angle(np.exp(1j * (a - top)))) < 1.0  # of the mode that chains began at
     angle = np.arctan2(pose[..., 1], pose[..., 0])
