@@ -20,7 +20,7 @@ PAPER = Paper("Yaxuan Zhu and Jianwen Xie and Ping Li", "Likelihood-Based Genera
               arxiv="2304.07918")  # fmt: skip
 CHECK = "tests/gallery/test_posed_scene.py::test_the_evidence_is_that_of_the_closed_form_at_every_angle"
 DEVIATIONS = (
-    "Blobs in a plane take the place of a radiance field with rays; a pose is an angle, if latent a normal's direction.",
+    "Blobs in a plane take the place of a radiance field with rays; a pose is an angle, latent or known.",
     "The base N(0, I) is part of both priors, and chains have noise; the released code leaves both out.",
     "The tilts are bounded by b·tanh(f/b) and so cannot run away; the paper's are free.",
 )
