@@ -48,7 +48,6 @@ class Hyper(NamedTuple):
 def init(algorithm: Algorithm, key: Any, x: Data, n_data: int) -> State:
     """Flows at the identity: the base."""
     algorithm.program.refuse_global_latents(algorithm.name)
-    algorithm.program.refuse_given("a flow")
     flows = _flows(algorithm, n_data)
     return State(algorithm.program.params, algorithm.optimizer.init(algorithm.ppl, flows), 0, flows)
 

@@ -132,7 +132,7 @@ def test_every_algorithm_takes_a_step_on_every_model(ppl, algorithm, name):
     owner = Algorithm(module, program, hyper_of(module, SMALL))
     if program.given and (owner.has_guide or algorithm in OF_POSTERIORS):
         with pytest.raises(PplebmError, match="every site of the program is observed"):
-            owner.init(ppl.key(0), x)
+            owner.step(ppl.key(1), owner.init(ppl.key(0), x), x)
         return
     state = owner.init(ppl.key(0), x)
     before = {n: 1.0 * p for n, p in state.params.items()}
