@@ -238,10 +238,12 @@ class Traced(ModelRuns):
 
     def observed_data(self, params: Params, z: Latents, data: Data) -> dict[str, Array]:
         """Values of the observed sites when the program is called with data, rows first."""
+        given = self.structure.given
 
         def values(params: Params, z: Latents, data: Data) -> dict[str, Array]:
-            sites = self.run(params, data, At(z)).sites
-            return {s.name: self.first(sites[s.name], sites[s.name]["value"]) for s in self.structure.observed}
+            sites = self.run(params, data, At(given=True, observed=False) if given else At(z)).sites
+            names = given or [site.name for site in self.structure.observed]
+            return {name: self.first(sites[name], sites[name]["value"]) for name in names}
 
         return self.evaluate("observed data", values, params, z, data)
 
