@@ -155,6 +155,12 @@ def results():
     for name in ("vamp_prior", "mixture_prior", "flow_prior"):
         held_out = tilted(f"digits/{name}/{{}}", "model", baselines)
         out[name] = f"digits: {held_out} nats held out, an autoencoder {vae}, by variational_joint (models/README.md)"
+    moons = kept("data_ebm.json")["seeds"].values()
+    nats = [
+        f"{np.mean([seed[of] for seed in moons]):.2f}" for of in ("anisotropic", "normal", "kernel density estimate")
+    ]
+    words = f"two moons: {nats[0]} nats held out, a normal {nats[1]}, a kernel density estimate {nats[2]}"
+    out["data_ebm"] = f"{words} (models/README.md)"
     return out
 
 
