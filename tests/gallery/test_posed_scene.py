@@ -64,7 +64,7 @@ def images(at, n=3):
 
 
 def test_the_evidence_is_that_of_the_closed_form_at_every_angle(double):
-    """Within 5 of its errors, and of the closed form by the density of prior draws' mean as well."""
+    """Within 5 of its errors, log Z as well; half a radian away the evidence is another one."""
     program, at = program_of(double, "known", **LINEAR)
     x, angle = images(at)
     given = {"x": x, "direction": PAGE.as_direction(angle)}
