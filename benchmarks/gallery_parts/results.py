@@ -87,6 +87,12 @@ def _latent_optimisation() -> str:
     return f"{words}, by noise_contrastive (models/README.md)"
 
 
+def _data_ebm() -> str:
+    of = lambda model: over_seeds("data_ebm", model)
+    words = f"two moons: {of('anisotropic')} nats held out, a normal {of('normal')}"
+    return f"{words}, a kernel density estimate {of('kernel density estimate')} (models/README.md)"
+
+
 def _baseline(name: str) -> Callable[[], str]:
     def told() -> str:
         rows = kept("baselines")["rows"]
@@ -107,6 +113,7 @@ RESULTS: dict[str, tuple[Callable[[], str], str]] = {
     "random_effects": (_random_effects, "random_effects.py"),
     "multimodal_ebm": (_multimodal_ebm, "multimodal_ebm.py"),
     "conditional_ebm": (_conditional_ebm, "conditional_ebm.py"),
+    "data_ebm": (_data_ebm, "data_ebm.py"),
     "latent_optimisation": (_latent_optimisation, "latent_optimisation.py"),
     **{name: (_baseline(name), BASELINE.format(name)) for name in ("vamp_prior", "mixture_prior", "flow_prior")},
 }

@@ -53,7 +53,22 @@ def _patients() -> Any:
     return pplebm.load("random_effects").grouped(frame, "y", ["year"], "who")
 
 
+def _moons() -> np.ndarray:
+    from sklearn.datasets import make_moons
+
+    x, _ = make_moons(ROWS, noise=0.1, random_state=0)
+    return np.asarray((x - x.mean(0)) / x.std(0))
+
+
+def _posed() -> Any:
+    from posed_scene import digits
+
+    return digits(0)[0]
+
+
 MODELS = {
+    "data_ebm": Toy(_moons, "persistent_mle"),
+    "posed_scene": Toy(_posed),
     "conjugate_tilt": Toy(_quadratic, "mle"),
     "univariate_tilts": Toy(inference="short_run_mle"),
     "multimodal_ebm": Toy(_views, hyper={"one_hot": ("label",)}),
