@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -236,3 +238,19 @@ def test_what_has_no_answer_is_refused(ppl):
     given = Program(model, data={"x": X, "c": X}, backend=ppl.name)
     with pytest.raises(PplebmError, match="reads the covariates c"):
         pplebm.information(given, {"x": X, "c": X})
+
+
+def test_the_table_of_digits_is_of_what_is_kept():
+    """Means over three seeds or more, with their decimals, in the order of the columns."""
+    root = Path(__file__).resolve().parents[2]
+    seeds = json.loads((root / "benchmarks" / "info_vae.json").read_text(encoding="utf-8"))["seeds"].values()
+    lines = (root / "inference" / "README.md").read_text(encoding="utf-8").split("<!-- information: begin -->")[1]
+    assert len(seeds) >= 3
+    starts = {"info_vae": "| `info_vae` |", "autoencoder": "| autoencoder", "tilted": "| `variational_joint`, tilted"}
+    for model, start in starts.items():
+        line = next(line for line in lines.splitlines() if line.startswith(start))
+        for cell, figure in zip(line.split("|")[2:], ("rate", "mutual", "mismatch", "MMD²"), strict=False):
+            values = [seed[model][figure] for seed in seeds]
+            digits = 4 if figure == "MMD²" else 2
+            assert cell.strip() == f"{np.mean(values):.{digits}f} ± {np.std(values, ddof=1):.{digits}f}"
+        assert f"{np.mean([seed[model]['log p(x)'] for seed in seeds]):.2f} ±" in line
