@@ -3,8 +3,8 @@
     python benchmarks/info_vae.py --seeds 0 1 2
 
 The generator is `latent_ebm` with 2 latents; InfoVAE and the autoencoder have its untilted twin. The aggregate of
-a guide is that of 1000 training images, so the information is at most log 1000 = 6.91, which guides of many latents
-reach. The prior is the tilted one where there is a tilt. The discrepancy has the kernel that `info_vae` learns by,
+a guide is that of 1000 training images, so the information is at most log 1000 = 6.91: two latents were
+chosen to stay below. The prior is the tilted one where there is a tilt. The discrepancy has the kernel that `info_vae` learns by,
 the inverse multiquadric of bandwidth 1. log p(x) is of held-out images.
 """
 
