@@ -4,8 +4,8 @@
 
 The generator is `latent_ebm` with 2 latents; InfoVAE and the autoencoder have its untilted twin. The aggregate of
 a guide is that of 1000 training images, so the information is at most log 1000 = 6.91: two latents were
-chosen to stay below. The prior is the tilted one where there is a tilt. The discrepancy has the kernel that `info_vae` learns by,
-the inverse multiquadric of bandwidth 1. log p(x) is of held-out images.
+chosen to stay below. The prior is the tilted one where there is a tilt. The discrepancy has the kernel that
+`info_vae` learns by, the inverse multiquadric of bandwidth 1. log p(x) is of held-out images.
 """
 
 from __future__ import annotations
