@@ -42,6 +42,14 @@ def _designs() -> Any:
     return page.as_data((x - x.mean(0)) / x.std(0), (y - y.mean()) / y.std())
 
 
+def _halves() -> Any:
+    from latent_flow import halves, page
+    from sklearn.datasets import load_digits
+
+    rng = np.random.default_rng(0)
+    return page.masked(load_digits().images[:ROWS] / 8.0 - 1.0, halves(rng, ROWS))
+
+
 def _patients() -> Any:
     import pandas as pd
 
@@ -74,5 +82,6 @@ MODELS = {
     "multimodal_ebm": Toy(_views, hyper={"one_hot": ("label",)}),
     "conditional_ebm": Toy(_labelled),
     "latent_optimisation": Toy(_designs, "noise_contrastive"),
+    "latent_flow": Toy(_halves),
     "random_effects": Toy(_patients, "persistent_mle"),
 }

@@ -57,6 +57,7 @@ def test_page_has_exactly_the_lawful_public_names(shelf, name):
     allowed |= {"log_z", "exact_prior"} if name == "univariate_tilts" else set()
     allowed |= {"as_direction"} if name == "posed_scene" else set()
     allowed |= {"masked", "MASK"} if name == "multimodal_ebm" else set()
+    allowed |= {"masked"} if name == "latent_flow" else set()
     allowed |= {"as_data", "wanted"} if name == "latent_optimisation" else set()
     allowed |= {"with_every_label", "class_probabilities"} if name == "conditional_ebm" else set()
     own = {
