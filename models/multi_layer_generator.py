@@ -21,8 +21,7 @@ PAPER = Paper("Erik Nijkamp and Bo Pang and Tian Han and Linqi Zhou and Song-Chu
 CHECK = "tests/gallery/test_multi_layer_generator.py::test_learned_step_sizes_land_on_those_of_the_short_run_law"
 DEVIATIONS = (
     "Every layer is a vector; those of the released code become feature maps of an image.",
-    "Perceptrons with a matrix Aᵢ beside them take the place of its convolutions with skips, unless decoder=conv is set "
-    "for g.",
+    "Perceptrons with a matrix Aᵢ beside them take the place of its convolutions with skips; g may be decoder=conv.",
     "The standard deviation is softplus(· + 0.2) plus a floor; that of the released code is never below 1.",
     "The mean of x is not squashed by tanh; data may lie a little outside [-1, 1].",
 )
@@ -38,7 +37,7 @@ class Hyper(NamedTuple):
     channels: Count = 64  # of the last hidden layer of a convolutional decoder; those before it have more
     width: Count = 128  # hidden units of the perceptrons
     depth: Whole = 2  # hidden layers of every net, as in joint_ebm
-    scale_floor: Positive = 0.01  # least standard deviation of a layer; steps in ε do not become unstable where it is small
+    scale_floor: Positive = 0.01  # least standard deviation of a layer; small ones do no harm to steps in ε
 
 
 def nets(hyper: Hyper, shape: tuple[int, ...]) -> dict[str, Net]:

@@ -164,5 +164,7 @@ def test_the_guide_is_factorised_and_normalised(double):
     other, _ = guide.at(params, noise | {"z1": noise["z1"] + 1.0}, ppl.asarray(X))
     assert (ppl.to_numpy(other["z2"]) == ppl.to_numpy(rest["z2"])).all()
     assert (ppl.to_numpy(other["z1"]) != ppl.to_numpy(rest["z1"])).all()
-    _, slope = ppl.value_and_grad(lambda x: sum(a.sum() for a in guide.at(params, noise, x)[0].values()), ppl.asarray(X))
+    _, slope = ppl.value_and_grad(
+        lambda x: sum(a.sum() for a in guide.at(params, noise, x)[0].values()), ppl.asarray(X)
+    )
     assert (ppl.to_numpy(slope) != 0).all()
