@@ -132,12 +132,9 @@ def table(cells: dict[str, Any]) -> str:
         for model in MODELS:
             rows = [found for key, found in cells.items() if key.startswith(f"{name}/{model}/")]
             for how in ("guide", "variance", "before learning", "guide, few rows", "chains, few rows"):
-                some = [row[how] for row in rows if how in row]
-                cells = (
-                    [cell(row[layer] for row in some) if layer in some[0] else "" for layer in LAYERS] if some else []
-                )
-                told = " | ".join(cells)
-                lines += [f"| {name} | {model} | {how} | {told} | {len(some)} |"] if some else []
+                if some := [row[how] for row in rows if how in row]:
+                    told = (cell(row[layer] for row in some) if layer in some[0] else "" for layer in LAYERS)
+                    lines.append(f"| {name} | {model} | {how} | {' | '.join(told)} | {len(some)} |")
     return "\n".join(lines)
 
 

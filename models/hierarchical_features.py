@@ -73,12 +73,9 @@ def model(ppl: Any, net: Any, hyper: Hyper, x: Any = None, n: int | None = None)
 def guide_nets(hyper: Hyper, shape: tuple[int, ...]) -> dict[str, Net]:
     """Networks of the guide: e from below, and mean and scale of every layer from its own e."""
     h, depth = hyper, max(hyper.depth, 1)
-    out = {"up1": encoder(None, shape, h.width, h.width, depth + 1, h.channels, "silu")}
-    for i, dim in enumerate(h.latent_dims, start=1):
-        if i > 1:
-            out[f"up{i}"] = mlp(h.width, h.width, h.width, depth, "silu", last="silu")
-        out[f"q{i}"] = mlp(h.width, 2 * dim, depth=0)
-    return out
+    out = {f"q{i}": mlp(h.width, 2 * dim, depth=0) for i, dim in enumerate(h.latent_dims, start=1)}
+    out |= {f"up{i}": mlp(h.width, h.width, h.width, depth, "silu", "silu") for i in range(2, len(h.latent_dims) + 1)}
+    return out | {"up1": encoder(None, shape, h.width, h.width, depth + 1, h.channels, "silu")}
 
 
 def guide(ppl: Any, net: Any, hyper: Hyper, x: Any = None) -> None:

@@ -82,7 +82,7 @@ def closed_form(matrix, shift, precision, c):
 
 
 def test_the_coupled_layers_have_the_constant_of_their_closed_form(double):
-    """log Z, log p(x) and posteriors of two layers by a plane of points; a tilt per layer would have another constant."""
+    """log Z, log p(x) and posteriors of two layers by a plane of points; tilts per layer would have another."""
     program, *parts = quadratic(double, (1, 1))
     log_z, law, means, given = closed_form(*parts)
     precision, c = parts[2], parts[3]
