@@ -14,7 +14,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constrain
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick test-full test-kill test-vision lint bench bench-speed notebooks clean
+.PHONY: help demo test test-quick test-full test-kill test-vision lint bench bench-speed gallery notebooks clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -58,6 +58,9 @@ bench: $(VENV)/.core ## the benchmark on handwritten digits
 
 bench-speed: $(VENV)/.dev ## the speed of learning beside the published style of loop, on an idle machine
 	$(BIN)/python benchmarks/speed.py
+
+gallery: $(VENV)/.dev ## every page learns at toy size, on both backends; ten minutes
+	$(BIN)/python benchmarks/gallery.py
 
 notebooks: $(VENV)/.dev ## execute the notebooks and keep their outputs
 	@$(BIN)/python -c "$$EXECUTE"
