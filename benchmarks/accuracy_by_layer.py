@@ -11,7 +11,7 @@ Features of a layer are the means of the guide (at zero noise; the derived guide
 z1 the mean of the layer below). They are standardised, and a logistic regression (L2, C = 1) is fitted to those of the
 same 10000 images; it is asked about the first 2000 test images. Beside them: chance, and the same of the guide before
 learning, a random net. Standardising hides how much a layer is used; that is told by the variance of its features over
-images, which is near 1 where a latent is known well from x and near 0 where its posterior is its base. Means of
+images, which is 1 or more where a latent is known well from x and near 0 where its posterior is its base. Means of
 posterior chains, which accept and reject, are compared with the guide's on few rows, the first 200 of either part, of
 one cell: the tilted `hierarchical_features` of MNIST and seed 0.
 

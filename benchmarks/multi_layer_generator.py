@@ -76,4 +76,4 @@ def table(rows: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    command(__doc__, compare, table, RESULT, [0, 1, 2], 500, "short_run_learned_step")
+    command(__doc__, compare, table, RESULT, [0, 1, 2], 300, "short_run_learned_step")
