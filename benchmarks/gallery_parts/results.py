@@ -99,6 +99,13 @@ def _latent_flow() -> str:
     return f"{words}, by variational_joint (models/README.md)"
 
 
+def _hierarchical_features() -> str:
+    cells = kept("accuracy_by_layer")["cells"]
+    of = lambda model: cells[f"mnist/hierarchical_features, {model}/0"]["guide"]
+    told = [", ".join(f"{of(model)[layer]:.3f}" for layer in ("z1", "z2", "z3")) for model in ("tilted", "twin")]
+    return f"MNIST: labels by z1 to z3 {told[0]}, its twin {told[1]}; one seed (models/README.md)"
+
+
 def _baseline(name: str) -> Callable[[], str]:
     def told() -> str:
         rows = kept("baselines")["rows"]
@@ -120,6 +127,7 @@ RESULTS: dict[str, tuple[Callable[[], str], str]] = {
     "multimodal_ebm": (_multimodal_ebm, "multimodal_ebm.py"),
     "conditional_ebm": (_conditional_ebm, "conditional_ebm.py"),
     "data_ebm": (_data_ebm, "data_ebm.py"),
+    "hierarchical_features": (_hierarchical_features, "accuracy_by_layer.py --seeds 0"),
     "latent_optimisation": (_latent_optimisation, "latent_optimisation.py"),
     "latent_flow": (_latent_flow, "latent_flow.py"),
     **{name: (_baseline(name), BASELINE.format(name)) for name in ("vamp_prior", "mixture_prior", "flow_prior")},
