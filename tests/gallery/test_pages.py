@@ -57,6 +57,7 @@ def test_page_has_exactly_the_lawful_public_names(shelf, name):
     allowed |= {"masked", "MASK"} if name == "multimodal_ebm" else set()
     allowed |= {"as_data", "wanted"} if name == "latent_optimisation" else set()
     allowed |= {"with_every_label", "class_probabilities"} if name == "conditional_ebm" else set()
+    allowed |= {"atoms"} if name == "sparse_coding" else set()
     own = {
         n
         for n, v in vars(module).items()
