@@ -3,7 +3,7 @@ r"""Sparse coding whose prior has atoms at zero: data are sums of few columns of
     uⱼ ~ Laplace(0, 1/λ),      sⱼ = sign(uⱼ) max(|uⱼ| - t, 0),      x | s ~ N( A s + b, σ² I ),      |A_j| = 1
     so that  P(sⱼ = 0) = 1 - exp(-λ t),  and sⱼ given that it is not zero is Laplace(0, 1/λ)
 
-A chain in u never jumps: codes enter and leave zero as u crosses ±t. Z = 1, and every parameter has a positive phase alone.
+A chain in u never jumps: codes enter and leave zero as u crosses ±t. Z = 1, so there is a positive phase alone.
 """
 
 from typing import Any, NamedTuple
