@@ -5,7 +5,7 @@
 Bars: 1000 images of 4x4, each a sum of some of 8 bars of length one (a bar is there in a quarter of the images, with a
 Laplace weight) and noise of 0.1. A seed draws images and starts learning. The cosine is that of an atom with the bar
 that is matched to it. Dictionary learning is scikit-learn's, at the best of five penalties by that same cosine, which
-only it is shown. Patches: 3000 of 8x8 of scikit-learn's two photographs at half size, in grey, whitened; a patch has
+only it is shown. Patches: 2000 of 8x8 of scikit-learn's two photographs at half size, in grey, whitened; a patch has
 its mean and its norm's average taken out. log p(x) is of data not learned from, by annealing, beside the truth (bars)
 and a Gaussian with the covariance of the training data. The picture is of the atoms of seed 0.
 """
@@ -30,7 +30,7 @@ from pplebm.report.figures import tiled
 
 RESULT = Path(__file__).with_suffix(".json")
 PICTURE = Path(__file__).parents[1] / "docs" / "sparse_coding.png"
-SHARE, SIGMA, SIDE, N, N_HELD_OUT = 0.25, 0.1, 4, 1000, 60
+SHARE, SIGMA, SIDE, N, N_HELD_OUT = 0.25, 0.1, 4, 1000, 24
 PENALTIES = (0.01, 0.03, 0.1, 0.3, 1.0)
 BARS = {"n_atoms": 8, "learning_rate": 0.02}
 PATCHES = {"n_atoms": 64, "learning_rate": 0.02, "sigma": 0.5}
@@ -49,7 +49,7 @@ def bars(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return truth, x[:N], x[N:]
 
 
-def patches(seed: int, side: int = 8, each: int = 1550) -> tuple[np.ndarray, np.ndarray]:
+def patches(seed: int, side: int = 8, each: int = 1050) -> tuple[np.ndarray, np.ndarray]:
     """Whitened patches to learn from, and patches held out; the whitening is that of the former."""
     rng, found = np.random.RandomState(seed), []
     for image in load_sample_images().images:
