@@ -14,7 +14,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constrain
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick test-full test-kill lint bench bench-speed notebooks clean
+.PHONY: help demo test test-quick test-full test-kill test-vision lint bench bench-speed gallery notebooks clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
@@ -24,16 +24,29 @@ demo: $(VENV)/.core ## install what a user needs into .venv, then run the demons
 
 test test-quick test-full test-kill: export OMP_NUM_THREADS = 1
 test: lint ## what must hold before a change is merged: lint, tests, doctests
-	$(BIN)/pytest -n $(WORKERS) -m "not full and not kill" --doctest-modules tests pplebm models inference
+	$(BIN)/pytest -n $(WORKERS) -m "not full and not kill and not vision" --doctest-modules tests pplebm models inference
 
 test-quick: lint ## lint, and the tests that take a moment each
-	$(BIN)/pytest -n $(WORKERS) -m "not slow and not full and not kill" tests
+	$(BIN)/pytest -n $(WORKERS) -m "not slow and not full and not kill and not vision" tests
 
 test-full: lint ## everything: further variants of statistical laws as well
-	$(BIN)/pytest -n $(WORKERS) -m "not kill" --doctest-modules tests pplebm models inference
+	$(BIN)/pytest -n $(WORKERS) -m "not kill and not vision" --doctest-modules tests pplebm models inference
 
 test-kill: $(VENV)/.dev ## runs killed at random instants, which must end as if they were not; takes half an hour
 	$(BIN)/pytest -n $(WORKERS) -m kill tests/runs/test_kill.py
+
+# torchvision has to be the build for its torch; these two match, and import without a GPU as well.
+VISION_PINS := torch==2.14.1 torchvision==0.29.1
+VISION := .venv-vision
+
+test-vision: $(VISION)/.dev ## torchvision's readers, transforms and grids, in an environment of 6 GB of its own
+	$(VISION)/bin/pytest -m vision tests/data/test_vision.py
+
+$(VISION)/.dev: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VISION)
+	grep -Ev '^torch(vision)?==' constraints.txt > $(VISION)/constraints.txt
+	$(VISION)/bin/python -m pip install --disable-pip-version-check -c $(VISION)/constraints.txt $(VISION_PINS) -e '.[vision,numpyro]' pytest hypothesis
+	@touch $@
 
 lint: $(VENV)/.dev ## ruff and mypy; changes no file
 	$(BIN)/ruff check .
@@ -45,6 +58,9 @@ bench: $(VENV)/.core ## the benchmark on handwritten digits
 
 bench-speed: $(VENV)/.dev ## the speed of learning beside the published style of loop, on an idle machine
 	$(BIN)/python benchmarks/speed.py
+
+gallery: $(VENV)/.dev ## every page learns at toy size, on both backends; ten minutes
+	$(BIN)/python benchmarks/gallery.py
 
 notebooks: $(VENV)/.dev ## execute the notebooks and keep their outputs
 	@$(BIN)/python -c "$$EXECUTE"

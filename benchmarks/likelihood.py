@@ -59,12 +59,12 @@ def read(path: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text())["rows"]) if path.exists() else {}
 
 
-def run(wanted: list[tuple[str, str, int]], settings: Settings, path: Path) -> dict[str, Any]:
-    """All cells, those that are not there measured and kept one by one."""
+def run(wanted: list[tuple[str, str, int]], settings: Settings, path: Path, again: bool = False) -> dict[str, Any]:
+    """All cells, those that are not there, or all `again`, measured and kept one by one."""
     rows = read(path)
     for data, page, seed in wanted:
         name = name_of(data, page, seed, settings)
-        if name in rows:
+        if name in rows and not again:
             continue
         try:
             found = measured(data, page, seed, settings)
@@ -99,12 +99,13 @@ def main() -> None:
     parser.add_argument("--data-dir", help="where sets of images lie")
     parser.add_argument("--backend", choices=("pyro", "numpyro"), default="numpyro")
     parser.add_argument("--out", type=Path, default=RESULT, help="where cells are kept")
+    parser.add_argument("--again", action="store_true", help="measure cells that are kept once more")
     parser.add_argument("--table", action="store_true", help="only the table of what is kept")
     parser.add_argument("--write", action="store_true", help="put the table into inference/README.md")
     args = parser.parse_args()
     wanted = [(data, page, seed) for seed in args.seeds for data in args.data for page in args.pages]
     settings = Settings(args.data_dir, args.backend, args.updates, model=args.model)
-    text = table(read(args.out) if args.table else run(wanted, settings, args.out))
+    text = table(read(args.out) if args.table else run(wanted, settings, args.out, args.again))
     print(text)
     if args.write:
         put(text, README)

@@ -44,6 +44,8 @@ FURTHER = {  # of the names of tests
         "the same by NumPyro; one step of both against its closed form",
     r"test_parallel.*spawned_processes_are_those_of_a_script":
         "the processes of a script; how they are started is Lightning Fabric's",
+    r"test_gpu_benchmark.*learns_and_tells_its_time\[latent_ebm-":
+        "the same networks by joint_ebm, which has more",
     r"test_benchmarks.*all_candidates_end_at_the_same_latents":
         "what the benchmark compares runs in bench-speed, which checks the same first",
     r"test_optimizer.*another_rule_goes_on_bit_for_bit\[\w+-1\]":

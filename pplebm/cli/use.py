@@ -63,35 +63,29 @@ def sample(
     target.parent.mkdir(parents=True, exist_ok=True)
     np.save(target, x) if target.suffix == ".npy" else np.savez(target, x=x)
     click.echo(f"{target}: {len(x)} draws of shape {x.shape[1:]}" + ("" if target.suffix == ".npy" else ", key 'x'"))
-    if opened.event_shape and (picture := grid(opened.scaling.to_model(x)[:MAX_IMAGES])):
+    picture = grid(opened.scaling.to_model(x)[:MAX_IMAGES]) if opened.event_shape else None
+    if picture is not None:
         from matplotlib.image import imsave
 
         path = target.with_suffix(".png")
-        imsave(path, picture[0], cmap="gray", vmin=0.0, vmax=1.0)
+        imsave(path, picture)
         click.echo(str(path) + (f": the first {MAX_IMAGES}" if len(x) > MAX_IMAGES else ""))
 
 
-def grid(x: np.ndarray, zoom: int = 4) -> tuple[np.ndarray] | None:
+def grid(x: np.ndarray, zoom: int = 4) -> np.ndarray | None:
     """Images in model units (N, H, W) or (N, H, W, C) side by side, values in [0, 1]; None for what is no image.
 
-    >>> grid(np.zeros((5, 8, 8)))[0].shape
-    (68, 102)
+    >>> grid(np.zeros((5, 8, 8))).shape
+    (66, 100, 3)
     >>> grid(np.zeros((5, 3))) is None
     True
     """
+    from pplebm.report.figures import tiled
+
     if x.ndim not in (3, 4) or (x.ndim == 4 and x.shape[-1] not in (1, 3)):
         return None
-    x = x[..., 0] if x.ndim == 4 and x.shape[-1] == 1 else x
     zoom = max(1, min(zoom, 128 // max(x.shape[1:3])))
-    x = np.clip(0.5 + 0.5 * x, 0.0, 1.0).repeat(zoom, 1).repeat(zoom, 2)
-    columns = int(np.ceil(len(x) ** 0.5))
-    rows = -(-len(x) // columns)
-    height, width = x.shape[1] + 2, x.shape[2] + 2
-    canvas = np.ones((rows * height, columns * width, *x.shape[3:]))
-    for i, image in enumerate(x):
-        top, left = i // columns * height + 1, i % columns * width + 1
-        canvas[top : top + height - 2, left : left + width - 2] = image
-    return (canvas,)
+    return tiled(x.repeat(zoom, 1).repeat(zoom, 2), int(np.ceil(len(x) ** 0.5)), -1.0, 1.0)
 
 
 def rows_of(run: Run, source: str, data_dir: str | None = None) -> Any:

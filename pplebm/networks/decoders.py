@@ -5,7 +5,18 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 from pplebm.errors import PplebmError
-from pplebm.networks.layers import ChannelsFirst, Conv, ConvTransposed, Layer, Net, Reshape, Shape, checked, mlp
+from pplebm.networks.layers import (
+    ChannelsFirst,
+    ChannelsLast,
+    Conv,
+    ConvTransposed,
+    Layer,
+    Net,
+    Reshape,
+    Shape,
+    checked,
+    mlp,
+)
 
 Decoder = Literal["dense", "conv"]
 SMALLEST = 4  # pixels a side, below which a convolution has nothing to look at
@@ -15,7 +26,7 @@ MOST_CHANNELS = 512
 def conv_decoder(
     inputs: int, shape: Shape, width: int = 64, activation: str = "leaky_relu", last: str = "linear"
 ) -> Net:
-    """Transposed convolutions from vectors to images of event shape (H, W) or (C, H, W).
+    """Transposed convolutions from vectors to images of event shape (H, W), (C, H, W) or (H, W, C).
 
     The first layer makes an image of at most 4 pixels a side, every further one doubles the sides; the last hidden
     layer has `width` channels, each one before it twice as many, up to 512.
@@ -38,8 +49,7 @@ def conv_decoder(
         layers.append(ConvTransposed(out, kernel, 2, 1, end))
     if len(sides) == 1:
         layers.append(Conv(channels, (3, 3), 1, 1, last))
-    layers.append(ChannelsFirst() if len(shape) == 3 else Reshape(shape))
-    return checked(Net(inputs, tuple(layers)))
+    return checked(Net(inputs, (*layers, *layout(shape)[1])))
 
 
 def decoder(
@@ -59,12 +69,30 @@ def decoder(
 
 def pyramid(shape: Shape) -> tuple[list[tuple[int, int]], int]:
     """Sides of the image, halved (upwards) until they are 4 or less, and its channels."""
-    if len(shape) not in (2, 3) or min(shape[-2:]) < SMALLEST:
+    height, width, channels = layout(shape)[0] if len(shape) in (2, 3) else (0, 0, 0)
+    if min(height, width) < SMALLEST:
         raise PplebmError(
-            f"convolutions need images of shape (H, W) or (C, H, W) with sides of {SMALLEST} or more, got {shape}; "
-            f"use `mlp`."
+            f"convolutions need images of shape (H, W), (C, H, W) or (H, W, C) with sides of {SMALLEST} or more and, "
+            f"where they come last, fewer than {SMALLEST} channels, got {shape}; use `mlp`."
         )
-    sides = [(shape[-2], shape[-1])]
+    sides = [(height, width)]
     while max(sides[-1]) > SMALLEST and min(sides[-1]) > 1:
         sides.append(((sides[-1][0] + 1) // 2, (sides[-1][1] + 1) // 2))
-    return sides, shape[0] if len(shape) == 3 else 1
+    return sides, channels
+
+
+def layout(shape: Shape) -> tuple[tuple[int, int, int], tuple[Layer, ...], tuple[Layer, ...]]:
+    """The shape (H, W, C) of an image, the layers that lead from there to `shape`, and those that lead back.
+
+    Channels come last where the last axis is too short for a side: 3 or fewer.
+
+    >>> layout((28, 28)), layout((32, 32, 3)), layout((3, 32, 32))
+    (((28, 28, 1), (Reshape(shape=(28, 28)),), (Reshape(shape=(28, 28, 1)),)),
+     ((32, 32, 3), (), ()),
+     ((32, 32, 3), (ChannelsFirst(),), (ChannelsLast(),)))
+    """
+    if len(shape) == 2:
+        return (*shape, 1), (Reshape(shape),), (Reshape((*shape, 1)),)  # type: ignore[return-value]
+    if shape[-1] < SMALLEST:
+        return (shape[0], shape[1], shape[2]), (), ()
+    return (shape[1], shape[2], shape[0]), (ChannelsFirst(),), (ChannelsLast(),)

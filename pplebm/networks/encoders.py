@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 from pplebm.errors import PplebmError
-from pplebm.networks.decoders import MOST_CHANNELS, pyramid
-from pplebm.networks.layers import ChannelsLast, Conv, Dense, Layer, Net, Recurrent, Reshape, Shape, mlp, shapes
+from pplebm.networks.decoders import MOST_CHANNELS, layout, pyramid
+from pplebm.networks.layers import Conv, Dense, Layer, Net, Recurrent, Reshape, Shape, mlp, shapes
 
 KINDS = ("dense", "conv", "series", "recurrent")
 SMALLEST_IMAGE = 32  # pixels a side, from which convolutions are the default: they cost XLA's CPU ten perceptrons
@@ -29,8 +29,8 @@ def encoder(
     Raises:
         PplebmError: for a kind that is not known, or does not fit the shape.
 
-    >>> [encoder(None, shape, 8, 8, 1, 4, "silu").layers[1] for shape in ((28, 28), (32, 32), (64, 3))]
-    [Dense(units=8, activation='silu'), Conv(channels=4, kernel=(4, 4), ...), Conv(channels=4, kernel=(4, 1), ...)]
+    >>> [encoder(None, shape, 8, 8, 1, 4, "silu").layers[1] for shape in ((28, 28), (32, 32, 3), (64, 3))]
+    [Dense(units=8, activation='silu'), Conv(channels=8, kernel=(4, 4), ...), Conv(channels=4, kernel=(4, 1), ...)]
     """
     if kind is None:
         kind = _default(shape)
@@ -47,7 +47,7 @@ def encoder(
 
 
 def _default(shape: Shape) -> str:
-    if len(shape) in (2, 3) and min(shape[-2:]) >= SMALLEST_IMAGE:
+    if len(shape) in (2, 3) and min(layout(shape)[0][:2]) >= SMALLEST_IMAGE:
         return "conv"
     return "series" if len(shape) == 2 and shape[0] >= LONGEST > shape[1] else "dense"
 
@@ -55,13 +55,13 @@ def _default(shape: Shape) -> str:
 def conv_encoder(
     shape: Shape, outputs: int, width: int = 64, activation: str = "leaky_relu", last: str = "linear"
 ) -> Net:
-    """Convolutions from images of event shape (H, W) or (C, H, W) to vectors: `conv_decoder` backwards.
+    """Convolutions from images of event shape (H, W), (C, H, W) or (H, W, C) to vectors: `conv_decoder` backwards.
 
     >>> shapes(conv_encoder((3, 32, 32), 10))[:3]
     [(3, 32, 32), (32, 32, 3), (16, 16, 64)]
     """
     sides, channels = pyramid(shape)
-    layers: list[Layer] = [ChannelsLast() if len(shape) == 3 else Reshape((*shape, channels))]
+    layers: list[Layer] = list(layout(shape)[2])
     for i, large in enumerate(sides[:-1]):
         kernel = (4 if large[0] % 2 == 0 else 3, 4 if large[1] % 2 == 0 else 3)
         channels = min(width * 2**i, MOST_CHANNELS)

@@ -1,7 +1,5 @@
-"""Data sets known by name, their real files where there are any, and torchvision."""
+"""Data sets known by name, and their real files where there are any; the real torchvision is in test_vision."""
 
-import gzip
-import importlib
 import sys
 import types
 from pathlib import Path
@@ -9,26 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from data_cases import BYTES, SHARED, fault
+from data_idx import write_idx, write_mnist
 
 import pplebm.data as data
-
-
-def write_idx(path, x, zipped):
-    content = b"\0\0\x08" + bytes([x.ndim]) + np.array(x.shape, ">i4").tobytes() + x.astype(np.uint8).tobytes()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path = path.with_name(path.name + ".gz") if zipped else path
-    path.write_bytes(gzip.compress(content) if zipped else content)
-    return path
-
-
-def write_mnist(root, folder, zipped):
-    rng = np.random.default_rng(1)
-    parts = {}
-    for stem, n in (("train", 30), ("t10k", 10)):
-        parts[stem] = rng.integers(0, 256, (n, 28, 28)), rng.integers(0, 10, n)
-        write_idx(root / folder / "raw" / f"{stem}-images-idx3-ubyte", parts[stem][0], zipped)
-        write_idx(root / folder / "raw" / f"{stem}-labels-idx1-ubyte", parts[stem][1], zipped)
-    return parts
 
 
 @pytest.mark.parametrize("zipped", [False, True], ids=["plain", "gz"])
@@ -149,7 +130,7 @@ def test_digits_are_those_of_scikit_learn(monkeypatch, is_there):
     np.testing.assert_array_equal(found.y, expected.target)
 
 
-# --- the real files and the real torchvision, where there are any -----------------------------------------------------
+# --- the real files, where there are any ------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -160,31 +141,3 @@ def test_the_real_sets(name):
     assert ds.train.shape == (60000, 28, 28) and ds.held_out.shape == (10000, 28, 28)
     assert (ds.train.min(), ds.train.max()) == (-1, 1) and np.bincount(ds.train_labels).min() > 5000
     assert np.bincount(ds.held_out_labels).sum() == 10000
-
-
-@pytest.fixture
-def torchvision_sets():
-    """The real torchvision.datasets; skipped also where it is installed for another torch and does not import."""
-    try:
-        return importlib.import_module("torchvision.datasets")
-    except Exception as error:
-        pytest.skip(f"torchvision does not import: {error}")
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not SHARED.is_dir(), reason="no ../shared/data")
-@pytest.mark.parametrize("name, folder", [("mnist", "MNIST"), ("fashion_mnist", "FashionMNIST")])
-def test_torchvision_reads_the_same(name, folder, torchvision_sets, tmp_path):
-    (tmp_path / folder / "raw").mkdir(parents=True)
-    for path in (SHARED / folder / "raw").glob("*.gz"):
-        (tmp_path / folder / "raw" / path.stem).write_bytes(gzip.decompress(path.read_bytes()))
-    ds = data.load(name, SHARED)
-    assert data.load(name, tmp_path).fingerprint == ds.fingerprint
-    theirs = getattr(torchvision_sets, folder)(str(tmp_path), train=False, download=False)
-    np.testing.assert_array_equal(np.rint(ds.scaling.to_user(ds.held_out)), theirs.data.numpy())
-    np.testing.assert_array_equal(ds.held_out_labels, theirs.targets.numpy())
-
-
-@pytest.mark.parametrize("name", ["cifar10", "svhn"])
-def test_torchvision_refuses_damaged_files(name, torchvision_sets, tmp_path):
-    fault([name, "damaged", "download=True"], data.load, name, fake_root(tmp_path))

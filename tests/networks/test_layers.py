@@ -30,6 +30,8 @@ CASES = {
     "channels": Net((3, 4, 5), (ChannelsLast(), Conv(2, (3, 3), 1, 1), ChannelsFirst())),
     "decoder": decoders.conv_decoder(3, (7, 10), width=3),
     "decoder in colour": decoders.conv_decoder(2, (3, 8, 8), width=2, last="tanh"),
+    "decoder, channels last": decoders.conv_decoder(2, (8, 5, 3), width=2),
+    "encoder, channels last": encoders.conv_encoder((9, 6, 2), 4, width=3),
     "series": encoders.series_encoder((13, 2), 4, width=3),
     "recurrent": encoders.recurrent_encoder((6, 2), 4, width=3),
     "encoder": encoders.conv_encoder((2, 9, 6), 4, width=3),
@@ -158,10 +160,26 @@ def test_our_gradient_can_be_differentiated_again():
     np.testing.assert_allclose(slope(layers._transposed), slope(transposed.spread), rtol=1e-10)
 
 
-@pytest.mark.parametrize("shape", [(4, 4), (8, 8), (28, 28), (3, 32, 32), (1, 64, 64), (5, 30), (4, 40)])
+@pytest.mark.parametrize(
+    "shape", [(4, 4), (8, 8), (28, 28), (3, 32, 32), (1, 64, 64), (5, 30), (4, 40), (32, 32, 3), (9, 4, 1)]
+)
 def test_decoders_and_encoders_reach_every_shape(shape):
     assert nets.shapes(decoders.conv_decoder(5, shape, width=2))[-1] == shape
     assert nets.shapes(encoders.conv_encoder(shape, 6, width=2))[-1] == (6,)
+
+
+def test_an_image_with_channels_last_is_the_same_image(ppl):
+    """With the same weights, a layer later where the channels come first and are moved before."""
+    first, last = (3, 8, 6), (8, 6, 3)
+    decode, encode = decoders.conv_decoder(4, first, width=2), encoders.conv_encoder(first, 5, width=2)
+    weights, z = weights_of(decode), inputs_of(decode, 2)
+    x = ppl.to_numpy(applied(ppl, decode, weights, z))
+    moved = ppl.to_numpy(applied(ppl, decoders.conv_decoder(4, last, width=2), weights, z))
+    np.testing.assert_allclose(np.moveaxis(moved, -1, -3), x, atol=1e-12)
+    weights = weights_of(encode)
+    earlier = {f"{name}_{int(n) - 1}": a for key, a in weights.items() for name, n in [key.split("_")]}
+    features = applied(ppl, encoders.conv_encoder(last, 5, width=2), earlier, moved)
+    np.testing.assert_allclose(ppl.to_numpy(features), ppl.to_numpy(applied(ppl, encode, weights, x)), atol=1e-12)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -162,12 +162,15 @@ def test_a_page_that_does_not_average_is_refused_and_the_process_named(tmp_path,
 def test_numpyro_over_devices_and_over_processes_is_numpyro_alone(tmp_path):
     pytest.importorskip("jax")
     double = {"JAX_ENABLE_X64": "1", "JAX_PLATFORMS": "cpu"}
+    colour = FIT.replace("size=(40, 3)", "size=(40, 8, 8, 3)")  # and a convolutional decoder
+    colour = colour.replace('"n_steps_prior": 5}', '"n_steps_prior": 5, "decoder": "conv", "channels": 4}')
+    assert colour.count("8, 8, 3") == colour.count("conv") == 1
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     joined = double | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    of_nodes = FIT.replace("devices=int(devices)", "nodes=int(devices)")
-    cases = [(FIT, "one", 1, double), (FIT, "two", 2, double)]
+    of_nodes = colour.replace("devices=int(devices)", "nodes=int(devices)")
+    cases = [(colour, "one", 1, double), (colour, "two", 2, double)]
     cases += [(of_nodes, "processes", 2, joined | {"NODE_RANK": rank}) for rank in "01"]
     running = [
         started(folder(tmp_path, i), text, "numpyro", "auto", tmp_path / out, n, 3, False, 0, **environment)

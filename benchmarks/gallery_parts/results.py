@@ -1,0 +1,127 @@
+"""What every page may say of itself, made from the figures that are kept in this folder, and how they are made anew."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+BENCHMARKS = Path(__file__).resolve().parents[1]
+LIKELIHOOD = "likelihood.py --data {} --pages noise_contrastive"
+BASELINE = "likelihood.py --data digits --out baselines.json --pages {}"
+Cells = dict[str, Any]
+
+
+def kept(name: str) -> Cells:
+    """Figures of a benchmark."""
+    return dict(json.loads((BENCHMARKS / f"{name}.json").read_text(encoding="utf-8")))
+
+
+def over_seeds(name: str, *path: str) -> str:
+    """Mean over seeds of a figure at a path of names, with two decimals."""
+    found = []
+    for seed in kept(name)["seeds"].values():
+        for part in path:
+            seed = seed[part]
+        found.append(seed)
+    return f"{np.mean(found):.2f}"
+
+
+def nats(rows: Cells, cell: str, model: str, figure: str = "mean", digits: int = 2) -> str:
+    """Mean over three seeds of a figure of the benchmark of likelihoods."""
+    return f"{np.mean([rows[cell.format(seed)]['models'][model][figure] for seed in range(3)]):.{digits}f}"
+
+
+def _joint_ebm() -> str:
+    rows, cell = kept("likelihood")["rows"], "digits/noise_contrastive/{}"
+    words = f"digits: {nats(rows, cell, 'tilted')} nats held out, its twin {nats(rows, cell, 'twin')}"
+    return f"{words}, by noise_contrastive (inference/README.md)"
+
+
+def _latent_ebm() -> str:
+    rows, cell = kept("baselines")["rows"], "digits/variational_joint/{}/latent_ebm"
+    words = f"digits: {nats(rows, cell, 'tilted')} nats held out, its twin {nats(rows, cell, 'twin')}"
+    return f"{words}, by variational_joint (models/README.md)"
+
+
+def _univariate_tilts() -> str:
+    rows, cell = kept("likelihood")["rows"], "univariate_tilts/noise_contrastive/{}"
+    below = [nats(rows, cell, model, "below_truth", 3) for model in ("tilted", "twin")]
+    words = f"draws of its own: {below[0]} nats below the truth, its twin {below[1]}"
+    return f"{words}, by noise_contrastive (inference/README.md)"
+
+
+def _conjugate_tilt() -> str:
+    rows, cell = kept("likelihood")["rows"], "linear_gaussian/noise_contrastive/{}"
+    below = nats(rows, cell, "tilted", "below_truth", 3)
+    return f"draws of its own: {below} nats below the truth, by noise_contrastive (inference/README.md)"
+
+
+def _random_effects() -> str:
+    seeds = kept("random_effects")["seeds"].values()
+    exact, chains = (np.mean([seed[f"gain, {how}"] for seed in seeds]) for how in ("exact", "chains"))
+    words = f"pbcseq: {exact:.3f} nats a patient above Gaussian effects held out, {chains:.3f} by chains"
+    return f"{words} (models/README.md)"
+
+
+def _multimodal_ebm() -> str:
+    views = [over_seeds("multimodal_ebm", model, "log p(all)") for model in ("tilted", "twin")]
+    words = f"three views of digits: {views[0]} nats held out, its twin {views[1]}"
+    return f"{words}, by variational_joint (models/README.md)"
+
+
+def _conditional_ebm() -> str:
+    given = [over_seeds("conditional_ebm", model, "log p(x | label)") for model in ("tilted", "twin")]
+    words = f"digits: {given[0]} nats held out given the label, its twin {given[1]}"
+    return f"{words}, by variational_joint (models/README.md)"
+
+
+def _latent_optimisation() -> str:
+    of = lambda part, figure: over_seeds("latent_optimisation", part, figure)
+    models = [of(f"{model}, best value", "median") for model in ("tilted", "twin")]
+    words = f"Branin: median design {models[0]}, its twin's {models[1]}, best datum {of('data', 'best')}"
+    return f"{words}, by noise_contrastive (models/README.md)"
+
+
+def _baseline(name: str) -> Callable[[], str]:
+    def told() -> str:
+        rows = kept("baselines")["rows"]
+        held_out = nats(rows, f"digits/{name}/{{}}", "model")
+        autoencoder = nats(rows, "digits/variational_joint/{}/latent_ebm", "twin")
+        words = f"digits: {held_out} nats held out, an autoencoder {autoencoder}"
+        return f"{words}, by variational_joint (models/README.md)"
+
+    return told
+
+
+# by page: the sentence, and the command of this folder that makes its figures anew, by seeds
+RESULTS: dict[str, tuple[Callable[[], str], str]] = {
+    "joint_ebm": (_joint_ebm, LIKELIHOOD.format("digits")),
+    "latent_ebm": (_latent_ebm, BASELINE.format("variational_joint --model latent_ebm")),
+    "univariate_tilts": (_univariate_tilts, LIKELIHOOD.format("univariate_tilts")),
+    "conjugate_tilt": (_conjugate_tilt, LIKELIHOOD.format("linear_gaussian")),
+    "random_effects": (_random_effects, "random_effects.py"),
+    "multimodal_ebm": (_multimodal_ebm, "multimodal_ebm.py"),
+    "conditional_ebm": (_conditional_ebm, "conditional_ebm.py"),
+    "latent_optimisation": (_latent_optimisation, "latent_optimisation.py"),
+    **{name: (_baseline(name), BASELINE.format(name)) for name in ("vamp_prior", "mixture_prior", "flow_prior")},
+}
+
+
+def results() -> dict[str, str]:
+    """The sentence of every page that has figures."""
+    return {name: told() for name, (told, _) in RESULTS.items()}
+
+
+def table(sentences: dict[str, str]) -> str:
+    """Pages, what they are tried on, what came out, and the command, in Markdown."""
+    lines = ["| page | data | result | command |", "|---|---|---|---|"]
+    for name, sentence in sorted(sentences.items()):
+        data, told, where = re.fullmatch(r"(.*?): (.*) \((\S+)\)", sentence).groups()  # type: ignore[union-attr]
+        link = f"[{told}](../{where})" if where != "models/README.md" else told
+        lines.append(f"| [{name}]({name}.py) | {data} | {link} | `benchmarks/{RESULTS[name][1]}` |")
+    return "\n".join(lines)

@@ -1,0 +1,63 @@
+"""Toy data of every model page, and the algorithm that learns it where the default one is not meant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+ROWS = 512  # to learn from
+
+
+class Toy(NamedTuple):
+    """What a page learns at toy size; digits, unless another function makes data."""
+
+    data: Callable[[], Any] = lambda: "digits"
+    inference: str = "variational_joint"
+    hyper: Mapping[str, Any] = {}
+
+
+def _quadratic() -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(ROWS, 4)) @ np.random.default_rng(1).normal(size=(4, 4)) / 2.0
+
+
+def _views() -> Any:
+    from multimodal_ebm import page, views
+
+    return page.masked({name: a[:ROWS] for name, a in views(0)[0].items()}, None, ("label",))
+
+
+def _labelled() -> Any:
+    from conditional_ebm import digits
+
+    return {name: a[:ROWS] for name, a in digits(0)[0].items()}
+
+
+def _designs() -> Any:
+    from latent_optimisation import HIGH, LOW, branin, page
+
+    x = np.random.default_rng(0).uniform(LOW, HIGH, (ROWS, 2))
+    y = -np.log(branin(x))
+    return page.as_data((x - x.mean(0)) / x.std(0), (y - y.mean()) / y.std())
+
+
+def _patients() -> Any:
+    import pandas as pd
+
+    import pplebm
+
+    rng, who, year = np.random.default_rng(0), np.repeat(np.arange(256), 5), np.tile(np.arange(5.0), 256)
+    y = 0.3 * year + np.where(rng.random(256) < 0.3, 2.0, -0.5)[who] + 0.3 * rng.normal(size=len(who))
+    frame = pd.DataFrame({"who": who, "year": year, "y": y})
+    return pplebm.load("random_effects").grouped(frame, "y", ["year"], "who")
+
+
+MODELS = {
+    "conjugate_tilt": Toy(_quadratic, "mle"),
+    "univariate_tilts": Toy(inference="short_run_mle"),
+    "multimodal_ebm": Toy(_views, hyper={"one_hot": ("label",)}),
+    "conditional_ebm": Toy(_labelled),
+    "latent_optimisation": Toy(_designs, "noise_contrastive"),
+    "random_effects": Toy(_patients, "persistent_mle"),
+}
