@@ -36,7 +36,7 @@ class Hyper(NamedTuple):
     spread: Positive = 1.0  # pixels of the blur; hundredths of a unit of time of the heat equation
     factor: Count = 2  # of a side, by which downsampling shortens it
     operator_seed: Whole = 0  # which numbers or directions
-    sigma: Positive = 0.1  # of y given x
+    sigma: Positive = 0.3  # of y given x: noise, and what the σ of a latent_ebm makes of y
     latent_dim: Count = 16  # this and all below: as in latent_ebm, whose parameters then fit
     decoder: Decoder = "dense"  # "conv": transposed convolutions
     channels: Count = 64  # of the last hidden layer of a convolutional decoder

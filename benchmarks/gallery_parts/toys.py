@@ -53,6 +53,21 @@ def _patients() -> Any:
     return pplebm.load("random_effects").grouped(frame, "y", ["year"], "who")
 
 
+def _bars() -> np.ndarray:
+    from sparse_coding import bars
+
+    return bars(0)[1][:ROWS]
+
+
+def _seen() -> Any:
+    from inverse_problem import page
+    from sklearn.datasets import load_digits
+
+    from pplebm.networks.operators import measured
+
+    return {"y": measured(page.instrument(page.Hyper()), load_digits().images[:ROWS] / 8.0 - 1.0)}
+
+
 MODELS = {
     "conjugate_tilt": Toy(_quadratic, "mle"),
     "univariate_tilts": Toy(inference="short_run_mle"),
@@ -60,4 +75,6 @@ MODELS = {
     "conditional_ebm": Toy(_labelled),
     "latent_optimisation": Toy(_designs, "noise_contrastive"),
     "random_effects": Toy(_patients, "persistent_mle"),
+    "sparse_coding": Toy(_bars, "mle", {"n_atoms": 8}),
+    "inverse_problem": Toy(_seen),
 }

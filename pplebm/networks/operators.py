@@ -77,9 +77,13 @@ def operator(
         return Operator(np.linalg.qr(rng.normal(size=(n, kept)))[0].T)
     if kind == "phase":
         return _fourier(shape)
-    along = {"identity": np.eye, "blur": lambda n: _blur(n, width), "heat": lambda n: heat(n, 0.01 * width),
-             "downsample": lambda n: _means(n, factor, shape)}[kind]  # fmt: skip
-    return Operator(reduce(np.kron, [along(n) for n in shape]))
+    along: dict[str, Callable[[int], np.ndarray]] = {
+        "identity": np.eye,
+        "blur": lambda n: _blur(n, width),
+        "heat": lambda n: heat(n, 0.01 * width),
+        "downsample": lambda n: _means(n, factor, shape),
+    }
+    return Operator(reduce(np.kron, [along[kind](n) for n in shape]))
 
 
 def heat(n: int, time: float) -> np.ndarray:
