@@ -33,7 +33,7 @@ OPERATORS: dict[str, dict[str, Any]] = {
     "mask": {"share": 0.5}, "blur": {"spread": 1.0}, "downsample": {"factor": 2}, "projection": {"share": 0.25},
     "phase": {}, "heat": {"spread": 0.5},
 }  # fmt: skip
-N, NOISE, SIGMA = 12, 0.1, 0.3  # images of either kind; noise of y; the generator's σ
+N, NOISE, SIGMA = 8, 0.1, 0.3  # images of either kind; noise of y; the generator's σ
 page = pplebm.load("inverse_problem")
 
 
@@ -69,9 +69,9 @@ def solved(
     y = clean + np.where(np.arange(len(x)) < N, sigma, NOISE)[:, None] * rng.normal(size=clean.shape)
     bound = pplebm.bind(page, backend, shape={"y": y.shape[1:]}, sigma=sigma, **hyper)
     program = pplebm.Program(bound, data={"y": y[:2]}).with_params(run.params).with_coordinates("noncentered")
-    draws = pplebm.sample(program, data={"y": y}, n_chains=4, n_draws=50, n_warmup=300, thin=2, seed=seed,
+    draws = pplebm.sample(program, data={"y": y}, n_chains=4, n_draws=50, n_warmup=200, seed=seed,
                           progress=False)["x"].reshape(-1, *x.shape)  # fmt: skip
-    flow = sample_flow(program, {"y": y[:N]}, n_draws=200, n_updates=500, seed=seed).values["x"][0]
+    flow = sample_flow(program, {"y": y[:N]}, n_draws=200, n_updates=300, seed=seed).values["x"][0]
     seen = draws + SIGMA * rng.normal(size=draws.shape)
     mean, average = draws.mean(0), np.broadcast_to(train.mean(0), x.shape)
     own, real = slice(None, N), slice(N, None)
@@ -95,7 +95,7 @@ def compare(seed: int, updates: int | None, algorithm: str, backend: str) -> dic
     train, digits = images[360:], images[:N]
     with tempfile.TemporaryDirectory() as folder:
         run = pplebm.fit("latent_ebm", train, algorithm, f"{folder}/run", updates=updates, seed=seed, scaling="none",
-                         backend=backend, held_out_fraction=0.0, progress=False)  # fmt: skip
+                         backend=backend, held_out_fraction=0.0, compiled=False, progress=False)  # fmt: skip
         prior = pplebm.sample_prior(run.program.with_coordinates("noncentered"), n_chains=N, n_draws=1, n_warmup=500,
                                     seed=seed, progress=False)  # fmt: skip
         x = np.concatenate([pplebm.predictive(prior, mean=True)["x"][:, 0], digits])
@@ -133,4 +133,4 @@ def table(rows: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    command(__doc__, compare, table, RESULT, [0, 1, 2], 1000, "variational_joint")
+    command(__doc__, compare, table, RESULT, [0, 1, 2], 800, "variational_joint")

@@ -8,6 +8,7 @@ from scipy.special import logsumexp
 from scipy.stats import multivariate_normal, norm
 
 import pplebm
+from pplebm.errors import PplebmError
 from pplebm.gallery.hyper import override
 from pplebm.kernels.langevin import langevin
 from pplebm.learning.flow_draws import sample_flow
@@ -208,3 +209,9 @@ def test_parameters_of_latent_ebm_fit(ppl):
     np.testing.assert_allclose(
         ppl.to_numpy(got), ppl.to_numpy(other.log_joint(program.params, z, other.data(x))), rtol=1e-5
     )
+
+
+def test_few_draws_of_a_flow_are_refused(ppl):
+    program, _, _ = program_of(ppl, BENT)
+    with pytest.raises(PplebmError, match="from 100 on"):
+        sample_flow(program, {"y": np.zeros((1, 8))}, n_draws=10)
