@@ -4,7 +4,8 @@ r"""Inverse problems: what a generator's image was, of which an instrument shows
     p(z | y) ∝ exp[ f(z) - ½|z|² - |y - A(g(z))|² / 2σ² ],  whose draws give those of x
 
 Generator and tilt are given: parameters of a `latent_ebm`, which are named as here, or of one's own. Ways to the
-posterior: chains in the space of the noise z (`pplebm.sample`, any kernel), or a flow for every y (`flow_posterior`).
+posterior: chains in the space of the noise z (`pplebm.sample`, any kernel), or a flow for every y (`flow_posterior`,
+`pplebm.learning.flow_draws.sample_flow`), which keeps to one mode where there are several.
 """
 
 from typing import Any, NamedTuple
@@ -23,7 +24,7 @@ DEVIATIONS = (
     "The generator is a perceptron or convolutional, its prior tilted; the paper's is a consistency model, untilted.",
     "Many chains that accept and reject, in place of the iterates of one Langevin chain after an ascent.",
     "The prior pulls z as the density asks; the released code pulls it 6400 times less.",
-    "The heat equation and the flow are of Dasgupta et al. (2023, arXiv:2310.04690).",
+    "Fitting a flow for every y is the way of Dasgupta et al. (2023, arXiv:2310.04690); operators are small matrices.",
 )
 BACKENDS = ("pyro", "numpyro")
 SCALING = "none"  # y is in the units of A(x), and x in those that the generator has learned
