@@ -19,6 +19,7 @@ from pplebm.networks.operators import Kind, measured, operator
 PAPER = Paper("Vishal Purohit and Matthew Repasky and Jianfeng Lu and Qiang Qiu and Yao Xie and Xiuyuan Cheng",
               "Posterior Sampling via Langevin Dynamics Based on Generative Priors", 2024,
               arxiv="2410.02078")  # fmt: skip
+RESULT = "digits of 16 projections: error 0.28, linear 0.31, mean image 0.55; 90 % cover 0.92 (models/README.md)"
 CHECK = "tests/gallery/test_inverse_problem.py::test_chains_and_flow_have_the_posterior_of_the_closed_form"
 DEVIATIONS = (
     "The generator is a perceptron or convolutional, its prior tilted; the paper's is a consistency model, untilted.",

@@ -17,6 +17,7 @@ from pplebm.networks.layers import Dense, Net, Reshape
 PAPER = Paper("Michael Y.-S. Fang and Mayur Mudigonda and Ryan Zarcone and Amir Khosrowshahi and Bruno A. Olshausen",
               "Learning and Inference in Sparse Coding Models with Langevin Dynamics", 2022,
               journal="Neural Computation", arxiv="2204.11150")  # fmt: skip
+RESULT = "bars: 0.96 found to a cosine of 0.95, dictionary learning 0.88, chance 0.00, by mle (models/README.md)"
 CHECK = "tests/gallery/test_sparse_coding.py::test_the_share_of_zeros_and_the_mean_are_those_of_quadrature"
 DEVIATIONS = (
     "Chains and parameters alternate, by `persistent_mle` or `mle`, in place of dynamics in continuous time.",
