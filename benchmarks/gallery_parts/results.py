@@ -106,6 +106,19 @@ def _hierarchical_features() -> str:
     return f"MNIST: labels by z1 to z3 {told[0]}, its twin {told[1]}; one seed (models/README.md)"
 
 
+def _inverse_problem() -> str:
+    of = lambda figure: over_seeds("inverse_problem", "projection", figure)
+    errors = [of(f"error, {name}, digits") for name in ("chains", "Gaussian", "mean image")]
+    words = f"digits of 16 projections: error {errors[0]}, linear {errors[1]}, mean image {errors[2]}"
+    return f"{words}; 90 % cover {of('coverage, chains')} (models/README.md)"
+
+
+def _sparse_coding() -> str:
+    of = [over_seeds("sparse_coding", "bars", f"above 0.95, {whose}") for whose in ("page", "dictionary", "chance")]
+    words = f"bars: {of[0]} found to a cosine of 0.95, dictionary learning {of[1]}, chance {of[2]}"
+    return f"{words}, by mle (models/README.md)"
+
+
 def _baseline(name: str) -> Callable[[], str]:
     def told() -> str:
         rows = kept("baselines")["rows"]
@@ -130,6 +143,8 @@ RESULTS: dict[str, tuple[Callable[[], str], str]] = {
     "hierarchical_features": (_hierarchical_features, "accuracy_by_layer.py --seeds 0"),
     "latent_optimisation": (_latent_optimisation, "latent_optimisation.py"),
     "latent_flow": (_latent_flow, "latent_flow.py"),
+    "inverse_problem": (_inverse_problem, "inverse_problem.py --backend pyro"),
+    "sparse_coding": (_sparse_coding, "sparse_coding.py"),
     **{name: (_baseline(name), BASELINE.format(name)) for name in ("vamp_prior", "mixture_prior", "flow_prior")},
 }
 

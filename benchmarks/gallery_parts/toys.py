@@ -72,6 +72,19 @@ def _posed() -> Any:
     from posed_scene import digits
 
     return digits(0)[0]
+def _bars() -> np.ndarray:
+    from sparse_coding import bars
+
+    return bars(0)[1][:ROWS]
+
+
+def _seen() -> Any:
+    from inverse_problem import page
+    from sklearn.datasets import load_digits
+
+    from pplebm.networks.operators import measured
+
+    return {"y": measured(page.instrument(page.Hyper()), load_digits().images[:ROWS] / 8.0 - 1.0)}
 
 
 MODELS = {
@@ -84,4 +97,6 @@ MODELS = {
     "latent_optimisation": Toy(_designs, "noise_contrastive"),
     "latent_flow": Toy(_halves),
     "random_effects": Toy(_patients, "persistent_mle"),
+    "sparse_coding": Toy(_bars, "mle", {"n_atoms": 8}),
+    "inverse_problem": Toy(_seen),
 }
