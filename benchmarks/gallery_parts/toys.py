@@ -72,6 +72,8 @@ def _posed() -> Any:
     from posed_scene import digits
 
     return digits(0)[0]
+
+
 def _bars() -> np.ndarray:
     from sparse_coding import bars
 
