@@ -42,6 +42,14 @@ def _designs() -> Any:
     return page.as_data((x - x.mean(0)) / x.std(0), (y - y.mean()) / y.std())
 
 
+def _halves() -> Any:
+    from latent_flow import halves, page
+    from sklearn.datasets import load_digits
+
+    rng = np.random.default_rng(0)
+    return page.masked(load_digits().images[:ROWS] / 8.0 - 1.0, halves(rng, ROWS))
+
+
 def _patients() -> Any:
     import pandas as pd
 
@@ -62,12 +70,45 @@ def _series() -> Any:
     return windows(x, 32, 2).data
 
 
+def _moons() -> np.ndarray:
+    from sklearn.datasets import make_moons
+
+    x, _ = make_moons(ROWS, noise=0.1, random_state=0)
+    return np.asarray((x - x.mean(0)) / x.std(0))
+
+
+def _posed() -> Any:
+    from posed_scene import digits
+
+    return digits(0)[0]
+
+
+def _bars() -> np.ndarray:
+    from sparse_coding import bars
+
+    return bars(0)[1][:ROWS]
+
+
+def _seen() -> Any:
+    from inverse_problem import page
+    from sklearn.datasets import load_digits
+
+    from pplebm.networks.operators import measured
+
+    return {"y": measured(page.instrument(page.Hyper()), load_digits().images[:ROWS] / 8.0 - 1.0)}
+
+
 MODELS = {
+    "data_ebm": Toy(_moons, "persistent_mle"),
+    "posed_scene": Toy(_posed),
     "conjugate_tilt": Toy(_quadratic, "mle"),
     "univariate_tilts": Toy(inference="short_run_mle"),
     "multimodal_ebm": Toy(_views, hyper={"one_hot": ("label",)}),
     "conditional_ebm": Toy(_labelled),
     "latent_optimisation": Toy(_designs, "noise_contrastive"),
+    "latent_flow": Toy(_halves),
     "random_effects": Toy(_patients, "persistent_mle"),
     "series_factors": Toy(_series),
+    "sparse_coding": Toy(_bars, "mle", {"n_atoms": 8}),
+    "inverse_problem": Toy(_seen),
 }
