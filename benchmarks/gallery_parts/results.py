@@ -88,11 +88,11 @@ def _latent_optimisation() -> str:
 
 
 def _series_factors() -> str:
-    of = lambda *path: np.mean([[one_of(one, *path) for one in row.values()] for row in rows.values()])
     rows = kept("series_factors")["seeds"]
-    models = [f"{of(name, 'reconstruction', 'vus_pr'):.3f}" for name in ("tilted", "twin")]
-    words = f"NAB: VUS-PR {models[0]}, its twin {models[1]}, nearest window {of('nearest', 'vus_pr'):.3f}"
-    return f"{words}, random {of('random', 'vus_pr'):.3f}, by variational_joint (models/README.md)"
+    of = lambda *path: f"{np.mean([[one_of(one, *path) for one in row.values()] for row in rows.values()]):.3f}"
+    told = [", ".join(of(m, score, "vus_pr") for score in ("log_joint", "reconstruction")) for m in ("tilted", "twin")]
+    words = f"NAB: VUS-PR by windows, points {told[0]}, its twin {told[1]}, nearest window {of('nearest', 'vus_pr')}"
+    return f"{words} (models/README.md)"
 
 
 def one_of(cells: Cells, *path: str) -> float:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pplebm.data import Scaling, Windows
+from pplebm.data.columns import is_frame
 from pplebm.data.cuts import arrays
 from pplebm.errors import PplebmError
 from pplebm.ppl.trees import n_rows, take_rows
@@ -31,9 +32,17 @@ def windows_of(run: Run, source: Any) -> Windows:
     if cut is None:
         raise PplebmError("the run learned from rows, not from windows of a series; fit with window=, or give rows.")
     scaling = run.scaling if isinstance(run.scaling, Scaling) else run.scaling.of("x")
-    columns = entry.columns
-    named = columns is not None and not all(name.isdigit() for name in columns)
-    found = cut._replace(columns=tuple(columns) if named and columns else None).windows(source, scaling)
+    if hasattr(source, "shape") and not is_frame(source):  # an array has no names
+        cut, names = cut._replace(time=None, columns=None), None
+    else:
+        names = entry.columns if entry.columns != [str(i) for i in range(len(entry.columns or ()))] else None
+        cut = cut._replace(columns=None if names is None else tuple(names))
+    found = cut.windows(source, scaling)
+    if names is not None and list(found.series.columns) != names:
+        raise PplebmError(
+            f"{found.series.name}: its columns are {', '.join(found.series.columns)}, and the run learned from "
+            f"{', '.join(names)}; give these, in this order."
+        )
     shape = tuple(entry.shapes.get("x", entry.shapes.get("", ())))
     if found.x.shape[1:] != shape:
         raise PplebmError(

@@ -139,8 +139,14 @@ def test_a_run_remembers_how_its_series_was_cut(tmp_path):
     assert run.held_out()["x"].shape == (2, 8, 2)
     drawn = run.sample_data(given=run.windows(FRAME).user_data)
     assert abs(np.median(drawn[..., 1]) + 10.0) < 1.0  # in the units of the series
+    values = FRAME[["load", "rate"]].to_numpy()
+    np.testing.assert_array_equal(run.windows(values).x, run.windows(FRAME).x)
     with pytest.raises(PplebmError, match="no column 'rate'"):
         run.windows(FRAME.drop(columns="rate"))
+    with pytest.raises(PplebmError, match="columns are rate, load, and the run learned from load, rate"):
+        run.windows(data.read_series(FRAME, columns=["rate", "load"]))
+    with pytest.raises(PplebmError, match="do not fit a scaling of 2 columns"):
+        run.windows(values[:, :1])
 
 
 @pytest.mark.filterwarnings("ignore:batch_size")
