@@ -159,7 +159,7 @@ class Cut(NamedTuple):
         """Windows of the first part of a series to learn from and those of its end held out; none lies in both.
 
         Args:
-            source: see `pplebm.data.read_series`.
+            source: see `pplebm.data.read_series`; a Dataset stays as it is.
             held_out_fraction: of the points.
             scaling: see `windows`; by the first part.
             is_masked: whether the model takes `observed_x` beside `x`, for entries that are missing.
@@ -167,6 +167,8 @@ class Cut(NamedTuple):
         Raises:
             PplebmError: as `windows`, and if entries are missing and the model takes no mask.
         """
+        if isinstance(source, Dataset):
+            return source  # cut already
         series = read_series(source, self.time, self.columns)
         check_lengths(series, self.window, default_stride(self.window) if self.stride is None else self.stride)
         n_train = len(series.values) - round(len(series.values) * held_out_fraction)
