@@ -212,6 +212,11 @@ for ax, name in zip(axes, ("demand", "score"), strict=True):
 plt.show()
 
 # %% [markdown]
+# The day that came six hours late stands out, hour by hour. The flat half day does not: it looks like a quiet day, and
+# the errors of its hours are no larger than those elsewhere. The tilt makes hardly a difference to these scores. The
+# forecasts of section 4 hold fewer hours than they should; they are of eight days, one after the other.
+
+# %% [markdown]
 # ## 6. Why a random score stands beside point-adjusted F1
 #
 # Point adjustment counts a whole segment as found if one hour of it is. A random score does better the longer a segment
