@@ -36,10 +36,9 @@ def folder(tmp_path_factory):
     sets = [word for pair in SMALL for word in ("--set", pair)]
     said = call(
         "fit", "series_factors", "--data", path / "series.csv", "--window", 16, "--stride", 4, "--columns", "load",
-        "--inference", "variational_joint", "--updates", 5, "--out", path / "run", *sets,
+        "--inference", "variational_joint", "--updates", 5, "--out", path / "run", "--no-report", *sets,
     )  # fmt: skip
     assert "5 updates" in said
-    assert (path / "run" / "report.html").is_file()
     return path
 
 

@@ -137,6 +137,8 @@ def test_a_run_remembers_how_its_series_was_cut(tmp_path):
     wider = FRAME.assign(more=1.0)  # another column is no matter: the run knows its own
     np.testing.assert_array_equal(run.windows(wider).x, run.windows(FRAME).x)
     assert run.held_out()["x"].shape == (2, 8, 2)
+    cut = run.load()
+    assert run.load(cut) is cut  # as the report gives it
     drawn = run.sample_data(given=run.windows(FRAME).user_data)
     assert abs(np.median(drawn[..., 1]) + 10.0) < 1.0  # in the units of the series
     values = FRAME[["load", "rate"]].to_numpy()
