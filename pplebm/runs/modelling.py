@@ -56,8 +56,8 @@ def program_on(bound: Any, data: Dataset, kind: str, own: bool, seed: int, backe
     program = make(data)
     if not (program.observed or program.factors or program.given):
         raise PplebmError(
-            f"the program observes nothing, so that data tell its parameters nothing; give the data to one of its sites, "
-            f"by {backend}.sample(..., obs=x)."
+            f"the program observes nothing, so that data tell its parameters nothing; give the data to one of its "
+            f"sites, by {backend}.sample(..., obs=x)."
         )
     if own and kind != "none":
         kind = "unit" if kind == "auto" and len(data.event_shape) > 1 else "standard" if kind == "auto" else kind
