@@ -177,5 +177,5 @@ def table(sentences: dict[str, str]) -> str:
     for name, sentence in sorted(sentences.items()):
         data, told, where = re.fullmatch(r"(.*?): (.*) \((\S+)\)", sentence).groups()  # type: ignore[union-attr]
         link = f"[{told}](../{where})" if where != "models/README.md" else told
-        lines.append(f"| [{name}]({name}.py) | {data} | {link} | `benchmarks/{RESULTS[name][1]}` |")
+        lines.append(f"| `{name}` | {data} | {link} | `benchmarks/{RESULTS[name][1]}` |")
     return "\n".join(lines)
