@@ -87,6 +87,20 @@ def _latent_optimisation() -> str:
     return f"{words}, by noise_contrastive (models/README.md)"
 
 
+def _text_decoder() -> str:
+    bits = [over_seeds("text_decoder", m, "bits per character") for m in
+            ("short run", "variational autoencoder", "language model")]  # fmt: skip
+    words = f"words of Shakespeare: {bits[0]} bits a character held out, an autoencoder {bits[1]}"
+    return f"{words}, a language model {bits[2]}, by short_run_mle (models/README.md)"
+
+
+def _sequence_design() -> str:
+    of = lambda part, figure: over_seeds("sequence_design", part, figure)
+    words = f"sequences of letters: median design {of('round 3', 'median')} in the third round"
+    best = f"best datum {of('data', 'best')}, even ones {of('even sequences', 'median')}"
+    return f"{words}, {best}, by variational_joint (models/README.md)"
+
+
 def _baseline(name: str) -> Callable[[], str]:
     def told() -> str:
         rows = kept("baselines")["rows"]
@@ -108,6 +122,8 @@ RESULTS: dict[str, tuple[Callable[[], str], str]] = {
     "multimodal_ebm": (_multimodal_ebm, "multimodal_ebm.py"),
     "conditional_ebm": (_conditional_ebm, "conditional_ebm.py"),
     "latent_optimisation": (_latent_optimisation, "latent_optimisation.py"),
+    "text_decoder": (_text_decoder, "text_decoder.py"),
+    "sequence_design": (_sequence_design, "sequence_design.py"),
     **{name: (_baseline(name), BASELINE.format(name)) for name in ("vamp_prior", "mixture_prior", "flow_prior")},
 }
 

@@ -129,6 +129,12 @@ def test_the_support_is_told(ppl):
         assert not bool((one.support(x) if ppl.name == "numpyro" else one.support.check(x))[0])
 
 
+def test_a_string_may_have_one_place(ppl):
+    law = Strings(2, 1, 3, 5)
+    found = ppl.to_numpy(law_of(ppl, law, np.repeat(Z[None], 3, 0)).log_prob(ppl.asarray(np.arange(3)[:, None])))
+    assert np.exp(found).sum() == pytest.approx(1.0, abs=1e-12) and np.isfinite(found).all()
+
+
 def test_a_reader_that_is_not_known_is_refused():
     with pytest.raises(PplebmError, match="'convolution' is not known"):
         Strings(2, 4, 3, 5, "convolution").nets()

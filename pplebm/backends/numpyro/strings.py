@@ -37,7 +37,7 @@ class _Ended(constraints.Constraint):  # type: ignore[misc,type-arg]
 def ended(x: jax.Array) -> jax.Array:
     """Whether an end stands before each place of a string."""
     before = (x[..., :-1] == END).cumsum(-1) > 0
-    return jnp.concatenate([jnp.zeros_like(before[..., :1]), before], -1)
+    return jnp.concatenate([jnp.zeros_like(x[..., :1], bool), before], -1)
 
 
 class StringsLaw(dist.Distribution):  # type: ignore[misc]

@@ -49,7 +49,7 @@ class _Ended(constraints.Constraint):
 def ended(x: torch.Tensor) -> torch.Tensor:
     """Whether an end stands before each place of a string."""
     before = (x[..., :-1] == END).cumsum(-1) > 0
-    return torch.concat([torch.zeros_like(before[..., :1]), before], -1)
+    return torch.concat([torch.zeros_like(x[..., :1], dtype=torch.bool), before], -1)
 
 
 class StringsLaw(TorchDistribution):
