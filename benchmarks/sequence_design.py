@@ -83,4 +83,4 @@ def table(rows: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    command(__doc__, compare, table, RESULT, [0, 1, 2], 500, "variational_joint")
+    command(__doc__, compare, table, RESULT, [0, 1, 2], 300, "variational_joint")

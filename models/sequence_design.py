@@ -3,9 +3,8 @@ r"""Sequences and a property of theirs from one latent prompt: sequences are dra
 z₀ ~ N(0, I),    z = U(z₀),    p(x | z) = ∏ₜ softmax g(x₁, …, xₜ₋₁, z)[xₜ],    y | z ~ N( m(z), τ² )
 p(x | y) = ∫ p(x | U(z₀)) p(z₀ | y) dz₀:  the posterior of z₀ given the property y alone, and then x given z
 
-z has no density of its own: U need not be invertible, and all inference is in z₀. Integers are symbols, 0 is the end of
-a sequence, as in text_decoder. To design, draw sequences for a property a little above the best, evaluate them, add
-them to the data, and learn again.
+U need not be invertible: all inference is in z₀. Symbols are integers, 0 is the end, as in text_decoder. To design,
+draw sequences for a property a little above the best, evaluate them, add them to the data, and learn again.
 """
 
 from typing import Any, Literal, NamedTuple
@@ -21,6 +20,7 @@ from pplebm.networks.strings import Reader, Strings
 PAPER = Paper("Deqian Kong and Yuhao Huang and Jianwen Xie and Edouardo Honig and Ming Xu and Shuanghong Xue and Pei "
               "Lin and Sanping Zhou and Sheng Zhong and Nanning Zheng and Ying Nian Wu",
               "Molecule Design by Latent Prompt Transformer", 2024, "NeurIPS", arxiv="2402.17179")  # fmt: skip
+RESULT = "TO BE TOLD"
 CHECK = "tests/gallery/test_sequence_design.py::test_prompts_and_sequences_given_a_property_have_their_exact_law"
 DEVIATIONS = (
     "z stands beside every symbol, in place of tokens that a transformer attends to.",
@@ -40,7 +40,6 @@ class Hyper(NamedTuple):
     activation: Literal["silu", "linear"] = "silu"  # of the U-Net; "linear" makes U an affine map
     units: Count = 64  # of the decoder and of the guide's encoder, as text_decoder
     reader: Reader = "recurrent"  # "attention": a causal transformer, as the paper's
-    depth: Count = 1  # recurrent units or blocks above one another
     value_width: Count = 64  # hidden units of m
     value_depth: Whole = 2  # its hidden layers
     tau: Positive = 0.3  # of y given z, in standard deviations of the data
@@ -48,11 +47,11 @@ class Hyper(NamedTuple):
 
 def nets(hyper: Hyper, shape: dict[str, tuple[int, ...]]) -> dict[str, Any]:
     """U, the law of sequences given z, and m."""
-    h, size = hyper, hyper.tokens * hyper.token_dim
-    inside = unet(h.tokens, h.token_dim, h.width, h.levels, h.activation)
+    h, size, inside = hyper, hyper.tokens * hyper.token_dim, (hyper.tokens, hyper.token_dim)
+    layers = unet(*inside, h.width, h.levels, h.activation).layers
     return {
-        "prompt": Net(size, (Reshape((h.tokens, h.token_dim)), *inside.layers, Reshape((size,)))),
-        "decoder": Strings(size, shape["x"][0], h.symbols, h.units, h.reader, h.depth),
+        "prompt": Net(size, (Reshape(inside), *layers, Reshape((size,)))),
+        "decoder": Strings(size, shape["x"][0], h.symbols, h.units, h.reader),
         "value": mlp(size, 1, h.value_width, h.value_depth, "silu"),
     }
 
@@ -60,17 +59,16 @@ def nets(hyper: Hyper, shape: dict[str, tuple[int, ...]]) -> dict[str, Any]:
 def model(ppl: Any, net: Any, hyper: Hyper, x: Any, y: Any, observed_x: Any, observed_y: Any) -> None:
     """Declare z0, sequences x, (B, T), and properties y, (B,), each masked where it is not observed, (B,)."""
     with ppl.plate("data", len(y)):
-        z0 = ppl.sample("z0", ppl.dist.Normal(0.0, 1.0).expand([hyper.tokens * hyper.token_dim]).to_event(1))
-        z = net["prompt"](z0)
+        size = hyper.tokens * hyper.token_dim
+        z = net["prompt"](ppl.sample("z0", ppl.dist.Normal(0.0, 1.0).expand([size]).to_event(1)))
         ppl.sample("x", net["decoder"](z).mask(observed_x), obs=x)
         ppl.sample("y", ppl.dist.Normal(net["value"](z)[..., 0], hyper.tau).mask(observed_y), obs=y)
 
 
 def guide_nets(hyper: Hyper, shape: dict[str, tuple[int, ...]]) -> dict[str, Net]:
     """An encoder of sequences, and a net from what it makes of them, beside the property, to z0."""
-    h, size = hyper, hyper.tokens * hyper.token_dim
-    layers = (Embedding(h.symbols, h.units), Recurrent(h.units))
-    return {"encoder": Net(shape["x"], layers), "z": mlp(h.units + 3, 2 * size, h.units, 1, "silu")}
+    h, layers = hyper, (Embedding(hyper.symbols, hyper.units), Recurrent(hyper.units))
+    return {"encoder": Net(shape["x"], layers), "z": mlp(h.units + 3, 2 * h.tokens * h.token_dim, h.units, 1, "silu")}
 
 
 def guide(ppl: Any, net: Any, hyper: Hyper, x: Any, y: Any, observed_x: Any, observed_y: Any) -> None:
@@ -83,8 +81,8 @@ def guide(ppl: Any, net: Any, hyper: Hyper, x: Any, y: Any, observed_x: Any, obs
 
 def wanted(y: Any, length: int) -> dict[str, np.ndarray]:
     """Rows of properties y, (n,), whose sequences are to be drawn; the sequences that stand there are masked."""
-    x, there = np.zeros((len(y), length), int), np.ones(len(y), bool)
-    return {"x": x, "y": np.asarray(y, float), "observed_x": ~there, "observed_y": there}
+    x, seen = np.zeros((len(y), length), int), np.ones(len(y), bool)
+    return {"x": x, "y": np.asarray(y, float), "observed_x": ~seen, "observed_y": seen}
 
 
 def known(x: Any, y: Any) -> dict[str, np.ndarray]:

@@ -20,6 +20,7 @@ from pplebm.networks.strings import Reader, Strings
 
 PAPER = Paper("Bo Pang and Erik Nijkamp and Tian Han and Ying Nian Wu",
               "Generative Text Modeling through Short Run Inference", 2021, "EACL", arxiv="2106.02513")  # fmt: skip
+RESULT = "TO BE TOLD"
 CHECK = "tests/gallery/test_text_decoder.py::test_the_bound_tightens_to_the_logarithm_of_the_quadrature"
 DEVIATIONS = (
     "Strings are read character by character; the paper reads words.",
@@ -46,8 +47,7 @@ class Hyper(NamedTuple):
 
 def nets(hyper: Hyper, shape: dict[str, tuple[int, ...]]) -> dict[str, Any]:
     """The law of strings given z, and the tilt."""
-    h = hyper
-    size = 0 if h.is_plain else h.latent_dim
+    h, size = hyper, 0 if hyper.is_plain else hyper.latent_dim
     out: dict[str, Any] = {"decoder": Strings(size, shape["text"][0], h.symbols, h.units, h.reader, h.depth)}
     tilt = mlp(h.latent_dim, 1, h.tilt_width, h.tilt_depth, "leaky_relu")
     return out | ({"tilt": tilt} if h.tilted else {})
