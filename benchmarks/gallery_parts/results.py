@@ -88,15 +88,15 @@ def _latent_optimisation() -> str:
 
 
 def _text_decoder() -> str:
-    bits = [over_seeds("text_decoder", m, "bits per character") for m in
-            ("short run", "variational autoencoder", "language model")]  # fmt: skip
-    words = f"words of Shakespeare: {bits[0]} bits a character held out, an autoencoder {bits[1]}"
-    return f"{words}, a language model {bits[2]}, by short_run_mle (models/README.md)"
+    of = lambda model: over_seeds("text_decoder", model, "bits per character")
+    words = f"words: {of('short run')} bits a character held out"
+    plain = f"a language model {of('language model, a quarter')}, at length {of('language model')}"
+    return f"{words}, {plain}, by short_run_mle (models/README.md)"
 
 
 def _sequence_design() -> str:
     of = lambda part, figure: over_seeds("sequence_design", part, figure)
-    words = f"sequences of letters: median design {of('round 3', 'median')} in the third round"
+    words = f"sequences: median design {of('round 3', 'median')} in round 3"
     best = f"best datum {of('data', 'best')}, even ones {of('even sequences', 'median')}"
     return f"{words}, {best}, by variational_joint (models/README.md)"
 
