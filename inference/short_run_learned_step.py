@@ -53,6 +53,7 @@ class Hyper(NamedTuple):
 
 def init(algorithm: Algorithm, key: Any, x: Data, n_data: int) -> State:
     """The usual start, and the first step size at every site."""
+    algorithm.program.refuse_given("a chain of learned steps")
     log_size = algorithm.ppl.asarray(math.log(algorithm.hyper.posterior.step_size))
     return algorithm.begin(key, n_data, {_STEP + site.name: log_size for site in algorithm.program.latents})
 

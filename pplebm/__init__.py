@@ -23,8 +23,10 @@ if TYPE_CHECKING:  # the public page, for people and type checkers
     from pplebm.estimation.ratio import likelihood_ratio as likelihood_ratio
     from pplebm.estimation.table import estimates as estimates
     from pplebm.evidence.bidirectional import bidirectional as bidirectional
+    from pplebm.evidence.discrepancy import aggregate_mmd as aggregate_mmd
     from pplebm.evidence.estimators import log_evidence as log_evidence
     from pplebm.evidence.estimators import log_z as log_z
+    from pplebm.evidence.information import information as information
     from pplebm.gallery.pages import bind as bind
     from pplebm.gallery.pages import inference_available as inference_available
     from pplebm.gallery.pages import load as load
@@ -56,8 +58,10 @@ _HOME = {
     "profile": "pplebm.estimation.profile",
     "estimates": "pplebm.estimation.table",
     "bidirectional": "pplebm.evidence.bidirectional",
+    "aggregate_mmd": "pplebm.evidence.discrepancy",
     "log_evidence": "pplebm.evidence.estimators",
     "log_z": "pplebm.evidence.estimators",
+    "information": "pplebm.evidence.information",
     "fit": "pplebm.runs.fit",
     "bind": "pplebm.gallery.pages",
     "inference_available": "pplebm.gallery.pages",

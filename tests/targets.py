@@ -122,3 +122,13 @@ def assert_same_law(got: np.ndarray, exact: np.ndarray, sigmas: float = 5.0) -> 
     error = np.sqrt(a.var(0) / len(a) + b.var(0) / len(b))
     off = np.abs(a.mean(0) - b.mean(0)) / np.maximum(error, 1e-12)
     assert off.max() < sigmas, f"statistic {off.argmax()} is off by {off.max():.1f} standard errors"
+
+
+def stationary(grid: np.ndarray, drift: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """Stationary law of a one-dimensional chain z + drift(z) + spread(z) ξ, by iterating its transition kernel."""
+    kernel = stats.norm.pdf(grid[None, :], (grid + drift)[:, None], spread[:, None])
+    kernel /= kernel.sum(1, keepdims=True)
+    law = np.full(len(grid), 1.0 / len(grid))
+    for _ in range(14):
+        kernel = kernel @ kernel
+    return law @ kernel

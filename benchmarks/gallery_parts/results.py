@@ -101,6 +101,38 @@ def _sequence_design() -> str:
     return f"{words}, {best}, by variational_joint (models/README.md)"
 
 
+def _data_ebm() -> str:
+    of = lambda model: over_seeds("data_ebm", model)
+    words = f"two moons: {of('anisotropic')} nats held out, a normal {of('normal')}"
+    return f"{words}, a kernel density estimate {of('kernel density estimate')} (models/README.md)"
+
+
+def _latent_flow() -> str:
+    given = [over_seeds("latent_flow", model, "any, log p") for model in ("flow", "N(0, I)")]
+    words = f"half digits: the other half {given[0]} nats, under N(0, I) {given[1]}"
+    return f"{words}, by variational_joint (models/README.md)"
+
+
+def _hierarchical_features() -> str:
+    cells = kept("accuracy_by_layer")["cells"]
+    of = lambda model: cells[f"mnist/hierarchical_features, {model}/0"]["guide"]
+    told = [", ".join(f"{of(model)[layer]:.3f}" for layer in ("z1", "z2", "z3")) for model in ("tilted", "twin")]
+    return f"MNIST: labels by z1 to z3 {told[0]}, its twin {told[1]}; one seed (models/README.md)"
+
+
+def _inverse_problem() -> str:
+    of = lambda figure: over_seeds("inverse_problem", "projection", figure)
+    errors = [of(f"error, {name}, digits") for name in ("chains", "Gaussian", "mean image")]
+    words = f"digits of 16 projections: error {errors[0]}, linear {errors[1]}, mean image {errors[2]}"
+    return f"{words}; 90 % cover {of('coverage, chains')} (models/README.md)"
+
+
+def _sparse_coding() -> str:
+    of = [over_seeds("sparse_coding", "bars", f"above 0.95, {whose}") for whose in ("page", "dictionary", "chance")]
+    words = f"bars: {of[0]} found to a cosine of 0.95, dictionary learning {of[1]}, chance {of[2]}"
+    return f"{words}, by mle (models/README.md)"
+
+
 def _baseline(name: str) -> Callable[[], str]:
     def told() -> str:
         rows = kept("baselines")["rows"]
@@ -121,9 +153,14 @@ RESULTS: dict[str, tuple[Callable[[], str], str]] = {
     "random_effects": (_random_effects, "random_effects.py"),
     "multimodal_ebm": (_multimodal_ebm, "multimodal_ebm.py"),
     "conditional_ebm": (_conditional_ebm, "conditional_ebm.py"),
+    "data_ebm": (_data_ebm, "data_ebm.py"),
+    "hierarchical_features": (_hierarchical_features, "accuracy_by_layer.py --seeds 0"),
     "latent_optimisation": (_latent_optimisation, "latent_optimisation.py"),
     "text_decoder": (_text_decoder, "text_decoder.py"),
     "sequence_design": (_sequence_design, "sequence_design.py"),
+    "latent_flow": (_latent_flow, "latent_flow.py"),
+    "inverse_problem": (_inverse_problem, "inverse_problem.py --backend pyro"),
+    "sparse_coding": (_sparse_coding, "sparse_coding.py"),
     **{name: (_baseline(name), BASELINE.format(name)) for name in ("vamp_prior", "mixture_prior", "flow_prior")},
 }
 
@@ -139,5 +176,5 @@ def table(sentences: dict[str, str]) -> str:
     for name, sentence in sorted(sentences.items()):
         data, told, where = re.fullmatch(r"(.*?): (.*) \((\S+)\)", sentence).groups()  # type: ignore[union-attr]
         link = f"[{told}](../{where})" if where != "models/README.md" else told
-        lines.append(f"| [{name}]({name}.py) | {data} | {link} | `benchmarks/{RESULTS[name][1]}` |")
+        lines.append(f"| `{name}` | {data} | {link} | `benchmarks/{RESULTS[name][1]}` |")
     return "\n".join(lines)

@@ -60,6 +60,14 @@ def _sequences() -> Any:
     return page.known(x, (value(x) - value(x).mean()) / value(x).std())
 
 
+def _halves() -> Any:
+    from latent_flow import halves, page
+    from sklearn.datasets import load_digits
+
+    rng = np.random.default_rng(0)
+    return page.masked(load_digits().images[:ROWS] / 8.0 - 1.0, halves(rng, ROWS))
+
+
 def _patients() -> Any:
     import pandas as pd
 
@@ -71,7 +79,37 @@ def _patients() -> Any:
     return pplebm.load("random_effects").grouped(frame, "y", ["year"], "who")
 
 
+def _moons() -> np.ndarray:
+    from sklearn.datasets import make_moons
+
+    x, _ = make_moons(ROWS, noise=0.1, random_state=0)
+    return np.asarray((x - x.mean(0)) / x.std(0))
+
+
+def _posed() -> Any:
+    from posed_scene import digits
+
+    return digits(0)[0]
+
+
+def _bars() -> np.ndarray:
+    from sparse_coding import bars
+
+    return bars(0)[1][:ROWS]
+
+
+def _seen() -> Any:
+    from inverse_problem import page
+    from sklearn.datasets import load_digits
+
+    from pplebm.networks.operators import measured
+
+    return {"y": measured(page.instrument(page.Hyper()), load_digits().images[:ROWS] / 8.0 - 1.0)}
+
+
 MODELS = {
+    "data_ebm": Toy(_moons, "persistent_mle"),
+    "posed_scene": Toy(_posed),
     "conjugate_tilt": Toy(_quadratic, "mle"),
     "univariate_tilts": Toy(inference="short_run_mle"),
     "multimodal_ebm": Toy(_views, hyper={"one_hot": ("label",)}),
@@ -79,5 +117,8 @@ MODELS = {
     "latent_optimisation": Toy(_designs, "noise_contrastive"),
     "text_decoder": Toy(_strings, hyper={"symbols": 4}),
     "sequence_design": Toy(_sequences, hyper={"symbols": 5}),
+    "latent_flow": Toy(_halves),
     "random_effects": Toy(_patients, "persistent_mle"),
+    "sparse_coding": Toy(_bars, "mle", {"n_atoms": 8}),
+    "inverse_problem": Toy(_seen),
 }

@@ -92,8 +92,9 @@ class _Finder:
 
     def _values(self, data: Data) -> dict[str, Array]:
         """What observed sites get."""
-        visit = self._run(data, At(self.z))
-        return {site.name: visit.sites[site.name]["value"] for site in self.traced.structure.observed}
+        s = self.traced.structure
+        visit = self._run(data, At(given=True, observed=False) if s.given else At(self.z))
+        return {name: visit.sites[name]["value"] for name in s.given or [site.name for site in s.observed]}
 
     def _with_numpy(self, function: Callable[..., dict[str, Array]]) -> Callable[..., Found]:
         """The function with results of NumPy."""
@@ -158,7 +159,7 @@ class _Finder:
         """By array, which of its numbers observed sites get as their values."""
         found: Parts = {}
         self._whole: dict[str, str] = {}  # observed site -> the array it is, number by number
-        values = self._run_values(self.data) if self.traced.structure.observed else {}
+        values = self._run_values(self.data) if self.traced.structure.observed or self.traced.structure.given else {}
         reads = self._reads(self._values, self._run_values) if values else {}
         for site, value in values.items():
             for path in reads[site]:

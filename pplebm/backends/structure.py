@@ -23,6 +23,7 @@ class BackendSites(NamedTuple):
     support_name: Callable[[Any], str]
     unconstrained: Callable[[Any, Any], Any]  # of a distribution and a value
     all_finite: Callable[[Any], bool]
+    has_mask: Callable[[SiteDict], bool]
 
 
 def plates_of(site: SiteDict) -> dict[str, Any]:
@@ -66,6 +67,8 @@ def structure_of(
     """
     fixed = [site for site in sites if backend.is_deterministic(site)]
     sites = [site for site in sites if not any(site is other for other in fixed)]
+    given = given_of(sites, backend)
+    sites = [site | {"is_observed": False} if site["name"] in given else site for site in sites]
     is_global = any(not site["is_observed"] and not plates_of(site) for site in sites)
     for site in sites:
         if not site["is_observed"] and backend.is_discrete(site["fn"]):
@@ -98,8 +101,36 @@ def structure_of(
         raise PplebmError(f"the program has no latent site; write {backend.name}.sample('z', ...) without obs for one.")
     deterministic = tuple(Site(s["name"], tuple(s["value"].shape), "", "deterministic", True) for s in fixed)
     return Structure(
-        plate, tuple(latents), tuple(observed), tuple(tilts), has_noncentered, bounds, tuple(factors), deterministic
+        plate,
+        tuple(latents),
+        tuple(observed),
+        tuple(tilts),
+        has_noncentered,
+        bounds,
+        tuple(factors),
+        deterministic,
+        given,
     )
+
+
+def given_of(sites: list[SiteDict], backend: BackendSites) -> tuple[str, ...]:
+    """Names of the observed sites of a tilted program that has no other: these are tilted, and data are their values.
+
+    Raises:
+        PplebmError: if one of them is masked or discrete, so that chains of the prior cannot move it.
+    """
+    infer = lambda site: site["infer"] or {}
+    stated = [site for site in sites if not infer(site).get("is_tilt")]
+    if len(stated) == len(sites) or any(not s["is_observed"] or infer(s).get("is_auxiliary") for s in stated):
+        return ()
+    for site in stated:
+        if backend.has_mask(site) or backend.is_discrete(site["fn"]):
+            what = "is masked" if backend.has_mask(site) else f"({type(site['fn']).__name__}) is discrete"
+            raise PplebmError(
+                f"observed site '{site['name']}' {what}, but no latent is there for the tilt to stand on, so that "
+                f"chains have to move its value: sample a continuous latent that it depends on."
+            )
+    return tuple(site["name"] for site in stated)
 
 
 def find_plate(

@@ -139,6 +139,18 @@ class Traced(ModelRuns):
             found[site.name] = u if axis is None else self.moved_axis(u, axis, 0)
         return found
 
+    def given(self, params: Params, data: Data, coordinates: str) -> Latents:
+        """Coordinates of the latents that data are values of."""
+        eager = lambda params, data: self.moved(self.run(params, data, At(given=True, observed=False)), coordinates)
+        with self.off_gradient():
+            return self.evaluate(("given", coordinates), eager, params, data)
+
+    def given_terms(self, params: Params, data: Data) -> dict[str, Array]:
+        """Log density of every site at these values, in their own supports, (B,) each."""
+        eager = lambda params, data: self.run(params, data, At(given=True)).terms
+        with self.off_gradient():
+            return self.evaluate("given terms", eager, params, data)
+
     def move(self, params: Params, z: Latents, data: Data, coordinates: str, target: str) -> Latents:
         """The same latents in other coordinates."""
 
@@ -226,19 +238,23 @@ class Traced(ModelRuns):
 
     def observed_data(self, params: Params, z: Latents, data: Data) -> dict[str, Array]:
         """Values of the observed sites when the program is called with data, rows first."""
+        given = self.structure.given
 
         def values(params: Params, z: Latents, data: Data) -> dict[str, Array]:
-            sites = self.run(params, data, At(z)).sites
-            return {s.name: self.first(sites[s.name], sites[s.name]["value"]) for s in self.structure.observed}
+            sites = self.run(params, data, At(given=True, observed=False) if given else At(z)).sites
+            names = given or [site.name for site in self.structure.observed]
+            return {name: self.first(sites[name], sites[name]["value"]) for name in names}
 
         return self.evaluate("observed data", values, params, z, data)
 
     def faults(self, params: Params, z: Latents, data: Data) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """By observed site, rows with values that are NaN, and rows with values off the support, where they count."""
 
+        given = self.structure.given
+
         def faults(params: Params, z: Latents, data: Data) -> dict[str, tuple[Array, Array]]:
-            sites = self.run(params, data, At(z)).sites
-            return {site.name: self._faults_of(sites[site.name]) for site in self.structure.observed}
+            sites = self.run(params, data, At(given=True, observed=False) if given else At(z)).sites
+            return {name: self._faults_of(sites[name]) for name in given or [o.name for o in self.structure.observed]}
 
         with self.off_gradient():
             found = self.evaluate("faults", faults, params, z, data)

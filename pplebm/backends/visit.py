@@ -24,6 +24,7 @@ class At(NamedTuple):
     fixed: Mapping[str, Array] = {}  # values of observed sites, whatever the data are
     plain: bool = False  # observed sites are scored before masks and scales
     values: Mapping[str, Array] | None = None  # of latents, where a site has its rows; in the place of coordinates
+    given: bool = False  # latents that data are values of keep these, and their densities are those of the values
     start: bool = False  # latents without draws of their own are started somewhere instead of refused
 
 
@@ -44,6 +45,10 @@ class Visit:
         """Give a statement its value."""
         traced, at, name = self.traced, self.at, msg["name"]
         kind = traced.kinds.get(name)
+        if name in traced.structure.given:
+            if at.given:
+                return
+            traced.unobserve(msg)
         if kind == "latent" and at.z is not None:
             u = traced.placed(at.z[name], traced.coordinate_axes.get(name))
             if name in traced.looped:  # its value was set inside the loop
@@ -72,7 +77,11 @@ class Visit:
         self.sites[name] = dict(msg)
         if kind == "deterministic" or (kind in ("observed", "factor") and not at.observed):
             return
-        if kind == "latent":
+        if kind == "latent" and at.given:
+            if not at.observed:
+                return
+            log_density = traced.density(msg)
+        elif kind == "latent":
             if at.z is None:
                 return
             log_density = self._log_density[name]

@@ -20,7 +20,7 @@ from pplebm.learning import loop
 from pplebm.learning.adjusted import AdjustedChains, AdjustedPool
 from pplebm.learning.algorithm import Algorithm
 from pplebm.learning.samples import Samples
-from pplebm.learning.sources import CHAINS, coordinates_of
+from pplebm.learning.sources import CHAINS, UNADJUSTED, coordinates_of
 from pplebm.ppl.language import Latents, Params
 from pplebm.ppl.trees import n_rows, take_rows, tree_map
 from pplebm.program import Program
@@ -111,6 +111,8 @@ class _Model:
         if p.covariates:
             readers = ", ".join(sorted(p.reads.prior)) or "the likelihood alone"
             sentence += f" Covariates: {', '.join(p.covariates)}; read by {readers}."
+        if p.given:
+            return True, sentence + f" Data are the values of {', '.join(p.given)}, so there is nothing to infer."
         if not p.observed and not p.factors:
             return False, sentence + " Without an observed site nothing is learned: write pyro.sample(..., obs=x)."
         return True, sentence
@@ -249,6 +251,8 @@ class _Model:
         return loop.begin(self.algorithm, self.x, self.seed, n_rows(self.data.train))
 
     def posterior_chain(self) -> Verdict:
+        if self.program.given:
+            return None, "no chain is run: data are the values of all latents"
         found = self.algorithm.positive(self._keys(5)[4], self.progress.state.params, self.x)
         return self._chain(found, "posterior", lambda p, z: p.log_joint(self.params, z, self.x))
 
@@ -257,6 +261,8 @@ class _Model:
             self.program.with_chains(precision="bf16")
         except PplebmError as refusal:
             return None, str(refusal)
+        if self.program.given:
+            return None, "compared on posteriors, and there are none: data are values of all latents"
         error = bf16_gradient_error(self.program, self.params, self.z, self.x)
         advice = "" if error < MUCH else "; too much for --precision bf16"
         return True, f"in bf16 the gradient along posterior chains is off by {100 * error:.2g} % of its norm{advice}"
@@ -278,11 +284,14 @@ class _Model:
         chain = self.algorithm.source(phase)
         if not isinstance(chain, (*CHAINS, AdjustedChains, AdjustedPool)):
             return is_right, sentence
-        is_adjusted = not isinstance(chain, CHAINS) or chain.kernel != "langevin"
+        kernel = chain.kernel if isinstance(chain, CHAINS) else "hmc"
+        is_adjusted = kernel not in UNADJUSTED
         if is_adjusted and run is not None:
             moves = accepted > LEAST_ACCEPTED
             advice = "" if moves else f", so that chains stand still: lower --set {phase}.step_size={chain.step_size:g}"
             return is_right and moves, f"{sentence}; {100 * accepted:.0f} % of steps were accepted{advice}"
+        if not is_adjusted and kernel != "langevin":
+            return is_right, f"{sentence}; steps are shorter where it is steep, and have no stability limit"
         moving = self.program.with_coordinates(coordinates_of(chain))
         begin = chains.start(moving, self._keys(1)[0], self.params, self.x)
         end = self.program.move(self.params, z, moving.coordinates, self.x)

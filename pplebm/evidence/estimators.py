@@ -37,25 +37,43 @@ def bridged_or_annealed(
 ) -> Evidence:
     """Bridge sampling of posteriors, and annealed importance sampling of those where it is refused, and of priors.
 
-    Bridges cost a tenth where a posterior is about normal; annealing copes with any shape.
+    Bridges cost a tenth where a posterior is about normal; annealing copes with any shape. A prior whose annealed
+    weights are too heavy, as those of a strong tilt that few draws of the base lead to, goes to sequential Monte Carlo
+    with sixteen times as many particles, which are drawn anew on the way and so multiply where the mass is.
 
     Args:
         program, params, data, observed, settings: as in `annealed_importance`.
         n_particles: draws of either end of a bridge, a multiple of what annealing takes.
     """
     if not observed:
-        return annealed_importance(program, params, data, observed, n_particles=n_particles, **settings)
+        return _annealed(program, params, data, observed, n_particles, **settings)
     found = bridge_sampling(program, params, data, observed, n_particles=n_particles, **settings)
+    n = max(ANNEALED, n_particles // PER_PARTICLE)
+    return _once_more(found, program, data, lambda rows: annealed_importance(
+        program, params, rows, observed, n_particles=n, **settings))  # fmt: skip
+
+
+def _annealed(
+    program: Program, params: Params, data: Data | None, observed: bool, n_particles: int, **settings: Any
+) -> Evidence:
+    found = annealed_importance(program, params, data, observed, n_particles=n_particles, **settings)
+    return _once_more(found, program, data, lambda rows: sequential_monte_carlo(
+        program, params, rows, observed, n_particles=MORE * n_particles, **settings))  # fmt: skip
+
+
+def _once_more(
+    found: Evidence, program: Program, data: Data | None, estimate: Callable[[Data | None], Evidence]
+) -> Evidence:
+    """What is trusted, and another estimate of the rest."""
     again = np.flatnonzero(~found.is_trusted)
     if not len(again):
         return found
     is_whole = data is None or program.has_global_latents
-    rows = data if is_whole else take_rows(data, program.ppl.asarray(again))
-    n = max(ANNEALED, n_particles // PER_PARTICLE)
-    return found.replaced(again, annealed_importance(program, params, rows, observed, n_particles=n, **settings))
+    return found.replaced(again, estimate(data if is_whole else take_rows(data, program.ppl.asarray(again))))
 
 
 ANNEALED, PER_PARTICLE = 64, 16  # least annealed particles; draws of a bridge for one of them
+MORE = 16  # times the particles of a prior, where annealing is refused
 METHODS = {
     "auto": Method(bridged_or_annealed, 1024, 1000),
     "ais": Method(annealed_importance, 1024, 64),
@@ -241,6 +259,11 @@ def by_batch(
         what: is estimated, for the bar.
         done: rows of whole batches that are left out.
     """
+    if observed and program.given and data is not None:  # nothing to integrate over
+        base = not run.further.get("tilted", True)
+        values = program.ppl.to_numpy(program.log_given(params, data, base)).astype(float)[done:]
+        yield Evidence.of("density of the data", values, 0.0 * values)
+        return
     keep_compilations()
     is_whole = data is None or program.has_global_latents
     n = 1 if is_whole else n_rows(data)

@@ -17,5 +17,6 @@ def guide_of(program: Program, **settings: Any) -> Guide:
     if program.guide is not None:
         guide: Guide = program.guide
         return guide
+    program.refuse_given("a guide")
     name = ("guide", *sorted((key, str(value)) for key, value in settings.items()))
     return program.cached(name, lambda: amortized(program, seed=program.seed, **settings))

@@ -14,6 +14,7 @@ from pplebm.gallery.pages import page_name
 from pplebm.guides.guide import Guide
 from pplebm.guides.shared import guide_of
 from pplebm.learning.adjusted import AdjustedPool
+from pplebm.learning.given import given
 from pplebm.learning.optimizer import Optimizer
 from pplebm.learning.samples import Samples
 from pplebm.learning.sources import STEPPED, Amortized, BaseDraws, Source, with_n_steps
@@ -142,8 +143,9 @@ class Algorithm:
         return getattr(self.page, "KEEPS_ROWS", False) or any(map(self._lives, PHASES))
 
     def _lives(self, phase: str) -> bool:
-        """Whether chains of a phase live on between updates; without a tilt there are none of the prior."""
-        return hasattr(self.source(phase), "begin") and (phase == "posterior" or bool(self.program.tilts))
+        """Whether chains of a phase live on between updates; none of the prior without a tilt, nor of what is given."""
+        needs = not self.program.given if phase == "posterior" else bool(self.program.tilts)
+        return hasattr(self.source(phase), "begin") and needs
 
     @property
     def guide(self) -> Guide:
@@ -317,6 +319,8 @@ class Algorithm:
     def _advance(self, phase: str, key: Any, params: Params, rows: Any, kept: Any, index: Any) -> Samples:
         """Samples of a phase within an update."""
         own, source = getattr(self.page, SAMPLES[phase], None), self.source(phase)
+        if phase == "posterior" and self.program.given:
+            return given(self, source, params, rows)
         if own is not None:
             return own(self, key, params, rows)
         assert source is not None
@@ -345,6 +349,8 @@ class Algorithm:
 
     def _fresh(self, phase: str, key: Any, params: Params, rows: Any) -> Samples:
         own, source = getattr(self.page, SAMPLES[phase], None), self.source(phase)
+        if phase == "posterior" and self.program.given:
+            return given(self, source, params, rows)
         if own is not None:
             return own(self, key, params, rows)
         assert source is not None

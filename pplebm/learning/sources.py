@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from pplebm.errors import PplebmError
 from pplebm.gallery.hyper import Count, NonNegative, Positive, Share, Whole
+from pplebm.kernels.adjusted_anisotropic import adjusted_anisotropic
+from pplebm.kernels.anisotropic import anisotropic
 from pplebm.kernels.batch import choose
 from pplebm.kernels.hmc import hmc
 from pplebm.kernels.kernel import Kernel
@@ -25,7 +28,8 @@ from pplebm.sampling.chains import Init, RunInfo, go_on, short_run, start
 if TYPE_CHECKING:
     from pplebm.learning.algorithm import Algorithm
 
-KernelName = Literal["langevin", "mala"]
+KernelName = Literal["langevin", "mala", "anisotropic", "anisotropic_published", "anisotropic_adjusted"]
+UNADJUSTED = ("langevin", "anisotropic", "anisotropic_published")
 OWN_DECAY, GAIN = 0.6, 0.2  # of step sizes of chains that live on: of a datum's own, and of those of a pool
 
 
@@ -37,7 +41,8 @@ class ShortRun(NamedTuple):
     temperature: NonNegative = 1.0  # 0: no noise, the chain climbs to a mode
     init: Init = "normal"  # the same as "base" in noncentered coordinates
     coordinates: Coordinates = "noncentered"  # in which one step size suits every layer
-    kernel: KernelName = "langevin"  # or "mala", adjusted: each chain finds its own step size
+    kernel: KernelName = "langevin"  # or "mala", adjusted: each chain finds its own step size; more in `kernel_of`
+    threshold: Positive = 1.0  # b of anisotropic kernels, nats per unit: the slope beyond which steps are shortened
 
     def draw(
         self,
@@ -70,7 +75,8 @@ class BaseDraws(NamedTuple):
     temperature: NonNegative = 1.0  # 0: no noise, the chain climbs to a mode
     init: Init = "normal"  # the same as "base" in noncentered coordinates
     coordinates: Coordinates = "noncentered"  # in which one step size suits every layer
-    kernel: KernelName = "langevin"  # or "mala", adjusted: each chain finds its own step size
+    kernel: KernelName = "langevin"  # or "mala", adjusted: each chain finds its own step size; more in `kernel_of`
+    threshold: Positive = 1.0  # b of anisotropic kernels, nats per unit: the slope beyond which steps are shortened
 
     def draw(self, algorithm: Algorithm, key: Any, params: Params, rows: Data | int, observed: bool) -> Samples:
         """Fresh chains, as a `ShortRun` makes them."""
@@ -94,7 +100,8 @@ class Persistent(NamedTuple):
     temperature: NonNegative = 1.0  # 0: no noise, the chains climb to modes
     spread: Positive = 1.0  # standard deviation of where chains start
     n_steps_fresh: Count = 100  # of chains of data that have none, after learning
-    kernel: KernelName = "langevin"  # or "mala", adjusted: each chain finds its own step size
+    kernel: KernelName = "langevin"  # or "mala", adjusted: each chain finds its own step size; more in `kernel_of`
+    threshold: Positive = 1.0  # b of anisotropic kernels, nats per unit: the slope beyond which steps are shortened
 
     def begin(self, algorithm: Algorithm, key: Any, params: Params, n: int) -> buffers.Buffer:
         """Chains of all n data at their start, which is noncentered until their first move."""
@@ -135,7 +142,8 @@ class Pool(NamedTuple):
     pool: Count = 512  # chains
     renewed: Share = 0.05  # share of the chains drawn anew from the base at an update
     n_steps_fresh: Count = 100  # of fresh chains, after learning
-    kernel: KernelName = "langevin"  # or "mala", adjusted: each chain finds its own step size
+    kernel: KernelName = "langevin"  # or "mala", adjusted: each chain finds its own step size; more in `kernel_of`
+    threshold: Positive = 1.0  # b of anisotropic kernels, nats per unit: the slope beyond which steps are shortened
 
     def begin(self, algorithm: Algorithm, key: Any, params: Params, n: int) -> buffers.Buffer:
         """Chains at their start: the pool, or one for each of n data where the prior reads covariates."""
@@ -189,14 +197,25 @@ Source = Chain | AdjustedChains | AdjustedPool | Amortized
 
 
 def kernel_of(chain: Chain | AdjustedPool) -> Kernel:
-    """The kernel of a chain's steps, of one step size; mala at temperature 0 climbs."""
+    """The kernel of a chain's steps, of one step size; mala at temperature 0 climbs.
+
+    "anisotropic" takes shorter steps where it is steep, with the divergence that its publication lacks;
+    "anisotropic_published" lacks it, and so samples another law; "anisotropic_adjusted" accepts or rejects.
+
+    Raises:
+        PplebmError: for an anisotropic kernel at another temperature than 1.
+    """
     if isinstance(chain, AdjustedPool):
         return hmc(max(1, chain.n_leapfrog // 2), chain.step_size)
     if chain.kernel == "langevin":
         return langevin(chain.step_size, chain.temperature)
-    if chain.temperature == 0.0:
-        return uphill(chain.step_size)
-    return mala(chain.step_size, temperature=chain.temperature)
+    if chain.kernel == "mala":
+        return mala(chain.step_size, temperature=chain.temperature) if chain.temperature else uphill(chain.step_size)
+    if chain.temperature != 1.0:
+        raise PplebmError(f"kernel={chain.kernel} has no temperature but 1, got {chain.temperature:g}; take mala.")
+    if chain.kernel == "anisotropic_adjusted":
+        return adjusted_anisotropic(chain.step_size, chain.threshold)
+    return anisotropic(chain.step_size, chain.threshold, correction=chain.kernel == "anisotropic")
 
 
 def fresh_kernel(chain: Chain | AdjustedPool, n: int) -> Kernel:

@@ -148,6 +148,7 @@ def flow_elbo(
 
     Source: Dasgupta et al. (2023, arXiv:2310.04690), section 3.
     """
+    program.refuse_given("a flow")
     n, ppl = n_rows(x), program.ppl
     copies = ppl.asarray(np.tile(np.arange(n), n_particles))
     z, log_det = transport(ppl, {name: a[copies] for name, a in flows.items()}, u)

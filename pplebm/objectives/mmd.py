@@ -30,7 +30,7 @@ def mmd(ppl: PPL, a: Array, b: Array, kernel: str = "imq", bandwidth: float = 1.
         bandwidth: h, in units of the latents.
 
     Raises:
-        PplebmError: for another kernel, or fewer rows.
+        PplebmError: for another kernel, a bandwidth that is not positive, or fewer rows.
 
     Source: Gretton et al. (JMLR 2012), lemma 6; Tolstikhin et al. (ICLR 2018) for the inverse multiquadric.
 
@@ -41,23 +41,32 @@ def mmd(ppl: PPL, a: Array, b: Array, kernel: str = "imq", bandwidth: float = 1.
         >>> abs(mmd(ppl, a["a"], shifted, "rbf", 2.0 ** 0.5).item() - 0.2447) < 0.03  # the closed form
         True
     """
-    if kernel not in KERNELS:
-        raise PplebmError(f"kernel '{kernel}' is not known; choose one of {', '.join(KERNELS)}.")
+    k = kernel_of(ppl.exp, a.shape[1], kernel, bandwidth)
     if min(len(a), len(b)) < 2:
         raise PplebmError(f"the discrepancy needs two rows of each sample, got {len(a)} and {len(b)}.")
 
     def similarity(u: Array, v: Array) -> Array:
-        squared = ((u[:, None] - v[None, :]) ** 2).sum(-1)
-        if kernel == "rbf":
-            return ppl.exp(-squared / (2.0 * bandwidth**2))
-        scale = 2.0 * u.shape[1] * bandwidth**2
-        return scale / (scale + squared)
+        return k(((u[:, None] - v[None, :]) ** 2).sum(-1))
 
     def within(u: Array) -> Array:
         n = len(u)
         return (similarity(u, u).sum() - n) / (n * (n - 1))  # the diagonal is 1
 
     return within(a) + within(b) - 2.0 * similarity(a, b).mean()
+
+
+def kernel_of(exp: Callable[[Array], Array], size: int, kernel: str, bandwidth: float) -> Callable[[Array], Array]:
+    """The kernel of `mmd` as a function of squared distances of vectors of `size` numbers.
+
+    Raises:
+        PplebmError: for another kernel, or a bandwidth that is not positive.
+    """
+    if kernel not in KERNELS:
+        raise PplebmError(f"kernel '{kernel}' is not known; choose one of {', '.join(KERNELS)}.")
+    if not bandwidth > 0:
+        raise PplebmError(f"the bandwidth of a kernel must be positive, got {bandwidth!r}.")
+    scale = 2.0 * bandwidth**2 * (size if kernel == "imq" else 1.0)
+    return (lambda squared: exp(-squared / scale)) if kernel == "rbf" else lambda squared: scale / (scale + squared)
 
 
 def info_vae(

@@ -46,6 +46,7 @@ class Structure(NamedTuple):
     bounds: dict[str, float]  # tilt -> its bound, for tilts that have one
     factors: tuple[Site, ...] = ()  # of the likelihood
     deterministic: tuple[Site, ...] = ()
+    given: tuple[str, ...] = ()  # latents that data are values of: all of them, or none
 
     @property
     def has_global_latents(self) -> bool:
@@ -116,6 +117,12 @@ class Traced(Protocol):
 
     def move(self, params: Params, z: Latents, data: Data, coordinates: str, target: str) -> Latents:
         """The same latents in other coordinates."""
+
+    def given(self, params: Params, data: Data, coordinates: str) -> Latents:
+        """Coordinates of the latents that data are values of."""
+
+    def given_terms(self, params: Params, data: Data) -> dict[str, Array]:
+        """Log density of every site at these values, in their own supports, (B,) each."""
 
     def draw(self, key: Any, n: int, params: Params, data: Data, coordinates: str, start: bool = False) -> Latents:
         """Ancestral draws that ignore the tilts: one per row of the data, or n of a joint program."""

@@ -54,7 +54,7 @@ class Checks(Densities):
                 f"mask."
             )
         if is_outside.any():
-            distribution = next(s for s in self.observed if s.name == site)
+            distribution = next(s for s in (*self.observed, *self.latents) if s.name == site)
             raise PplebmError(
                 f"the data of observed site '{site}' leave its support ({distribution.distribution} on "
                 f"{distribution.support}) in {_counted(is_outside)}; check units and scaling, or choose another "

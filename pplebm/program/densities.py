@@ -57,6 +57,11 @@ class Densities(Rows):
         """log p(x|z), (B,): the observed sites and the factors of the likelihood."""
         return self.total(self.log_terms(params, z, data), (*self.observed, *self.factors))
 
+    def log_given(self, params: Params, data: Data, base: bool = False) -> Array:
+        """log p̃(x), (B,), of data that are values of all latents, or log p₀(x); in their own supports, without |J|."""
+        terms = self._traced.given_terms(self._own(params), data)
+        return self.total(terms, self.latents if base else None)
+
     def log_density(
         self, params: Params, data: Data | None = None, observed: bool | None = None
     ) -> Callable[..., Array]:
@@ -66,6 +71,8 @@ class Densities(Rows):
         multiply the tilts, and the observed sites and factors of the likelihood. Its values have the precision of the
         latents, whatever that of the data is.
         """
+        if data is not None and observed is not False:
+            self.refuse_given("a chain or an estimator")
 
         def log_density(z: Latents, tilt_strength: Any = None, likelihood_strength: Any = None) -> Array:
             terms = self.log_terms(params, z, data, observed)
@@ -108,6 +115,8 @@ class Densities(Rows):
         Arguments as in `log_terms`: with data and `observed=False` the chains are those of the prior given covariates.
         """
         observed = data is not None if observed is None else observed
+        if observed:
+            self.refuse_given("a chain")
         self._check_latents(state.z, data)
         needed = data if observed or self.prior_reads else None
         data = self._data_for(needed, state.z, "a chain of the prior", self.prior_reads)

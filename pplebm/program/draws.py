@@ -92,6 +92,9 @@ class Draws(Rows):
         self, params: Params, z: Latents, key: Any | None, data: Data | None, fixed: list[str]
     ) -> dict[str, Array]:
         self._check_latents(z, data)
+        if self.given:
+            return self._traced.constrain(self._own(params), z, self._data_for(data, z, "simulate", self.prior_reads),
+                                          self.coordinates)  # fmt: skip
         rows = self._data_for(data, z, "simulate", self.generator_reads or self._needs_data)
         return self._traced.predict(self._own(params), z, rows, self.coordinates, key, fixed)
 

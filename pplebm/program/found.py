@@ -48,6 +48,11 @@ class Found:
         return self._traced.structure.observed
 
     @property
+    def given(self) -> tuple[str, ...]:
+        """Latents that data are values of: all of a program whose tilts stand on observed sites, otherwise none."""
+        return self._traced.structure.given
+
+    @property
     def tilts(self) -> tuple[Site, ...]:
         """Tilts in program order."""
         return self._traced.structure.tilts
@@ -167,6 +172,14 @@ class Found:
     def work(self, n: int) -> int:
         """Rough number of multiplications of one density evaluation on n data: parameters times data."""
         return n * sum(int(math.prod(p.shape)) for p in self._traced.params.values())
+
+    def refuse_given(self, method: str) -> None:
+        """Raise if data are the values of all latents, so that there is no posterior to know more about."""
+        if self.given:
+            raise PplebmError(
+                f"every site of the program is observed ({', '.join(self.given)}) and none is left that {method} could "
+                f"infer; ask for log_evidence, log_z or draws of the prior."
+            )
 
     def refuse_global_latents(self, method: str) -> None:
         """Raise if a latent stands outside the data plate, which per-datum methods cannot handle."""

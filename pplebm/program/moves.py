@@ -27,6 +27,10 @@ class Moves(Rows):
         data = self._data_for(data if self.prior_reads else None, z, "a change of coordinates", self.prior_reads)
         return self._traced.move(self._own(params), z, data, self.coordinates, target)
 
+    def given_latents(self, params: Params, data: Data) -> Latents:
+        """Coordinates of the latents that data are values of, see `given`; constants to a gradient."""
+        return self._traced.given(self._own(params), data, self.coordinates)
+
     def constrain(self, params: Params, z: Latents, data: Data | None = None) -> dict[str, Array]:
         """Values of the latent sites in their own supports, and of the deterministic sites.
 

@@ -54,9 +54,14 @@ def program_on(bound: Any, data: Dataset, kind: str, own: bool, seed: int, backe
     """The program of a model on its data, and the data in model units, checked against the program."""
     make = lambda data: Program(bound, data=data_sample(data.train), seed=seed, backend=backend)
     program = make(data)
+    if not (program.observed or program.factors or program.given):
+        raise PplebmError(
+            f"the program observes nothing, so that data tell its parameters nothing; give the data to one of its "
+            f"sites, by {backend}.sample(..., obs=x)."
+        )
     if own and kind != "none":
         kind = "unit" if kind == "auto" and len(data.event_shape) > 1 else "standard" if kind == "auto" else kind
-        supports = {site.name: site.support for site in program.observed}
+        supports = {site.name: site.support for site in (*program.observed, *program.latents)}
         whole = {path: supports[site] for site, path in program.reads.whole.items()}
         data = rescaled(data, scaling_for(kind, data, whole))
         program = make(data)

@@ -203,7 +203,7 @@ def _advice(draws: Draws) -> Advice:
             f"leave out the kernel, since the default learns length and metric, or take trajectories {{times:.0f}} "
             f"times longer than hmc's {settings[1]} leapfrog steps"
         )
-    elif name in ("mala", "langevin", "underdamped", "tempering"):
+    elif name in ("mala", "langevin", "underdamped", "tempering", "anisotropic", "adjusted_anisotropic"):
         longer = (
             f"{name} walks at random: leave out the kernel, since the default learns to go {{times:.0f}} steps at once"
         )

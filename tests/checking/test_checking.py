@@ -172,6 +172,8 @@ def test_every_model_page_passes(page):
         data = pplebm.load(page).as_data(data[:, 0], np.where(np.arange(40) < 9, np.nan, data[:, 1, 1]))
     if page == "conditional_ebm":
         data = {"x": data, "label": np.arange(40) % 10}
+    if page == "inverse_problem":
+        data = {"y": np.random.default_rng(1).normal(size=(40, 32))}
     report = check(page, data, SHORT, QUICK)
     assert report.ok, f"\n{report}"
 

@@ -3,6 +3,7 @@
 import contextlib
 import warnings
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from beds import BEDS
@@ -12,6 +13,7 @@ import pplebm
 from pplebm.errors import PplebmError, PplebmWarning
 from pplebm.evidence.estimate import Evidence
 from pplebm.evidence.estimators import METHODS
+from pplebm.ppl.language import load_backend
 
 CASES = [*BEDS, JOINT]
 LEVEL = 1.0 - 1e-5  # of the intervals that must hold: some 200 of them, Student's with seven degrees of freedom or more
@@ -45,6 +47,28 @@ def test_on_pyro_as_well(bed, method):
     constant = pplebm.log_z(bed.program("pyro"), bed.data, seed=2, progress=False)
     found = pplebm.log_evidence(bed.program("pyro"), bed.data, method=method, log_z=constant, seed=1)
     assert is_within(found, bed.log_evidence).all() and found.is_trusted.all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_mode_that_few_draws_of_the_base_lead_to(seed):
+    """log Z = 0 by construction: annealing's weights are refused, and particles that multiply find the mode's mass."""
+    from jax.scipy.special import logsumexp
+
+    ppl, d, at, sd, share = load_backend("numpyro"), 3, 1.8, 0.4, 0.8
+
+    def model(x):
+        with ppl.plate("data", len(x)):
+            z = ppl.sample("z", ppl.dist.Normal(0.0, 1.0).expand([d]).to_event(1))
+            base = -0.5 * (z**2).sum(-1)
+            mode = -0.5 * (((z - at) / sd) ** 2).sum(-1) - d * np.log(sd)
+            ppl.tilt("f", logsumexp(jnp.stack([np.log(1.0 - share) + base, np.log(share) + mode]), 0) - base)
+            ppl.sample("x", ppl.dist.Normal(z[..., 0], 1.0), obs=x)
+
+    program = pplebm.Program(model, data=np.zeros(5, np.float32), backend="numpyro")
+    with pytest.raises(PplebmError, match="k-hat of 4096 weights"):
+        pplebm.log_z(program, method="ais", seed=seed, progress=False)
+    found = pplebm.log_z(program, seed=seed, progress=False)
+    assert found.method == "sequential Monte Carlo" and is_within(found, 0.0).all() and found.error[0] < 0.15
 
 
 def test_batches_of_data_are_those_of_one_call():

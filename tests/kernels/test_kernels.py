@@ -6,12 +6,12 @@ from functools import partial
 
 import numpy as np
 import pytest
-from scipy import stats
-from targets import LAMBDA, MEAN, SKEWED, TARGETS, assert_same_law, by_quadrature, rows_of
+from targets import LAMBDA, MEAN, SKEWED, TARGETS, assert_same_law, by_quadrature, rows_of, stationary
 
 from pplebm.errors import PplebmError
 from pplebm.kernels.adaptation import adapting
 from pplebm.kernels.adaptive_hmc import adaptive_hmc
+from pplebm.kernels.adjusted_anisotropic import adjusted_anisotropic
 from pplebm.kernels.anisotropic import anisotropic
 from pplebm.kernels.ascent import ascent
 from pplebm.kernels.hmc import hmc
@@ -33,6 +33,7 @@ N = 10_000  # chains; all tolerances follow from it
 EXACT = {
     "mala": mala,
     "mala, scaled": lambda s: mala(s, scale={"a": 1.3, "": 0.7}),
+    "adjusted anisotropic": lambda s: adjusted_anisotropic(1.2 * s, 0.8),
     "hmc": lambda s: hmc(4, 0.7 * s),
     "hmc without jitter": lambda s: hmc(3, 0.7 * s, jitter=0.0),
     "hmc, scaled": lambda s: hmc(3, 0.7 * s, scale={"a": 0.8, "": 1.2}),
@@ -177,16 +178,6 @@ def test_underdamped_on_an_asymmetric_target(ppl):
 
 
 # --- anisotropic
-
-
-def stationary(grid, drift, spread):
-    """Stationary law of a one-dimensional chain z + drift(z) + spread(z) ξ, by iterating its transition kernel."""
-    kernel = stats.norm.pdf(grid[None, :], (grid + drift)[:, None], spread[:, None])
-    kernel /= kernel.sum(1, keepdims=True)
-    law = np.full(len(grid), 1.0 / len(grid))
-    for _ in range(14):
-        kernel = kernel @ kernel
-    return law @ kernel
 
 
 @pytest.mark.parametrize("correction", [True, False])
@@ -355,6 +346,7 @@ MAKERS = {
     "underdamped": lambda s: underdamped(s, temperature=[1.0, 0.5]),
     "anisotropic": lambda s: anisotropic(s, 1.0),
     "mala": lambda s: mala(s, scale={"a": np.ones(2)}),
+    "adjusted anisotropic": lambda s: adjusted_anisotropic(s, 1.0),
     "uphill": uphill,
     "tuned": lambda s: tuned(mala(s), 3),
     "with strength": lambda s: with_strength(mala(s)),

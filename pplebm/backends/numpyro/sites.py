@@ -110,4 +110,5 @@ BACKEND = BackendSites(
     support_name=lambda support: support_name(support, constraints),
     unconstrained=lambda fn, value: biject_to(fn.support).inv(value),
     all_finite=lambda a: isinstance(a, jax.core.Tracer) or bool(jnp.isfinite(a).all()),  # see `messengers.Checks`
+    has_mask=lambda site: masks_of(site) is not None,
 )

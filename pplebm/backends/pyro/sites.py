@@ -153,4 +153,5 @@ BACKEND = BackendSites(
     support_name=lambda support: support_name(support, constraints),
     unconstrained=lambda fn, value: biject_to(support_of(fn)).inv(value),
     all_finite=lambda a: bool(torch.isfinite(a).all()),
+    has_mask=lambda site: masks_of(site) is not None,
 )
