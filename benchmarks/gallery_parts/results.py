@@ -89,14 +89,14 @@ def _latent_optimisation() -> str:
 
 def _text_decoder() -> str:
     of = lambda model: over_seeds("text_decoder", model, "bits per character")
-    words = f"words: {of('short run')} bits a character held out"
-    plain = f"a language model {of('language model, a quarter')}, at length {of('language model')}"
+    words = f"words: {of('short run')} bits a character"
+    plain = f"a language model {of('language model, a quarter')}, learned longer {of('language model')}"
     return f"{words}, {plain}, by short_run_mle (models/README.md)"
 
 
 def _sequence_design() -> str:
     of = lambda part, figure: over_seeds("sequence_design", part, figure)
-    words = f"sequences: median design {of('round 3', 'median')} in round 3"
+    words = f"sequences: median design {of('round 3', 'median')}"
     best = f"best datum {of('data', 'best')}, even ones {of('even sequences', 'median')}"
     return f"{words}, {best}, by variational_joint (models/README.md)"
 
