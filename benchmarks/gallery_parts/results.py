@@ -103,6 +103,20 @@ def one_of(cells: Cells, *path: str) -> float:
     return float(found)
 
 
+def _text_decoder() -> str:
+    of = lambda model: over_seeds("text_decoder", model, "bits per character")
+    words = f"words: {of('short run')} bits a character"
+    plain = f"a language model {of('language model, a quarter')}, learned longer {of('language model')}"
+    return f"{words}, {plain}, by short_run_mle (models/README.md)"
+
+
+def _sequence_design() -> str:
+    of = lambda part, figure: over_seeds("sequence_design", part, figure)
+    words = f"sequences: median design {of('round 3', 'median')}"
+    best = f"best datum {of('data', 'best')}, even ones {of('even sequences', 'median')}"
+    return f"{words}, {best}, by variational_joint (models/README.md)"
+
+
 def _data_ebm() -> str:
     of = lambda model: over_seeds("data_ebm", model)
     words = f"two moons: {of('anisotropic')} nats held out, a normal {of('normal')}"
@@ -159,6 +173,8 @@ RESULTS: dict[str, tuple[Callable[[], str], str]] = {
     "hierarchical_features": (_hierarchical_features, "accuracy_by_layer.py --seeds 0"),
     "latent_optimisation": (_latent_optimisation, "latent_optimisation.py"),
     "series_factors": (_series_factors, "series_factors.py"),
+    "text_decoder": (_text_decoder, "text_decoder.py"),
+    "sequence_design": (_sequence_design, "sequence_design.py"),
     "latent_flow": (_latent_flow, "latent_flow.py"),
     "inverse_problem": (_inverse_problem, "inverse_problem.py --backend pyro"),
     "sparse_coding": (_sparse_coding, "sparse_coding.py"),

@@ -42,6 +42,24 @@ def _designs() -> Any:
     return page.as_data((x - x.mean(0)) / x.std(0), (y - y.mean()) / y.std())
 
 
+def _strings() -> Any:
+    import pplebm
+
+    rng, letter = np.random.default_rng(0), np.array(list("abc"))
+    strings = [
+        "".join(letter[(k + np.arange(n)) % 3])
+        for k, n in zip(rng.integers(3, size=ROWS), rng.integers(2, 9, ROWS), strict=True)
+    ]
+    return pplebm.load("text_decoder").encoded(strings, "abc", 8)
+
+
+def _sequences() -> Any:
+    from sequence_design import page, value
+
+    x = np.random.default_rng(0).integers(1, 5, size=(ROWS, 12))
+    return page.known(x, (value(x) - value(x).mean()) / value(x).std())
+
+
 def _halves() -> Any:
     from latent_flow import halves, page
     from sklearn.datasets import load_digits
@@ -106,6 +124,8 @@ MODELS = {
     "multimodal_ebm": Toy(_views, hyper={"one_hot": ("label",)}),
     "conditional_ebm": Toy(_labelled),
     "latent_optimisation": Toy(_designs, "noise_contrastive"),
+    "text_decoder": Toy(_strings, hyper={"symbols": 4}),
+    "sequence_design": Toy(_sequences, hyper={"symbols": 5}),
     "latent_flow": Toy(_halves),
     "random_effects": Toy(_patients, "persistent_mle"),
     "series_factors": Toy(_series),
