@@ -73,7 +73,7 @@ def information(
             rate and mismatch.
         n_draws: of every row, 2 or more.
         seed: of the draws.
-        params: of the model and of the guide, as learned; initial ones if left out.
+        params: of the model and of the guide, if not their own; those of a run's program are learned.
         progress: show a bar; by default if the output is a terminal.
 
     Raises:

@@ -2,6 +2,7 @@ r"""A guide: an ordinary program over the latents of another one, given data."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -61,9 +62,16 @@ class Guide:
         self._shared = frozenset(model.params) & frozenset(program.params) if shares else frozenset()
         self._centered, self._noise = program.with_coordinates("centered"), program.with_coordinates("noncentered")
 
+    def with_params(self, params: Params) -> Guide:
+        """The same guide with other parameters: its own, by their names, among `params`."""
+        other = copy.copy(self)
+        own = self._own(params)
+        other._centered, other._noise = self._centered.with_params(own), self._noise.with_params(own)
+        return other
+
     @property
     def params(self) -> Params:
-        """Initial parameters by name, each name beginning with "guide."; shared ones are the model's."""
+        """Parameters by name, each name beginning with "guide."; shared ones are the model's."""
         return {PREFIX + name: a for name, a in self._centered.params.items() if name not in self._shared}
 
     def noise(self, key: Key, n: int) -> Latents:

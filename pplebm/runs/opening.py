@@ -112,5 +112,8 @@ def opened(
         program.write_back(params)
     if guide is not None:
         program.guide.write_back(params)
-    algorithm = algorithm.with_changes(program.with_params(params))
+    learned = program.with_params(params)
+    if algorithm.has_guide:
+        learned = learned.with_guide(algorithm.guide.with_params(params))
+    algorithm = algorithm.with_changes(learned)
     return folder, manifest._replace(updates=progress.update), algorithm, params

@@ -44,7 +44,7 @@ class Run:
 
     @property
     def program(self) -> Program:
-        """The program, its parameters the learned ones."""
+        """The program with its learned parameters and, where one was learned, its guide with those of it."""
         return self.algorithm.program
 
     @property

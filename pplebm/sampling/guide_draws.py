@@ -63,7 +63,8 @@ def sample_guide(
         guide: a `pplebm.guides.guide.Guide`; the program's own (`program.with_guide`) if left out.
         n_draws: of every datum, at least 100 for a k-hat.
         seed: of the draws.
-        params: of the model and of the guide ("guide." before their names), as learned; initial ones if left out.
+        params: of the model and of the guide ("guide." before their names), if not their own; those of a run's
+            program are learned.
 
     Raises:
         PplebmError: if there is no guide, or fewer than 100 draws are wanted.

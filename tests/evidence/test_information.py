@@ -14,6 +14,7 @@ import pplebm
 from pplebm.errors import PplebmError
 from pplebm.evidence.discrepancy import u_statistic
 from pplebm.evidence.estimate import Evidence
+from pplebm.guides.amortized import amortized
 from pplebm.guides.guide import Guide
 from pplebm.objectives.mmd import kernel_of
 from pplebm.program import Program
@@ -254,3 +255,23 @@ def test_the_table_of_digits_is_of_what_is_kept():
             digits = 4 if figure == "MMD²" else 2
             assert cell.strip() == f"{np.mean(values):.{digits}f} ± {np.std(values, ddof=1):.{digits}f}"
         assert f"{np.mean([seed[model]['log p(x)'] for seed in seeds]):.2f} ±" in line
+
+
+@pytest.mark.parametrize("page", ["variational_joint", "info_vae"])
+def test_a_run_is_asked_about_the_guide_that_it_has_learned(page, tmp_path):
+    """The program of a run brings its learned guide along: nothing is told of the guide that learning began with."""
+    x = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
+    hyper = {"tilted": False, "batch_size": 20, "learning_rate": 0.05}
+    small = {"latent_dim": 2, "width": 8, "depth": 1}
+    run = pplebm.fit("latent_ebm", x, page, tmp_path / "run", updates=20, hyper=hyper | small, progress=False)
+    run = pplebm.open_run(tmp_path / "run")
+    guide, settings = run.algorithm.guide, {"n_draws": 3, "seed": 4}
+    found = pplebm.information(run.program, x, **settings)
+    assert found.rate == pplebm.information(run.program, x, guide, params=run.params, **settings).rate
+    begun = pplebm.Program(pplebm.bind("latent_ebm", shape=(4,), tilted=False, **small), data=x)
+    first = amortized(begun, seed=0)
+    untrained = pplebm.information(begun, x, first, **settings)
+    assert abs(untrained.rate - found.rate) > 0.05
+    draws = [pplebm.sample_guide(run.program, x[:3], n_draws=100, params=p) for p in (None, run.params)]
+    np.testing.assert_array_equal(draws[0].values["z1"], draws[1].values["z1"])
+    assert pplebm.aggregate_mmd(run.program, x).value == pplebm.aggregate_mmd(run.program, x, params=run.params).value
