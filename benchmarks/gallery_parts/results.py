@@ -87,6 +87,12 @@ def _latent_optimisation() -> str:
     return f"{words}, by noise_contrastive (models/README.md)"
 
 
+def _latent_plan() -> str:
+    of = lambda part, figure="coins": over_seeds("latent_plan", f"pieces: {part}", figure)
+    words = f"pieces of a way: {of('plans, 4 coins')} of 4 coins, cloning {of('cloning')}, of the best "
+    return f"{words}{of('cloning of the best')}, data at most {of('data', 'most')} (models/README.md)"
+
+
 def _data_ebm() -> str:
     of = lambda model: over_seeds("data_ebm", model)
     words = f"two moons: {of('anisotropic')} nats held out, a normal {of('normal')}"
@@ -142,6 +148,7 @@ RESULTS: dict[str, tuple[Callable[[], str], str]] = {
     "data_ebm": (_data_ebm, "data_ebm.py"),
     "hierarchical_features": (_hierarchical_features, "accuracy_by_layer.py --seeds 0"),
     "latent_optimisation": (_latent_optimisation, "latent_optimisation.py"),
+    "latent_plan": (_latent_plan, "latent_plan.py"),
     "latent_flow": (_latent_flow, "latent_flow.py"),
     "inverse_problem": (_inverse_problem, "inverse_problem.py --backend pyro"),
     "sparse_coding": (_sparse_coding, "sparse_coding.py"),

@@ -89,6 +89,13 @@ def _seen() -> Any:
     return {"y": measured(page.instrument(page.Hyper()), load_digits().images[:ROWS] / 8.0 - 1.0)}
 
 
+def _walkers() -> Any:
+    from latent_plan import page, walked
+
+    states, actions, coins = walked(np.random.default_rng(0), ROWS, pieces=True)
+    return page.as_data(states, actions, (coins - coins.mean()) / coins.std(), one_hot=True)
+
+
 MODELS = {
     "data_ebm": Toy(_moons, "persistent_mle"),
     "posed_scene": Toy(_posed),
@@ -97,6 +104,7 @@ MODELS = {
     "multimodal_ebm": Toy(_views, hyper={"one_hot": ("label",)}),
     "conditional_ebm": Toy(_labelled),
     "latent_optimisation": Toy(_designs, "noise_contrastive"),
+    "latent_plan": Toy(_walkers, hyper={"one_hot": True}),
     "latent_flow": Toy(_halves),
     "random_effects": Toy(_patients, "persistent_mle"),
     "sparse_coding": Toy(_bars, "mle", {"n_atoms": 8}),
