@@ -126,7 +126,7 @@ def compare(seed: int, updates: int | None, algorithm: str, backend: str) -> dic
         best = {name: a[coins == MOST] for name, a in data.items()}
         rows[f"{words}: data"] = told(coins)
         for name, there in (("plans", data), ("cloning", data), ("cloning of the best", best)):
-            hyper = {"one_hot": True, "reads_plan": name == "plans", "batch_size": min(128, len(there["y"]))}
+            hyper = {"one_hot": True, "reads_plan": name == "plans", "batch_size": 128 if there is data else 64}
             with tempfile.TemporaryDirectory() as folder:
                 run = pplebm.fit("latent_plan", there, algorithm, f"{folder}/run", updates=updates, seed=seed,
                                  hyper=hyper, backend=backend, progress=False)  # fmt: skip

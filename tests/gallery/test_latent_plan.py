@@ -132,3 +132,19 @@ def test_what_is_wanted_is_masked_and_filled():
     assert not data["observed_actions"].any() and data["observed_y"].all() and data["y"].tolist() == [1.0, 2.0]
     assert DATA["observed_actions"].tolist() == [[True] * 3, [False] * 3, [True, False, True], [False] * 3]
     assert DATA["observed_y"].tolist() == [True, True, True, False] and np.isfinite(DATA["actions"]).all()
+
+
+def test_plans_do_what_their_return_asks(tmp_path):
+    """Three steps, each 0 or 1 by a coin, whose return is their sum, and none has 3: asked for 0, 1 and 2, and for 3."""
+    rng = np.random.default_rng(5)
+    chosen = rng.integers(0, 2, (400, 3))
+    chosen = chosen[chosen.sum(1) < 3]
+    steps = np.eye(3)[None].repeat(len(chosen), 0)
+    data = PAGE.as_data(steps, np.eye(2)[chosen], chosen.sum(1) - 1.0, one_hot=True)
+    hyper = {"one_hot": True, "latent_dim": 3, "width": 32, "batch_size": 64, "learning_rate": 0.005}
+    run = pplebm.fit("latent_plan", data, "variational_joint", tmp_path / "run", updates=400, hyper=hyper,
+                     backend="numpyro", progress=False)  # fmt: skip
+    asked = PAGE.wanted(np.arange(4) - 1.0, steps[:4], 2, one_hot=True)
+    draws = pplebm.sample(run.program, data=asked, n_chains=20, n_draws=5, n_warmup=300, thin=5, progress=False)
+    found = pplebm.predictive(draws, mean=True)["actions"][..., 1].sum(-1).mean((0, 1))
+    assert np.abs(found[:3] - [0.0, 1.0, 2.0]).max() < 0.3 and found[3] > found[2] - 0.1
