@@ -46,7 +46,7 @@ def linear_law(at, states):
     return matrix, shift + matrix @ a, covariance, 0.5 * a @ a + at["tilt.bias_0"][0]
 
 
-def test_the_evidence_of_what_is_known_is_a_normal_law(double):
+def test_the_evidence_of_a_trajectory_is_a_normal_law(double):
     """Rows of a trajectory and its return, of a return, of a trajectory that lacks a step, and of nothing."""
     program, at = moved(PAGE, double, DATA, LINEAR)
     for row in range(4):
@@ -135,7 +135,7 @@ def test_what_is_wanted_is_masked_and_filled():
 
 
 def test_plans_do_what_their_return_asks(tmp_path):
-    """Three steps, each 0 or 1 by a coin, whose return is their sum, and none has 3: asked for 0, 1 and 2, and for 3."""
+    """Three steps, each 0 or 1, whose return is their sum, and none has 3: plans for 0, 1 and 2, and for 3."""
     rng = np.random.default_rng(5)
     chosen = rng.integers(0, 2, (400, 3))
     chosen = chosen[chosen.sum(1) < 3]
