@@ -31,7 +31,6 @@ SOON = ("backend_optimization_level=0", "llvm_disable_expensive_passes=true")  #
 os.environ.setdefault("XLA_FLAGS", " ".join(f"--xla_{flag}" for flag in SOON))
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "benchmarks")]
 
 import numpy as np  # noqa: E402
 from gallery_parts.results import RESULTS, results, table  # noqa: E402

@@ -21,12 +21,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from gpu_parts.training import Cell, cells, run_cell
+from speed_parts.machine import machine, named
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "benchmarks")]
-
-from gpu_parts.training import Cell, cells, run_cell  # noqa: E402
-from speed_parts.machine import machine, named  # noqa: E402
-
 RESULT = ROOT / "benchmarks" / "gpu.json"
 PARTS = ("speed", "loop", "samplers", "training")
 COMMANDS = {

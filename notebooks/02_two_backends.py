@@ -167,7 +167,7 @@ for backend in COLOURS:
     print(f"{backend:8} {time.perf_counter() - began:5.1f} s in all, first update {first:.1f} s")
 
 last = {backend: learned.metrics[-1]["log_likelihood"] for backend, learned in runs.items()}
-assert abs(last["pyro"] - last["numpyro"]) < 5.0 and (SMOKE or min(last.values()) > -10.0)
+assert abs(last["pyro"] - last["numpyro"]) < (20.0 if SMOKE else 5.0) and (SMOKE or min(last.values()) > -10.0)
 fig, axes = plt.subplots(1, 2, figsize=(9, 3.2))
 for backend, learned in runs.items():
     rows = learned.metrics

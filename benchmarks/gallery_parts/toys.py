@@ -42,6 +42,24 @@ def _designs() -> Any:
     return page.as_data((x - x.mean(0)) / x.std(0), (y - y.mean()) / y.std())
 
 
+def _strings() -> Any:
+    import pplebm
+
+    rng, letter = np.random.default_rng(0), np.array(list("abc"))
+    strings = [
+        "".join(letter[(k + np.arange(n)) % 3])
+        for k, n in zip(rng.integers(3, size=ROWS), rng.integers(2, 9, ROWS), strict=True)
+    ]
+    return pplebm.load("text_decoder").encoded(strings, "abc", 8)
+
+
+def _sequences() -> Any:
+    from sequence_design import page, value
+
+    x = np.random.default_rng(0).integers(1, 5, size=(ROWS, 12))
+    return page.known(x, (value(x) - value(x).mean()) / value(x).std())
+
+
 def _halves() -> Any:
     from latent_flow import halves, page
     from sklearn.datasets import load_digits
@@ -59,6 +77,15 @@ def _patients() -> Any:
     y = 0.3 * year + np.where(rng.random(256) < 0.3, 2.0, -0.5)[who] + 0.3 * rng.normal(size=len(who))
     frame = pd.DataFrame({"who": who, "year": year, "y": y})
     return pplebm.load("random_effects").grouped(frame, "y", ["year"], "who")
+
+
+def _series() -> Any:
+    from pplebm.data import windows
+
+    rng, t = np.random.default_rng(0), np.arange(2 * ROWS + 32)
+    x = np.sin(2 * np.pi * t / 24)[:, None] * [1.0, -0.5] + 0.2 * rng.normal(size=(len(t), 2))
+    x[rng.random(x.shape) < 0.1] = np.nan
+    return windows(x, 32, 2).data
 
 
 def _moons() -> np.ndarray:
@@ -105,8 +132,11 @@ MODELS = {
     "conditional_ebm": Toy(_labelled),
     "latent_optimisation": Toy(_designs, "noise_contrastive"),
     "latent_plan": Toy(_walkers, hyper={"one_hot": True}),
+    "text_decoder": Toy(_strings, hyper={"symbols": 4}),
+    "sequence_design": Toy(_sequences, hyper={"symbols": 5}),
     "latent_flow": Toy(_halves),
     "random_effects": Toy(_patients, "persistent_mle"),
+    "series_factors": Toy(_series),
     "sparse_coding": Toy(_bars, "mle", {"n_atoms": 8}),
     "inverse_problem": Toy(_seen),
 }

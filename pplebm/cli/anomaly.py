@@ -10,6 +10,7 @@ import click
 import numpy as np
 
 from pplebm.cli.group import SEED
+from pplebm.cli.series import tell_series
 from pplebm.cli.use import TRUST, rows_of
 from pplebm.errors import PplebmError
 from pplebm.ppl.trees import n_rows, take_rows
@@ -40,7 +41,9 @@ QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
     help="Rate of false alarms of the threshold.",
 )  # fmt: skip
 @click.option("--labels", help="A .npy or .csv file, or FILE.csv:COLUMN: 1 for anomalies, 0 for normal data.")
-@click.option("--out", type=click.Path(), help="A .csv file of index, anomaly score and p-value, in the data's order.")
+@click.option(
+    "--out", type=click.Path(), help="A .csv file of index or time, anomaly score and p-value, in their order."
+)
 @TRUST
 def anomaly(
     run: str,
@@ -62,6 +65,9 @@ def anomaly(
 
     Higher is more anomalous. Scores of held-out normal data give p-values, and a threshold of a stated rate of false
     alarms, which hold whatever the score if the normal data were not learned from.
+
+    A run that learned from windows of a series takes a series, and tells the score of every time point; neighbours are
+    not exchangeable, so there are no p-values.
     """
     from pplebm.runs.run import open_run
     from pplebm.scores.registry import SCORES
@@ -72,6 +78,9 @@ def anomaly(
         return
     kinds = None if labels is None else read_labels(labels)
     opened = open_run(run, trust=trust)
+    if opened.manifest.settings.cut is not None:
+        how = {"posterior": posterior, "seed": seed, "evidence": {"n_particles": particles}}
+        return tell_series(opened, data, score, how, kinds, k, out)
     x = rows_of(opened, data, opened.manifest.source(data, data_dir)[1])
     others, why = _normal_data(opened, x, data, data_dir, normal, normal_rows)
     settings = {"posterior": posterior, "seed": seed, "evidence": {"n_particles": particles}}

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 SHOWN_METRICS = ("log_likelihood", "tilt_gap", "tilt_positive", "tilt_negative", "held_out_error", "seconds")
 NEW_RUN_ONLY = (  # options that a run has settled
     "inference", "seed", "seeds", "pairs", "backend", "compiled", "precision", "devices", "nodes", "strategy", "ema",
-    "patience", "start", "tensorboard", "scaling", "held_out_fraction",
+    "patience", "start", "tensorboard", "scaling", "held_out_fraction", "window", "stride", "time", "columns",
 )  # fmt: skip
 MAX_SEEDS = 1000
 THREAD_COUNTS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -42,8 +42,16 @@ OPTION_NAMES = {  # where option and field have other names
 @click.option("--data-dir", type=click.Path(), help="Where named data sets lie.")
 @click.option("--scaling", help="none, unit, standard or auto.  [default: as the page says; none for a model of yours]")
 @click.option(
-    "--held-out", "held_out_fraction", default=0.2, show_default=True, help="Share of rows; 0 learns from all."
+    "--held-out",
+    "held_out_fraction",
+    default=0.2,
+    show_default=True,
+    help="Share of rows, of a series the end.",
 )
+@click.option("--window", type=int, help="Points of a window, for --data that are one series in the order of time.")
+@click.option("--stride", type=int, help="Points between the starts of windows.  [default: a quarter of a window]")
+@click.option("--time", help="Column of a series that tells the time.  [default: of that name, else the first of text]")
+@click.option("--columns", metavar="NAME,NAME", help="Those of a series to learn.  [default: all of numbers]")
 @click.option("--backend", default="pyro", show_default=True, help="pyro or numpyro.")
 @click.option("--compile/--no-compile", "compiled", default=None, help="Compile the chains.  [default: in long runs]")
 @click.option("--precision", default="full", show_default=True, help="full or bf16, of the networks inside a step.")
@@ -92,12 +100,15 @@ def _new(model: str, changes: dict[str, Any], options: dict[str, Any]) -> Run:
 
     names = (
         "data_dir", "backend", "compiled", "precision", "devices", "nodes", "strategy", "ema", "patience", "start",
-        "tensorboard", "scaling", "held_out_fraction",
+        "tensorboard", "scaling", "held_out_fraction", "window", "stride", "time",
     )  # fmt: skip
+    if options["window"] is not None and options["data"] is None:
+        raise PplebmError("--window cuts a series into windows; give it as --data, a .csv or .npy file.")
+    columns = None if options["columns"] is None else [name.strip() for name in options["columns"].split(",")]
     data = "digits" if options["data"] is None else options["data"]
     return learn(
         model, data, options["inference"], options["out"], options["seed"], options["updates"],
-        changes, **{name: options[name] for name in names},
+        changes, columns=columns, **{name: options[name] for name in names},
     )  # fmt: skip
 
 

@@ -91,7 +91,10 @@ def grid(x: np.ndarray, zoom: int = 4) -> np.ndarray | None:
 def rows_of(run: Run, source: str, data_dir: str | None = None) -> Any:
     """All rows of a file, or the held-out part of a named set, in the user's units, as the run takes them."""
     from pplebm.data import Scaling, load_for, names, read_rows
+    from pplebm.runs import series
 
+    if run.manifest.settings.cut is not None:
+        return series.rows_of(run, series.windows_of(run, source))
     if source in names():
         return run.held_out(source, data_dir)
     if run.manifest.model.is_own:

@@ -3,7 +3,7 @@
 A name, path or array is read to a `Raw` (`sources`, `files`, `named`), checked and split (`raw`), scaled (`scaling`),
 and leaves as a `Dataset` in the model's units, whose scaling leads back to the user's. `load` does so for pages that
 see one array; `load_as_given` (`given`, `columns`) for a user's own program, whose arguments pick arrays and columns
-by name. Nothing is downloaded, and nothing is unpickled here.
+by name. A series (`series`) is cut into windows (`cuts`). Nothing is downloaded, and nothing is unpickled here.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from pplebm.data.columns import is_frame
+from pplebm.data.cuts import Cut, Windows, windows
 from pplebm.data.dataset import Dataset
 from pplebm.data.files import read_file
 from pplebm.data.given import UNSCALED, load_as_given, read_rows, rescaled, scaling_for
@@ -22,12 +23,13 @@ from pplebm.data.mapped import chunks, extremes, is_large, only
 from pplebm.data.named import READERS
 from pplebm.data.raw import Raw, check_finite, checked, column_name, split
 from pplebm.data.scaling import Scaling, Scalings, range_of, scaling_from_json, standard_of, standard_of_all
+from pplebm.data.series import Series, read_series
 from pplebm.data.sources import check_exists
 from pplebm.errors import PplebmError
 
 __all__ = [
-    "Dataset", "Scaling", "Scalings", "batches", "load", "load_as_given", "load_for", "names", "read_rows", "rescaled",
-    "scaling_for", "scaling_from_json",
+    "Cut", "Dataset", "Scaling", "Scalings", "Series", "Windows", "batches", "load", "load_as_given", "load_for",
+    "names", "read_rows", "read_series", "rescaled", "scaling_for", "scaling_from_json", "windows",
 ]  # fmt: skip
 SCALINGS = ("auto", "unit", "standard", "none")
 

@@ -113,15 +113,31 @@ def read_csv(path: Path) -> Raw:
 
 def read_table(path: Path, wanted: tuple[str, ...]) -> Table | None:
     """The columns of a table with a header, text and all, if one of them is among the wanted names; else None."""
+    frame = read_frame(path)
+    columns = {str(name).strip(): frame[name] for name in frame.columns}
+    return Table(columns) if any(name in columns for name in wanted) else None
+
+
+def has_header(path: Path) -> bool:
+    """Whether the first line of a .csv file, which must be there, holds anything but numbers."""
+    check_file(path)
+    try:
+        with gzip.open(path, "rt") if path.name.lower().endswith(".gz") else open(path) as file:
+            first = file.readline()
+    except Exception as error:  # of gzip, of decoding
+        raise PplebmError(f"{path} cannot be read ({first_line(error)}); save it as UTF-8 text") from error
+    return not all(is_number(cell) for cell in first.strip().split(_delimiter(path)))
+
+
+def read_frame(path: Path) -> Any:
+    """A table with a header as a data frame."""
     import pandas  # by those who name columns only
 
     check_file(path)
     try:
-        frame = pandas.read_csv(path, sep=_delimiter(path), skipinitialspace=True)
+        return pandas.read_csv(path, sep=_delimiter(path), skipinitialspace=True)
     except Exception as error:  # of pandas, of gzip, of decoding: many types
         raise PplebmError(f"{path} cannot be read as a table ({first_line(error)}); save it as UTF-8 text") from error
-    columns = {str(name).strip(): frame[name] for name in frame.columns}
-    return Table(columns) if any(name in columns for name in wanted) else None
 
 
 def _delimiter(path: Path) -> str:

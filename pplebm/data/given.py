@@ -65,7 +65,7 @@ def load_as_given(
     else:
         y, y_held_out = labels, None
     scaling = UNSCALED if hasattr(tree, "shape") else Scalings({})
-    return _dataset(Dataset(name, tree, held_out, y, y_held_out, scaling, (), "", found, columns))
+    return with_fingerprint(Dataset(name, tree, held_out, y, y_held_out, scaling, (), "", found, columns))
 
 
 def read_rows(
@@ -112,7 +112,7 @@ def _as_numpy(a: Any) -> Any:
 
 def rescaled(data: Dataset, scaling: Scaling | Scalings) -> Dataset:
     """The same data in the units that a scaling leads to."""
-    return _dataset(
+    return with_fingerprint(
         data._replace(train=scaling.to_model(data.train), held_out=scaling.to_model(data.held_out), scaling=scaling)
     )
 
@@ -151,7 +151,7 @@ def _scaling_of(kind: str, a: Any) -> Scaling:
     return range_of(low, high) if high > low else UNSCALED
 
 
-def _dataset(data: Dataset) -> Dataset:
+def with_fingerprint(data: Dataset) -> Dataset:
     """The data set with its fingerprint: the sha256 of all bytes, names and dtypes."""
     found = hashlib.sha256()
     for part in (data.train, data.held_out):

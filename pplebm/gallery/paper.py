@@ -13,6 +13,7 @@ CONFERENCES = {
     "AAAI": "Proceedings of the AAAI Conference on Artificial Intelligence",
     "AISTATS": "Proceedings of the International Conference on Artificial Intelligence and Statistics",
     "CVPR": "Proceedings of the IEEE/CVF Conference on Computer Vision and Pattern Recognition",
+    "EACL": "Proceedings of the Conference of the European Chapter of the Association for Computational Linguistics",
     "ECCV": "Proceedings of the European Conference on Computer Vision",
     "ICCV": "Proceedings of the IEEE/CVF International Conference on Computer Vision",
     "ICLR": "Proceedings of the International Conference on Learning Representations",

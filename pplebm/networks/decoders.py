@@ -1,7 +1,8 @@
-"""Networks from a vector to data of any shape: perceptrons, and transposed convolutions for images."""
+"""Networks from a vector to data of any shape: perceptrons, transposed convolutions for images and for series."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal, get_args
 
 from pplebm.errors import PplebmError
@@ -21,6 +22,7 @@ from pplebm.networks.layers import (
 Decoder = Literal["dense", "conv"]
 SMALLEST = 4  # pixels a side, below which a convolution has nothing to look at
 MOST_CHANNELS = 512
+SHORTEST = 8  # steps of a series that is short enough for a matrix
 
 
 def conv_decoder(
@@ -50,6 +52,37 @@ def conv_decoder(
     if len(sides) == 1:
         layers.append(Conv(channels, (3, 3), 1, 1, last))
     return checked(Net(inputs, (*layers, *layout(shape)[1])))
+
+
+def series_decoder(
+    inputs: int, shape: Shape, width: int = 32, activation: str = "leaky_relu", last: str = "linear"
+) -> Net:
+    """Transposed convolutions in time, of stride 2, from vectors to windows (T, C): `series_encoder` backwards.
+
+    The first layer makes a series of 8 steps or fewer, every further one n of 2n + 2 steps, or of 2n + 1; the last
+    hidden layer has `width` channels, each one before it twice as many, up to 512.
+
+    Raises:
+        PplebmError: for another shape.
+
+    >>> from pplebm.networks.layers import shapes
+    >>> shapes(series_decoder(5, (32, 3)))
+    [(5,), (1, 1, 5), (7, 1, 64), (15, 1, 32), (32, 1, 3), (32, 3)]
+    """
+    if len(shape) != 2 or min(shape) < 1:
+        raise PplebmError(f"a decoder of series makes windows of shape (T, C), got {tuple(shape)}.")
+    lengths = [shape[0]]
+    while lengths[0] > SHORTEST:
+        lengths.insert(0, (lengths[0] - 1) // 2)
+    hidden = [min(width * 2**i, MOST_CHANNELS) for i in range(max(len(lengths) - 1, 1))][::-1]
+    layers: list[Layer] = [Reshape((1, 1, inputs)), ConvTransposed(hidden[0], (lengths[0], 1), activation=activation)]
+    for i, (short, long) in enumerate(pairwise(lengths), start=1):
+        is_last = i == len(lengths) - 1
+        channels, end = (shape[1], last) if is_last else (hidden[i], activation)
+        layers.append(ConvTransposed(channels, (long - 2 * (short - 1), 1), 2, 0, end))
+    if len(lengths) == 1:
+        layers.append(Conv(shape[1], (1, 1), activation=last))
+    return checked(Net(inputs, (*layers, Reshape(tuple(shape)))))
 
 
 def decoder(

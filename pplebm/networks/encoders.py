@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 
 from pplebm.errors import PplebmError
-from pplebm.networks.decoders import MOST_CHANNELS, layout, pyramid
+from pplebm.networks.decoders import MOST_CHANNELS, SHORTEST, layout, pyramid
 from pplebm.networks.layers import Conv, Dense, Layer, Net, Recurrent, Reshape, Shape, mlp, shapes
 
 KINDS = ("dense", "conv", "series", "recurrent")
 SMALLEST_IMAGE = 32  # pixels a side, from which convolutions are the default: they cost XLA's CPU ten perceptrons
 LONGEST = 16  # steps of a series, from which convolutions in time are
-KERNEL, SHORTEST = 4, 8  # steps: of a convolution in time, and of a series that is short enough for a matrix
+KERNEL = 4  # steps of a convolution in time
 
 
 def encoder(

@@ -2,30 +2,32 @@
 
 A layer type knows what comes out of it and which weights it has; a backend adds one function for each (`layers.APPLY`).
 
-Images run through a network channels last, (..., H, W, C). Data are (H, W) or (C, H, W); `ChannelsFirst` and
-`ChannelsLast` stand at that border.
+Layers for images are in `images`, those for sequences in `sequences`; this is where all of them are found.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from pplebm.errors import PplebmError
+from pplebm.networks.images import ChannelsFirst as ChannelsFirst
+from pplebm.networks.images import ChannelsLast as ChannelsLast
+from pplebm.networks.images import Conv as Conv
+from pplebm.networks.images import ConvTransposed as ConvTransposed
+from pplebm.networks.sequences import Attention as Attention
+from pplebm.networks.sequences import Embedding as Embedding
+from pplebm.networks.sequences import LayerNorm as LayerNorm
+from pplebm.networks.sequences import Positions as Positions
+from pplebm.networks.sequences import Recurrent as Recurrent
+from pplebm.networks.sequences import SequenceConv as SequenceConv
+from pplebm.networks.weights import Shape as Shape
+from pplebm.networks.weights import Weights as Weights
 
 ACTIVATIONS = ("linear", "tanh", "silu", "gelu", "leaky_relu")
-Shape = tuple[int, ...]
-
-
-class Weights(NamedTuple):
-    """Shapes of a layer's weights, and the number of terms in one of its outputs."""
-
-    weight: Shape
-    bias: int
-    fan_in: float
 
 
 class Dense(NamedTuple):
@@ -61,114 +63,42 @@ class Reshape(NamedTuple):
         """There are none."""
 
 
-class Conv(NamedTuple):
-    """Convolution of (..., H, W, C): side n becomes floor((n + 2 padding - kernel) / stride) + 1.
+class Residual(NamedTuple):
+    """What layers make of an event, added to it: a -> a + layers(a)."""
 
-    Its weights are (out, in, height, width).
-    """
-
-    channels: int
-    kernel: tuple[int, int]
-    stride: int = 1
-    padding: int = 0
-    activation: str = "linear"
+    layers: tuple[Layer, ...]
 
     def output(self, shape: Shape, name: str) -> Shape:
         """As for `Dense`."""
-        side = lambda n, k: (n + 2 * self.padding - k) // max(self.stride, 1) + 1
-        return _image_after(self, shape, name, side)
-
-    def weights(self, shape: Shape) -> Weights:
-        """For images of that shape."""
-        return Weights((self.channels, shape[2], *self.kernel), self.channels, shape[2] * math.prod(self.kernel))
-
-
-class ConvTransposed(NamedTuple):
-    """Transposed convolution of (..., H, W, C): side n becomes (n - 1) stride - 2 padding + kernel.
-
-    Its weights are (in, out, height, width).
-    """
-
-    channels: int
-    kernel: tuple[int, int]
-    stride: int = 1
-    padding: int = 0
-    activation: str = "linear"
-
-    def output(self, shape: Shape, name: str) -> Shape:
-        """As for `Dense`."""
-        return _image_after(self, shape, name, lambda n, k: (n - 1) * self.stride - 2 * self.padding + k)
-
-    def weights(self, shape: Shape) -> Weights:
-        """For images of that shape; taps that meet no pixel do not count."""
-        met = math.prod(min(n, max(1.0, k / self.stride)) for n, k in zip(shape[:2], self.kernel, strict=True))
-        return Weights((shape[2], self.channels, *self.kernel), self.channels, shape[2] * met)
-
-
-def _image(shape: Shape, name: str) -> Shape:
-    if len(shape) != 3:
-        raise PplebmError(f"{name} needs an image (H, W, C) and got shape {shape}; put a Reshape before it.")
-    return shape
-
-
-def _image_after(layer: Conv | ConvTransposed, shape: Shape, name: str, side: Callable[[int, int], int]) -> Shape:
-    height, width, _ = _image(shape, name)
-    sides = (side(height, layer.kernel[0]), side(width, layer.kernel[1]))
-    if min(sides) < 1 or layer.stride < 1 or not 0 <= layer.padding < min(layer.kernel):
-        raise PplebmError(
-            f"{name} would make {sides[0]} x {sides[1]} pixels of {height} x {width}; it has kernel {layer.kernel}, "
-            f"stride {layer.stride}, padding {layer.padding}: stride must be positive and padding less than the kernel."
-        )
-    return (*sides, layer.channels)
-
-
-class ChannelsFirst(NamedTuple):
-    """(..., H, W, C) to (..., C, H, W), the layout of data."""
-
-    def output(self, shape: Shape, name: str) -> Shape:
-        """As for `Dense`."""
-        height, width, channels = _image(shape, name)
-        return (channels, height, width)
+        after = shapes(Net(shape, self.layers))[-1]
+        if after != shape:
+            raise PplebmError(f"{name} cannot add shape {after}, which its layers make, to the shape {shape}.")
+        return shape
 
     def weights(self, shape: Shape) -> None:
-        """There are none."""
+        """There are none but those of its layers."""
 
 
-class ChannelsLast(NamedTuple):
-    """(..., C, H, W) to (..., H, W, C)."""
+class Skip(NamedTuple):
+    """What layers make of a sequence beside it, (..., T, C) to (..., T, C + C'): the skip connection of a U-Net."""
+
+    layers: tuple[Layer, ...]
 
     def output(self, shape: Shape, name: str) -> Shape:
         """As for `Dense`."""
-        channels, height, width = _image(shape, name)
-        return (height, width, channels)
+        after = shapes(Net(shape, self.layers))[-1]
+        if after[:-1] != shape[:-1]:
+            raise PplebmError(f"{name} cannot put shape {after}, which its layers make, beside the shape {shape}.")
+        return (*shape[:-1], shape[-1] + after[-1])
 
     def weights(self, shape: Shape) -> None:
-        """There are none."""
+        """There are none but those of its layers."""
 
 
-class Recurrent(NamedTuple):
-    r"""Last state of a gated recurrent unit that reads a sequence, (..., T, C), from the state 0.
-
-    .. math:: h \leftarrow (1 - u)\, n + u\, h, \quad n = \tanh(W_n x + b_n + r\, V_n h), \quad
-              r, u = \sigma(W x + b + V h)
-
-    Rows of the weights, (3 units, C + units), are those of r, u and n, their columns those of x and h.
-    """
-
-    units: int
-
-    def output(self, shape: Shape, name: str) -> Shape:
-        """As for `Dense`."""
-        if len(shape) != 2:
-            raise PplebmError(f"{name} needs a sequence (T, C) and got shape {shape}; put a Reshape before it.")
-        return (self.units,)
-
-    def weights(self, shape: Shape) -> Weights:
-        """For sequences of that shape."""
-        return Weights((3 * self.units, shape[1] + self.units), 3 * self.units, self.units)
-
-
-Layer = Dense | Reshape | Conv | ConvTransposed | ChannelsFirst | ChannelsLast | Recurrent
+Layer = (
+    Dense | Reshape | Conv | ConvTransposed | ChannelsFirst | ChannelsLast | Recurrent | Embedding | Positions
+    | SequenceConv | LayerNorm | Attention | Residual | Skip
+)  # fmt: skip
 
 
 class Net(NamedTuple):
@@ -224,12 +154,30 @@ def mlp(
 
 
 def initial_weights(net: Net, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Weights and biases uniform on ±1/sqrt(fan in), by name and number of their layer: "weight_0", "bias_0", ..."""
+    """Weights and biases uniform on ±1/sqrt(fan in), by name and number of their layer: "weight_0", "bias_0", ...
+
+    Those of layers inside layer 2 are "weight_2_0", "bias_2_0", ...
+    """
     found = {}
     for i, (layer, before) in enumerate(zip(net.layers, shapes(net), strict=False)):
         weights = layer.weights(before)
         if weights is not None:
             bound = 1.0 / np.sqrt(weights.fan_in)
             found[f"weight_{i}"] = rng.uniform(-bound, bound, weights.weight)
-            found[f"bias_{i}"] = rng.uniform(-bound, bound, weights.bias)
+            if weights.bias:
+                found[f"bias_{i}"] = rng.uniform(-bound, bound, weights.bias)
+        elif isinstance(layer, (Residual, Skip)):
+            inner = initial_weights(Net(before, layer.layers), rng)
+            found |= {f"{kind}_{i}_{rest}": a for name, a in inner.items() for kind, rest in [name.split("_", 1)]}
     return found
+
+
+def weights_at(weights: Mapping[str, Any], layer: Layer, i: int) -> list[Any]:
+    """Weights of layer i of a net as `layers.APPLY` takes them: its weight and bias, or those inside it by name."""
+    if isinstance(layer, (Residual, Skip)):
+        of = {kind: f"{kind}_{i}_" for kind in ("weight", "bias")}
+        inside = [
+            (k, n.removeprefix(start), a) for n, a in weights.items() for k, start in of.items() if n.startswith(start)
+        ]
+        return [{f"{kind}_{rest}": a for kind, rest, a in inside}]
+    return [weights[name] for kind in ("weight", "bias") if (name := f"{kind}_{i}") in weights]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from pplebm.data import SCALINGS, check_fraction
+from pplebm.data import SCALINGS, Cut, check_fraction
 from pplebm.data import names as data_names
 from pplebm.errors import PplebmError
 from pplebm.gallery.pages import DEFAULT
@@ -44,6 +44,15 @@ class RunConfig(NamedTuple):
     tensorboard: bool = False
     scaling: str | None = None
     held_out_fraction: float = 0.2
+    window: int | None = None
+    stride: int | None = None
+    time: str | None = None
+    columns: Sequence[str] | None = None
+
+    @property
+    def cut(self) -> Cut | None:
+        """How a series is cut into windows; None for data that are rows."""
+        return cut_of(self)
 
     def checked(self) -> RunConfig:
         """The same, if every number lies in its range.
@@ -68,11 +77,14 @@ class RunConfig(NamedTuple):
             if isinstance(number, bool) or not isinstance(number, (int, float)):
                 raise PplebmError(f"{name} must be a number, got {number!r}.")
         check_fraction(self.held_out_fraction)
+        given = [name for name in ("stride", "time", "columns") if getattr(self, name) is not None]
+        if given and self.window is None:
+            raise PplebmError(f"{given[0]} is of a series that is cut into windows; give window= as well.")
         if self.held_out_fraction == 0 and self.patience > 0:
             raise PplebmError("patience looks at held-out rows, and held_out_fraction=0 holds out none; leave one out.")
         if not 0 <= self.ema < 1 or self.patience < 0:
-            given = f"{self.ema} and {self.patience}"
-            raise PplebmError(f"ema must lie in [0, 1) and patience must not be negative, got {given}.")
+            both = f"{self.ema} and {self.patience}"
+            raise PplebmError(f"ema must lie in [0, 1) and patience must not be negative, got {both}.")
         return self
 
     def is_compiled(self, updates: int) -> bool:
@@ -99,6 +111,22 @@ class Settings(NamedTuple):
     data_dir: str | None
     has_own_guide: bool
     held_out_fraction: float = 0.2
+    window: int | None = None  # of a series, points; None for data that are rows
+    stride: int | None = None
+    time: str | None = None  # as asked for
+    columns: list[str] | None = None  # as asked for; the data's own entry has those that there are
+
+    @property
+    def cut(self) -> Cut | None:
+        """How the series is cut into windows; None for data that are rows."""
+        return cut_of(self)
+
+
+def cut_of(config: RunConfig | Settings) -> Cut | None:
+    """How a series is cut; None without a window."""
+    if config.window is None:
+        return None
+    return Cut(config.window, config.stride, config.time, None if config.columns is None else tuple(config.columns))
 
 
 def settings_of(config: RunConfig, updates: int) -> Settings:
@@ -108,7 +136,8 @@ def settings_of(config: RunConfig, updates: int) -> Settings:
         int(config.seed), config.backend, config.is_compiled(updates), config.precision, config.devices, config.nodes,
         config.strategy, float(config.ema), int(config.patience), bool(config.tensorboard), _absolute(config.start),
         config.scaling, _absolute(config.data) if is_path else None, _absolute(config.data_dir),
-        config.guide is not None, float(config.held_out_fraction),
+        config.guide is not None, float(config.held_out_fraction), config.window, config.stride, config.time,
+        None if config.columns is None else list(config.columns),
     )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,10 @@ def fit(
     held_out_fraction: float = 0.2,
     trust: bool = False,
     steps: int | None = None,
+    window: int | None = None,
+    stride: int | None = None,
+    time: str | None = None,
+    columns: Sequence[str] | None = None,
 ) -> Run:
     """Learn a model from data and keep everything in a run folder.
 
@@ -92,6 +96,10 @@ def fit(
             of data that learning did not see.
         trust: with `resume`, run the page copies in the folder, whoever wrote them; see `pplebm.open_run`.
         steps: an older word for `updates`.
+        window: points of a window, for data that are one series: see `pplebm.data.read_series`. Its last part is held
+            out, and it is scaled by its first part.
+        stride: points between the starts of windows; a quarter of a window by default.
+        time, columns: of a series, names of the column that tells the time and of those to learn.
 
     Returns:
         The run. A callable's own modules hold the learned weights afterwards.
@@ -113,7 +121,7 @@ def fit(
     config = RunConfig(
         model, data, inference, seed, steps if updates is None else updates, dict(hyper or {}), data_dir, backend,
         compiled, precision, devices, nodes, strategy, ema, patience, guide, start, tensorboard, scaling,
-        held_out_fraction,
+        held_out_fraction, window, stride, time, columns,
     ).checked()  # fmt: skip
     folder = folder_for(out, model, inference, seed, resume)
     if tensorboard:

@@ -51,6 +51,7 @@ def new_job(folder: Path, config: RunConfig, group: Parallel) -> tuple[Job, loop
         bound = gallery.bind(model_page, config.backend, shape=shape, seed=config.seed, **shares["model"])
         guide = guide or gallery.bind_guide(model_page, config.backend, shape, config.seed, shares["model"])
     kind, own = kind_of_scaling(config.scaling, model_page), is_own(model_page)
+    kind = kind if config.cut is None else "none"  # windows are scaled already, missing entries left out
     program, data = program_on(bound, data, kind, own, config.seed, config.backend)
     hyper, note = _one_batch(hyper, data.n_train)
     if note:

@@ -9,7 +9,7 @@ import numpy as np
 
 from pplebm.data import SCALINGS, Dataset, load_as_given, rescaled, scaling_for
 from pplebm.data import load as load_data
-from pplebm.data.columns import signature_of
+from pplebm.data.columns import Signature, signature_of
 from pplebm.errors import PplebmError
 from pplebm.gallery import pages as gallery
 from pplebm.ppl.trees import n_rows, take_rows
@@ -38,11 +38,20 @@ def is_own(page: ModuleType | None) -> bool:
 
 def dataset_of(config: RunConfig, page: ModuleType | None) -> Dataset:
     """The data that are asked for; those of the user's own model unscaled yet."""
-    kind = kind_of_scaling(config.scaling, page)
+    kind, cut = kind_of_scaling(config.scaling, page), config.cut
+    if cut is not None:
+        is_masked = is_own(page) and {"x", "observed_x"} <= set(signature_for(config, page).names)
+        return cut.dataset(config.data, config.held_out_fraction, config.scaling or "standard", is_masked)
     if not is_own(page):
         return load_data(config.data, config.data_dir, config.held_out_fraction, config.seed, kind)
-    signature = signature_of(config.model) if page is None else gallery.data_arguments(page)
-    return load_as_given(config.data, signature, config.data_dir, config.held_out_fraction, config.seed)
+    return load_as_given(
+        config.data, signature_for(config, page), config.data_dir, config.held_out_fraction, config.seed
+    )  # fmt: skip
+
+
+def signature_for(config: RunConfig, page: ModuleType | None) -> Signature:
+    """Names of the data that a model takes."""
+    return signature_of(config.model) if page is None else gallery.data_arguments(page)
 
 
 def shape_for(page: ModuleType, data: Dataset) -> Any:
@@ -54,9 +63,14 @@ def program_on(bound: Any, data: Dataset, kind: str, own: bool, seed: int, backe
     """The program of a model on its data, and the data in model units, checked against the program."""
     make = lambda data: Program(bound, data=data_sample(data.train), seed=seed, backend=backend)
     program = make(data)
+    if not (program.observed or program.factors or program.given):
+        raise PplebmError(
+            f"the program observes nothing, so that data tell its parameters nothing; give the data to one of its "
+            f"sites, by {backend}.sample(..., obs=x)."
+        )
     if own and kind != "none":
         kind = "unit" if kind == "auto" and len(data.event_shape) > 1 else "standard" if kind == "auto" else kind
-        supports = {site.name: site.support for site in program.observed}
+        supports = {site.name: site.support for site in (*program.observed, *program.latents)}
         whole = {path: supports[site] for site, path in program.reads.whole.items()}
         data = rescaled(data, scaling_for(kind, data, whole))
         program = make(data)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pplebm.data import Dataset, load, load_as_given, rescaled
+from pplebm.data import Dataset, Scaling, load, load_as_given, rescaled
 from pplebm.errors import PplebmError
 from pplebm.gallery import pages as gallery
 from pplebm.gallery.hyper import override
@@ -69,7 +69,10 @@ def with_guide(program: Program, guide: Callable[..., Any] | None) -> Program:
 
 def data_of(program: Program, manifest: Manifest, source: Any, data_dir: str | Path | None) -> Dataset:
     """A data set split and scaled as that of a run."""
-    settings = manifest.settings
+    settings, cut = manifest.settings, manifest.settings.cut
+    if cut is not None:
+        scaling = manifest.scaling if isinstance(manifest.scaling, Scaling) else manifest.scaling.of("x")
+        return cut.dataset(source, settings.held_out_fraction, scaling, "observed_x" in manifest.data.shapes)
     if not manifest.model.is_own:
         kind = settings.scaling or manifest.model.scaling or "auto"
         return load(source, data_dir, settings.held_out_fraction, settings.seed, kind)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pplebm.data import Dataset, Scaling, columns, load_for
+from pplebm.data import Dataset, Scaling, Windows, columns, load_for
 from pplebm.errors import PplebmError
 from pplebm.estimation.table import Estimates
 from pplebm.evidence.estimate import Evidence
@@ -16,7 +16,7 @@ from pplebm.learning.algorithm import Algorithm
 from pplebm.ppl.language import Latents, Params
 from pplebm.ppl.trees import n_rows, take_rows, tree_leaves, tree_map
 from pplebm.program import Program
-from pplebm.runs import anomaly, estimates, evidence, files
+from pplebm.runs import anomaly, estimates, evidence, files, series
 from pplebm.runs.manifest import Manifest
 from pplebm.runs.opening import data_of, opened
 from pplebm.sampling.sampler import sample
@@ -89,6 +89,20 @@ class Run:
         if data.n_held_out == 0:
             raise PplebmError(f"no rows of '{data.name}' were held out; give data that the run did not learn from.")
         return self.to_user(data.held_out if n is None else take_rows(data.held_out, slice(0, n)))
+
+    def windows(self, source: Any) -> Windows:
+        """A series as windows in model units, cut and scaled as those that the run learned from; see `point_scores`."""
+        return series.windows_of(self, source)
+
+    def point_scores(self, source: Any, score: str = "log_evidence", **settings: Any) -> np.ndarray:
+        """Anomaly scores of the points of a series, (points,), by a run that learned from windows of one.
+
+        Args:
+            source: a series as in `pplebm.data.read_series`, in the user's units.
+            score: of `pplebm.scores.SCORES`, averaged over windows; "reconstruction" is of the points themselves.
+            settings: as in `anomaly_scores`.
+        """
+        return series.point_scores(self, self.windows(source), score, **settings)
 
     def _in_model_units(self, x: Any) -> Any:
         return in_model_units(self.program, self.manifest, x)

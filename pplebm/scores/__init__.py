@@ -3,7 +3,8 @@
 `posterior` draws latents given data and averages the log density of every site over them; `conditional` draws lower
 layers given upper ones, tilts included. `scoring.Scoring` holds these averages, made when first asked for; a score
 (`registry`) is a function of it that gives a value and its Monte Carlo error for every datum, higher the more
-anomalous. `metrics` and `conformal` need nothing but scores, as arrays (n,).
+anomalous; `entries` has those of single entries of data. `metrics`, `series_metrics` and `conformal` need nothing but
+scores, as arrays (n,).
 """
 
 from pplebm.scores.front import anomaly_scores as anomaly_scores

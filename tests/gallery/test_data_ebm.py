@@ -6,10 +6,12 @@ import contextlib
 
 import numpy as np
 import pytest
+import torch
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 
 import pplebm
+from pplebm.errors import PplebmError
 
 LINE = np.linspace(-7.0, 7.0, 281)
 PLANE = np.stack([a.ravel() for a in np.meshgrid(LINE, LINE, indexing="ij")], 1)
@@ -81,3 +83,37 @@ def test_learning_finds_the_mean_of_the_data(tmp_path, algorithm, kernel):
     assert np.abs(fitted - mean).max() < 0.12  # what 360 of 400 data and 200 noisy updates leave
     assert run.log_evidence(x, progress=False).mean > run.log_evidence(x, base=True, progress=False).mean
     assert run.sample_data(5, seed=0).shape == (5, 2)
+
+
+def test_a_model_of_ones_own_whose_data_are_tilted_is_scaled_and_drawn_in_the_users_units(tmp_path):
+    import pyro
+    import pyro.distributions as dist
+
+    slope = pyro.nn.PyroModule[torch.nn.Linear](2, 1)
+
+    def model(x):
+        pyro.module("slope", slope)
+        with pyro.plate("data", len(x)):
+            x = pyro.sample("x", dist.Normal(0.0, 1.0).expand([2]).to_event(1), obs=x)
+            pplebm.tilt("f", slope(x)[..., 0], bound=5.0)
+
+    x = 100.0 + 10.0 * np.random.default_rng(0).normal(size=(64, 2)).astype(np.float32)
+    settings = {"backend": "pyro", "updates": 3, "scaling": "standard", "progress": False, "hyper": {"batch_size": 16}}
+    run = pplebm.fit(model, x, "persistent_mle", tmp_path / "run", **settings)
+    drawn = run.sample_data(200, seed=0)
+    assert drawn.shape == (200, 2) and abs(drawn.mean() - 100.0) < 5.0 and 5.0 < drawn.std() < 20.0
+
+
+@pytest.mark.parametrize("inference", ["mle", "variational_joint"])
+def test_a_model_that_observes_nothing_is_refused(inference, tmp_path):
+    import pyro
+    import pyro.distributions as dist
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pplebm.tilt("f", pyro.param("slope", torch.tensor(0.1)) * z)
+
+    with pytest.raises(PplebmError, match=r"observes nothing, .* obs=x"):
+        pplebm.fit(model, np.zeros((20, 2)), inference, tmp_path / "run", backend="pyro", progress=False)
+    assert not (tmp_path / "run").exists()

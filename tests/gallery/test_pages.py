@@ -59,6 +59,8 @@ def test_page_has_exactly_the_lawful_public_names(shelf, name):
     allowed |= {"masked", "MASK"} if name == "multimodal_ebm" else set()
     allowed |= {"masked"} if name == "latent_flow" else set()
     allowed |= {"as_data", "wanted"} if name in {"latent_optimisation", "latent_plan"} else set()
+    allowed |= {"encoded", "decoded", "guide_nets"} if name == "text_decoder" else set()
+    allowed |= {"known", "wanted", "guide_nets"} if name == "sequence_design" else set()
     allowed |= {"with_every_label", "class_probabilities"} if name == "conditional_ebm" else set()
     allowed |= {"guide_nets"} if hasattr(module, "guide") else set()
     allowed |= {"atoms"} if name == "sparse_coding" else set()

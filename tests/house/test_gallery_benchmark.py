@@ -60,7 +60,7 @@ def test_sentences_are_written_into_the_table_and_the_pages(tmp_path, monkeypatc
     assert page.read_text() == f'A = 1\nRESULT = "{sentence}"\nB = 2\n'
     lines = readme.read_text().splitlines()
     assert lines[:2] == ["head", gallery.BEGIN] and lines[-2:] == [gallery.END, "tail"]
-    assert "| [joint_ebm](joint_ebm.py) | digits | [-1.00 nats, its twin -2.00](../inference/README.md) |" in lines[4]
+    assert "| `joint_ebm` | digits | [-1.00 nats, its twin -2.00](../inference/README.md) |" in lines[4]
 
 
 def test_every_result_has_a_command_that_is_there():

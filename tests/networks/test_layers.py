@@ -11,7 +11,7 @@ import torch
 
 import pplebm
 from pplebm.errors import PplebmError
-from pplebm.networks import decoders, encoders
+from pplebm.networks import blocks, decoders, encoders
 from pplebm.networks import layers as nets
 from pplebm.networks.layers import ChannelsFirst, ChannelsLast, Conv, ConvTransposed, Dense, Net, Reshape
 from pplebm.ppl.language import load_backend
@@ -33,8 +33,17 @@ CASES = {
     "decoder, channels last": decoders.conv_decoder(2, (8, 5, 3), width=2),
     "encoder, channels last": encoders.conv_encoder((9, 6, 2), 4, width=3),
     "series": encoders.series_encoder((13, 2), 4, width=3),
+    "series decoder": decoders.series_decoder(3, (21, 2), width=2),
+    "short series decoder": decoders.series_decoder(3, (5, 2), width=2),
     "recurrent": encoders.recurrent_encoder((6, 2), 4, width=3),
     "encoder": encoders.conv_encoder((2, 9, 6), 4, width=3),
+    "all states": Net((6, 2), (nets.Recurrent(3, all_states=True),)),
+    "embedding": Net((5,), (nets.Embedding(7, 3),)),
+    "convolution in time": Net((6, 2), (nets.SequenceConv(3, 3, False, 2, "silu"),)),
+    "causal convolution": Net((6, 2), (nets.SequenceConv(3, 2),)),
+    "transformer": Net((5,), (nets.Embedding(7, 4), nets.Positions(), *blocks.transformer_block(4, 2, 6))),
+    "attention to all": Net((5, 4), blocks.transformer_block(4, causal=False)),
+    "U-Net": blocks.unet(8, 2, width=3, levels=2),
 }
 
 
@@ -49,7 +58,9 @@ def weights_of(net, seed=0):
 
 
 def inputs_of(net, *lead):
-    return np.random.default_rng(1).normal(size=(*lead, *nets.shapes(net)[0]))
+    shape, rng = (*lead, *nets.shapes(net)[0]), np.random.default_rng(1)
+    first = net.layers[0]
+    return rng.integers(first.symbols, size=shape) if isinstance(first, nets.Embedding) else rng.normal(size=shape)
 
 
 def applied(ppl, net, weights, a):
@@ -121,11 +132,13 @@ def test_both_backends_agree_in_values_and_gradients(name):
     target = np.random.default_rng(2).normal(size=(2, *nets.shapes(net)[-1]))
     for backend in ("pyro", "numpyro"):
         ppl = importlib.import_module(f"pplebm.backends.{backend}")
-        tree = {n: ppl.asarray(w) for n, w in (weights_of(net) | {"a": inputs_of(net, 2)}).items()}
+        a = ppl.asarray(inputs_of(net, 2))
+        has_slope = not isinstance(net.layers[0], nets.Embedding)  # there is none in symbols
+        tree = {n: ppl.asarray(w) for n, w in weights_of(net).items()} | ({"a": a} if has_slope else {})
         layers = importlib.import_module(f"pplebm.backends.{backend}.layers")
 
-        def loss(tree, ppl=ppl, layers=layers):
-            return (layers.apply(net, tree, tree["a"]) * ppl.asarray(target)).sum()
+        def loss(tree, ppl=ppl, layers=layers, a=a):
+            return (layers.apply(net, tree, tree.get("a", a)) * ppl.asarray(target)).sum()
 
         value, gradient = ppl.value_and_grad(loss, tree)
         found.append({n: ppl.to_numpy(g) for n, g in gradient.items()} | {"value": ppl.to_numpy(value)})
@@ -187,7 +200,8 @@ def test_initial_outputs_have_unit_order(name):
     """Fan in is counted right where inputs of variance one come out with a variance of about a third."""
     net = CASES[name]._replace(layers=tuple(_linear(layer) for layer in CASES[name].layers))
     out = [applied(load_backend("pyro"), net, weights_of(net, seed), inputs_of(net, 5)) for seed in range(20)]
-    depth = sum(hasattr(layer, "activation") for layer in net.layers)
+    shrinks = lambda layer: hasattr(layer, "activation") + 2 * isinstance(layer, nets.Recurrent)  # from the state 0
+    depth = sum(map(shrinks, _flat(net.layers)))
     assert (1 / 3) ** depth / 3 < float(torch.stack(out).var()) < 3.0
 
 
@@ -198,7 +212,14 @@ def test_fan_in_is_the_number_of_terms_in_an_output():
     assert ConvTransposed(7, (4, 4)).weights((1, 1, 3)).fan_in == 3
 
 
+def _flat(layers):
+    inner = [_flat(getattr(layer, "layers", ())) for layer in layers]
+    return [layer for one, more in zip(layers, inner, strict=True) for layer in (one, *more)]
+
+
 def _linear(layer):
+    if hasattr(layer, "layers"):
+        return layer._replace(layers=tuple(map(_linear, layer.layers)))
     return layer._replace(activation="linear") if hasattr(layer, "activation") else layer
 
 

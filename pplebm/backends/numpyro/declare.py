@@ -16,12 +16,15 @@ from numpyro.primitives import Messenger
 from pplebm.backends.numpyro.arrays import asarray
 from pplebm.backends.numpyro.flows import built, coupled
 from pplebm.backends.numpyro.layers import apply
+from pplebm.backends.numpyro.strings import StringsLaw
 from pplebm.data.columns import arguments_of
 from pplebm.errors import PplebmError
 from pplebm.networks import layers as nets
 from pplebm.networks.flows import Coupling, Flow
+from pplebm.networks.strings import Strings
 from pplebm.ppl.trees import tree_map
 
+LAWS: dict[type, Callable[..., Any]] = {Coupling: coupled, Strings: StringsLaw}  # of a net, and networks of its own
 sample = numpyro.sample
 plate = numpyro.plate
 
@@ -101,10 +104,10 @@ def _in_default_precision(a: Any) -> Any:
 
 
 def _plain_nets(found: Mapping[str, Any]) -> dict[str, nets.Net]:
-    """Networks by name, those of coupling layers by their numbers after it, in the order in which weights are drawn."""
+    """Networks by name, those of a law by their numbers after it, in the order in which weights are drawn."""
     plain: dict[str, nets.Net] = {}
     for name, net in found.items():
-        if isinstance(net, Coupling):
+        if type(net) in LAWS:
             plain |= {f"{name}.{i}": inner for i, inner in enumerate(net.nets())}
         elif not isinstance(net, Flow):
             plain[name] = net
@@ -117,7 +120,7 @@ def bind(page: Any, hyper: Any, shape: Any, seed: int) -> Callable[..., Any]:
 
     rng = np.random.default_rng(seed)
     found = page.nets(hyper, shape)
-    couplings = {name: net for name, net in found.items() if isinstance(net, Coupling)}
+    laws = {name: net for name, net in found.items() if type(net) in LAWS}
     declared = _plain_nets(found)
     flows = {n: built(net, n, seed + i) for i, (n, net) in enumerate(found.items()) if isinstance(net, Flow)}
     initial = {name: tree_map(asarray, nets.initial_weights(net, rng)) for name, net in declared.items()}
@@ -127,8 +130,9 @@ def bind(page: Any, hyper: Any, shape: Any, seed: int) -> Callable[..., Any]:
             name: partial(apply, net, {k: numpyro.param(f"{name}.{k}", v) for k, v in initial[name].items()})
             for name, net in declared.items()
         } | {name: flow() for name, flow in flows.items()}
-        for name, flow in couplings.items():
-            functions[name] = partial(coupled, flow, [functions.pop(f"{name}.{i}") for i in range(flow.n_layers)])
+        for name, law in laws.items():
+            own = [functions.pop(f"{name}.{i}") for i in range(len(law.nets()))]
+            functions[name] = partial(LAWS[type(law)], law, own)
         data, named = tree_map(_in_default_precision, (data, named))  # that of the page's own weights
         return page.model(ppl, functions, hyper, *data, **named)
 

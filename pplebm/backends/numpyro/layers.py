@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from pplebm.backends.numpyro import transposed
+from pplebm.backends.numpyro import sequences, transposed
 from pplebm.networks import layers as nets
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -26,8 +26,7 @@ _convolution = jax.lax.conv_general_dilated
 def apply(net: nets.Net, weights: Mapping[str, Array], a: Array) -> Array:
     """Apply a net to (..., *event); weights by name and number of their layer, "weight_0"."""
     for i, (layer, before) in enumerate(zip(net.layers, nets.shapes(net), strict=False)):
-        own = [weights[f"{kind}_{i}"] for kind in ("weight", "bias") if f"{kind}_{i}" in weights]
-        a = APPLY[type(layer)](layer, before, a, *own)
+        a = APPLY[type(layer)](layer, before, a, *nets.weights_at(weights, layer, i))
         a = ACTIVATIONS[getattr(layer, "activation", "linear")](a)
     return a
 
@@ -53,19 +52,16 @@ def _conv_transposed(layer: nets.ConvTransposed, before: nets.Shape, a: Array, w
     return _by_image(_transposed, layer, before, a, weight) + bias
 
 
-def _recurrent(layer: nets.Recurrent, before: nets.Shape, a: Array, weight: Array, bias: Array) -> Array:
-    units, channels = layer.units, before[1]
+def _inside(layer: nets.Residual | nets.Skip, before: nets.Shape, a: Array, weights: Mapping[str, Array]) -> Array:
+    return apply(nets.Net(before, layer.layers), weights, a)
 
-    def step(h: Array, of_input: Array) -> tuple[Array, None]:
-        of_state = h @ weight[:, channels:].T
-        r, u = (jax.nn.sigmoid(of_input[:, s] + of_state[:, s]) for s in (slice(units), slice(units, 2 * units)))
-        new = jnp.tanh(of_input[:, 2 * units :] + r * of_state[:, 2 * units :])
-        return (1.0 - u) * new + u * h, None
 
-    flat = a.reshape(-1, *before)
-    inputs = jnp.moveaxis(flat @ weight[:, :channels].T + bias, 1, 0)
-    last = jax.lax.scan(step, jnp.zeros((len(flat), units), a.dtype), inputs)[0]
-    return last.reshape(*a.shape[:-2], units)
+def _residual(layer: nets.Residual, before: nets.Shape, a: Array, weights: Mapping[str, Array]) -> Array:
+    return a + _inside(layer, before, a, weights)
+
+
+def _skip(layer: nets.Skip, before: nets.Shape, a: Array, weights: Mapping[str, Array]) -> Array:
+    return jnp.concatenate([a, _inside(layer, before, a, weights)], -1)
 
 
 APPLY: dict[type, Callable[..., Array]] = {
@@ -75,7 +71,9 @@ APPLY: dict[type, Callable[..., Array]] = {
     nets.ConvTransposed: _conv_transposed,
     nets.ChannelsFirst: lambda layer, before, a: jnp.moveaxis(a, -1, -3),
     nets.ChannelsLast: lambda layer, before, a: jnp.moveaxis(a, -3, -1),
-    nets.Recurrent: _recurrent,
+    nets.Residual: _residual,
+    nets.Skip: _skip,
+    **sequences.APPLY,
 }
 
 

@@ -15,10 +15,12 @@ from pyro.poutine.messenger import Messenger
 from pplebm.backends.pyro.arrays import asarray
 from pplebm.backends.pyro.flows import CouplingNetwork, FlowNetwork
 from pplebm.backends.pyro.layers import apply
+from pplebm.backends.pyro.strings import StringsNetwork
 from pplebm.data.columns import arguments_of
 from pplebm.errors import PplebmError
 from pplebm.networks import layers as nets
 from pplebm.networks.flows import Coupling, Flow
+from pplebm.networks.strings import Strings
 from pplebm.ppl.trees import tree_map
 
 sample = pyro.sample
@@ -142,8 +144,9 @@ def bind(page: Any, hyper: Any, shape: Any, seed: int) -> Callable[..., Any]:
     rng = np.random.default_rng(seed)
     modules: dict[str, torch.nn.Module] = {}
     for name, net in page.nets(hyper, shape).items():
-        if isinstance(net, Coupling):
-            modules[name] = CouplingNetwork(net, [Network(inner, rng) for inner in net.nets()])
+        if isinstance(net, (Coupling, Strings)):
+            law = CouplingNetwork if isinstance(net, Coupling) else StringsNetwork
+            modules[name] = law(net, [Network(inner, rng) for inner in net.nets()])  # type: ignore[arg-type]
         else:
             modules[name] = FlowNetwork(net, seed + len(modules)) if isinstance(net, Flow) else Network(net, rng)
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from pplebm.backends.pyro import sequences
 from pplebm.networks import layers as nets
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -22,8 +23,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 def apply(net: nets.Net, weights: Mapping[str, Tensor], a: Tensor) -> Tensor:
     """Apply a net to (..., *event); weights by name and number of their layer, "weight_0"."""
     for i, (layer, before) in enumerate(zip(net.layers, nets.shapes(net), strict=False)):
-        own = [weights[f"{kind}_{i}"] for kind in ("weight", "bias") if f"{kind}_{i}" in weights]
-        a = APPLY[type(layer)](layer, before, a, *own)
+        a = APPLY[type(layer)](layer, before, a, *nets.weights_at(weights, layer, i))
         a = ACTIVATIONS[getattr(layer, "activation", "linear")](a)
     return a
 
@@ -49,12 +49,16 @@ def _conv_transposed(layer: nets.ConvTransposed, before: nets.Shape, a: Tensor, 
     return _by_image(functional.conv_transpose2d, layer, before, a, weight, bias)
 
 
-def _recurrent(layer: nets.Recurrent, before: nets.Shape, a: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    flat, channels = a.reshape(-1, *before), before[1]
-    start, none = flat.new_zeros(1, len(flat), layer.units), torch.zeros_like(bias)
-    parts = [weight[:, :channels], weight[:, channels:], bias, none]
-    last = torch.gru(flat, start, parts, True, 1, 0.0, False, False, True)[1][0]
-    return last.reshape(*a.shape[:-2], layer.units)
+def _inside(layer: nets.Residual | nets.Skip, before: nets.Shape, a: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
+    return apply(nets.Net(before, layer.layers), weights, a)
+
+
+def _residual(layer: nets.Residual, before: nets.Shape, a: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
+    return a + _inside(layer, before, a, weights)
+
+
+def _skip(layer: nets.Skip, before: nets.Shape, a: Tensor, weights: Mapping[str, Tensor]) -> Tensor:
+    return torch.concat([a, _inside(layer, before, a, weights)], -1)
 
 
 APPLY: dict[type, Callable[..., Tensor]] = {
@@ -64,7 +68,9 @@ APPLY: dict[type, Callable[..., Tensor]] = {
     nets.ConvTransposed: _conv_transposed,
     nets.ChannelsFirst: lambda layer, before, a: a.movedim(-1, -3),
     nets.ChannelsLast: lambda layer, before, a: a.movedim(-3, -1),
-    nets.Recurrent: _recurrent,
+    nets.Residual: _residual,
+    nets.Skip: _skip,
+    **sequences.APPLY,
 }
 
 
