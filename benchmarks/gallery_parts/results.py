@@ -88,9 +88,11 @@ def _latent_optimisation() -> str:
 
 
 def _latent_plan() -> str:
-    of = lambda part, figure="coins": over_seeds("latent_plan", f"pieces: {part}", figure)
-    words = f"pieces of a way: {of('plans, 4 coins')} of 4 coins, cloning {of('cloning')}, of the best "
-    return f"{words}{of('cloning of the best')}, data at most {of('data', 'most')} (models/README.md)"
+    of = lambda part: over_seeds("latent_plan", part, "coins")
+    plans, best = ([of(f"{data}: {name}") for data in ("pieces", "whole ways")]
+                   for name in ("plans, 4 coins", "cloning of the best"))  # fmt: skip
+    words = f"four coins: plans of pieces find {plans[0]}, cloning the best {best[0]}"
+    return f"{words}; of whole ways {plans[1]} and {best[1]} (models/README.md)"
 
 
 def _series_factors() -> str:
