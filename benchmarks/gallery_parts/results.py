@@ -87,6 +87,14 @@ def _latent_optimisation() -> str:
     return f"{words}, by noise_contrastive (models/README.md)"
 
 
+def _latent_plan() -> str:
+    of = lambda part: over_seeds("latent_plan", part, "coins")
+    plans, best = ([of(f"{data}: {name}") for data in ("pieces", "whole ways")]
+                   for name in ("plans, 4 coins", "cloning of the best"))  # fmt: skip
+    words = f"four coins: plans of pieces find {plans[0]}, cloning the best {best[0]}"
+    return f"{words}; of whole ways {plans[1]} and {best[1]} (models/README.md)"
+
+
 def _series_factors() -> str:
     rows = kept("series_factors")["seeds"]
     of = lambda *path: f"{np.mean([[one_of(one, *path) for one in row.values()] for row in rows.values()]):.3f}"
@@ -172,6 +180,7 @@ RESULTS: dict[str, tuple[Callable[[], str], str]] = {
     "data_ebm": (_data_ebm, "data_ebm.py"),
     "hierarchical_features": (_hierarchical_features, "accuracy_by_layer.py --seeds 0"),
     "latent_optimisation": (_latent_optimisation, "latent_optimisation.py"),
+    "latent_plan": (_latent_plan, "latent_plan.py"),
     "series_factors": (_series_factors, "series_factors.py"),
     "text_decoder": (_text_decoder, "text_decoder.py"),
     "sequence_design": (_sequence_design, "sequence_design.py"),

@@ -116,6 +116,13 @@ def _seen() -> Any:
     return {"y": measured(page.instrument(page.Hyper()), load_digits().images[:ROWS] / 8.0 - 1.0)}
 
 
+def _walkers() -> Any:
+    from latent_plan import page, walked
+
+    states, actions, coins = walked(np.random.default_rng(0), ROWS, pieces=True)
+    return page.as_data(states, actions, (coins - coins.mean()) / coins.std(), one_hot=True)
+
+
 MODELS = {
     "data_ebm": Toy(_moons, "persistent_mle"),
     "posed_scene": Toy(_posed),
@@ -124,6 +131,7 @@ MODELS = {
     "multimodal_ebm": Toy(_views, hyper={"one_hot": ("label",)}),
     "conditional_ebm": Toy(_labelled),
     "latent_optimisation": Toy(_designs, "noise_contrastive"),
+    "latent_plan": Toy(_walkers, hyper={"one_hot": True}),
     "text_decoder": Toy(_strings, hyper={"symbols": 4}),
     "sequence_design": Toy(_sequences, hyper={"symbols": 5}),
     "latent_flow": Toy(_halves),

@@ -170,6 +170,8 @@ def test_every_model_page_passes(page):
         data = pplebm.load(page).masked({"a": data, "b": np.where(np.arange(40)[:, None] < 9, np.nan, data[:, 0])})
     if page == "latent_optimisation":
         data = pplebm.load(page).as_data(data[:, 0], np.where(np.arange(40) < 9, np.nan, data[:, 1, 1]))
+    if page == "latent_plan":
+        data = pplebm.load(page).as_data(data, data[..., :2], np.where(np.arange(40) < 9, np.nan, data[:, 1, 1]))
     if page == "conditional_ebm":
         data = {"x": data, "label": np.arange(40) % 10}
     if page == "inverse_problem":

@@ -6,15 +6,13 @@ import contextlib
 
 import numpy as np
 import pytest
+from plane import CELL, PLANE, moved, on_plane
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal, norm
 
 import pplebm
 
 PAGE = pplebm.load("latent_optimisation")
-LINE = np.linspace(-9.0, 9.0, 361)
-PLANE = np.stack([a.ravel() for a in np.meshgrid(LINE, LINE, indexing="ij")], 1)
-CELL = (LINE[1] - LINE[0]) ** 2
 LINEAR = {"latent_dim": 2, "depth": 0, "tilt_bound": 1e7, "sigma": 0.6, "tau": 0.4}  # f is a·z + c
 BENT = {"latent_dim": 2, "depth": 1, "width": 5, "tilt_width": 5, "sigma": 0.6, "tau": 0.4}
 X = np.array([[0.5, -1.0, 2.0], [np.nan, 0.0, 0.3], [1.0, 1.0, 1.0], [np.nan] * 3])
@@ -33,11 +31,7 @@ def double(ppl, float64):
 
 def program_of(ppl, hyper):
     """A program at parameters far from where they begin, and these."""
-    shape = {name: a.shape[1:] for name, a in DATA.items()}
-    program = pplebm.Program(pplebm.bind("latent_optimisation", ppl.name, shape=shape, **hyper), data=DATA)
-    rng = np.random.default_rng(2)
-    moved = {n: ppl.to_numpy(p) + 0.6 * rng.normal(size=tuple(p.shape)) for n, p in sorted(program.params.items())}
-    return program.with_params({n: ppl.asarray(a) for n, a in moved.items()}), moved
+    return moved("latent_optimisation", ppl, DATA, hyper)
 
 
 def linear_law(at):
@@ -45,15 +39,6 @@ def linear_law(at):
     a, matrix = at["tilt.weight_0"][0], np.concatenate([at[f"{name}.weight_0"] for name in ("design", "value")])
     mean = matrix @ a + np.concatenate([at[f"{name}.bias_0"] for name in ("design", "value")])
     return mean, matrix @ matrix.T + np.diag([0.36, 0.36, 0.36, 0.16]), 0.5 * a @ a + at["tilt.bias_0"][0]
-
-
-def on_plane(program, data=None):
-    """log p̃(x, y, z) of the one row of data, or log p̃(z), over the plane."""
-    ppl, z = program.ppl, {"z1": program.ppl.asarray(PLANE)}
-    if data is None:
-        return ppl.to_numpy(program.log_prior(program.params, z))
-    copies = program.data({name: np.repeat(a, len(PLANE), 0) for name, a in data.items()})
-    return ppl.to_numpy(program.log_joint(program.params, z, copies))
 
 
 def test_the_evidence_of_what_is_known_is_a_normal_law(double):

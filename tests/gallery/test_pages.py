@@ -58,7 +58,7 @@ def test_page_has_exactly_the_lawful_public_names(shelf, name):
     allowed |= {"as_direction"} if name == "posed_scene" else set()
     allowed |= {"masked", "MASK"} if name == "multimodal_ebm" else set()
     allowed |= {"masked"} if name == "latent_flow" else set()
-    allowed |= {"as_data", "wanted"} if name == "latent_optimisation" else set()
+    allowed |= {"as_data", "wanted"} if name in {"latent_optimisation", "latent_plan"} else set()
     allowed |= {"encoded", "decoded", "guide_nets"} if name == "text_decoder" else set()
     allowed |= {"known", "wanted", "guide_nets"} if name == "sequence_design" else set()
     allowed |= {"with_every_label", "class_probabilities"} if name == "conditional_ebm" else set()
