@@ -113,8 +113,6 @@ class _Model:
             sentence += f" Covariates: {', '.join(p.covariates)}; read by {readers}."
         if p.given:
             return True, sentence + f" Data are the values of {', '.join(p.given)}, so there is nothing to infer."
-        if not p.observed and not p.factors:
-            return False, sentence + " Without an observed site nothing is learned: write pyro.sample(..., obs=x)."
         return True, sentence
 
     def global_latents(self) -> Verdict:

@@ -34,7 +34,7 @@ def by_the_program(program, kernel, state, keys, params, x):
 
     def log_density(z):
         at = At(z, program.coordinates, observed=x is not None)
-        return sum(traced.run(params, traced.rows(len(z["z1"])) if x is None else x, at).terms.values())
+        return sum(traced.run(params, traced.rows(len(next(iter(z.values())))) if x is None else x, at).terms.values())
 
     for key in keys:
         state, info = kernel(program.ppl, key, state, log_density)
@@ -52,6 +52,10 @@ def test_a_traced_chain_is_the_programs_own(name, with_data, float64):
     program, x = build(name)
     x = x.double() if with_data else None
     kernel, state, keys = setting(program)
+    if program.given and with_data:
+        with pytest.raises(PplebmError, match="every site of the program is observed"):
+            program.chain(kernel, state, keys, program.params, x)
+        return
     expected, expected_info = by_the_program(program, kernel, state, keys, program.params, x)
     got, info = program.chain(kernel, state, keys, program.params, x)
     for site, value in expected.z.items():
