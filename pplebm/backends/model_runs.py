@@ -96,6 +96,10 @@ class ModelRuns(ABC):
         """Where a statement counts, if masks say so."""
 
     @abstractmethod
+    def counted(self, msg: Any) -> Array | None:
+        """Which numbers of a statement's value count, if masks say so; of the shape of the value."""
+
+    @abstractmethod
     def unobserve(self, msg: Any) -> None:
         """Let an observed statement draw."""
 

@@ -247,6 +247,16 @@ class Traced(ModelRuns):
 
         return self.evaluate("observed data", values, params, z, data)
 
+    def observed_masks(self, params: Params, z: Latents, data: Data) -> dict[str, Array]:
+        """Which numbers of the observed sites count, rows first; sites that no mask touches are left out."""
+
+        def masks(params: Params, z: Latents, data: Data) -> dict[str, Array]:
+            sites = self.run(params, data, At(z)).sites
+            found = {site.name: self.counted(sites[site.name]) for site in self.structure.observed}
+            return {name: self.first(sites[name], mask) for name, mask in found.items() if mask is not None}
+
+        return self.evaluate("observed masks", masks, params, z, data)
+
     def faults(self, params: Params, z: Latents, data: Data) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """By observed site, rows with values that are NaN, and rows with values off the support, where they count."""
 

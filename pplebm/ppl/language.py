@@ -144,6 +144,9 @@ class Traced(Protocol):
     def observed_data(self, params: Params, z: Latents, data: Data) -> dict[str, Array]:
         """Values of the observed sites when the program is called with data, at any latents of one run."""
 
+    def observed_masks(self, params: Params, z: Latents, data: Data) -> dict[str, Array]:
+        """Which numbers of the observed sites count, (B, *event), of those sites that masks touch."""
+
     def faults(self, params: Params, z: Latents, data: Data) -> dict[str, Any]:
         """Faults by observed site: values that are NaN, and those outside their support, where they count."""
 

@@ -126,6 +126,12 @@ class Draws(Rows):
 
     def observed_data(self, data: Data) -> dict[str, Array]:
         """Values of the observed sites when the program is called with data: the data, or what it makes of them."""
+        return self._traced.observed_data(self._own(self.params), self._some_latents(data), data)
+
+    def observed_masks(self, data: Data) -> dict[str, Array]:
+        """Which of these values count, by observed site that is masked, of the same shapes."""
+        return {} if self.given else self._traced.observed_masks(self._own(self.params), self._some_latents(data), data)
+
+    def _some_latents(self, data: Data) -> Latents:
         z = self._traced.draw(self.ppl.key(0), 1, self._own(self.params), data, "centered", True)
-        z = {name: a[0] for name, a in z.items()} if self.has_global_latents else z
-        return self._traced.observed_data(self._own(self.params), z, data)
+        return {name: a[0] for name, a in z.items()} if self.has_global_latents else z

@@ -48,9 +48,12 @@ class HeldOut:
         self._data = program.data(take_rows(job.data.held_out, slice(0, EVALUATE_ON))) if self._is_possible else None
         self._error = program.ppl.compiled(self._of_draws, whole=program.options)
         self._value: Array | None = None
+        self._counted: Array | None = None  # which numbers of it, where some are masked
 
     def error(self, update: int, params: Params) -> float | None:
         """Mean squared error of reconstructions from one posterior draw each, in model units; None where there is none.
+
+        What is masked does not count.
 
         Args:
             update: number of updates done; the draws depend on it.
@@ -61,6 +64,10 @@ class HeldOut:
         key = self._program.ppl.key(update)
         if self._value is None:
             (self._value,) = self._program.observed_data(self._data).values()
+            self._counted = next(iter(self._program.observed_masks(self._data).values()), None)
+            self._is_possible = self._counted is None or bool(self._counted.any())
+            if not self._is_possible:
+                return None
         z = self._drawn_by.posterior_latents(key, params, self._data)
         try:
             return float(self._error(key, params, z))
@@ -73,4 +80,5 @@ class HeldOut:
         assert self._value is not None
         if tuple(mean.shape) != tuple(self._value.shape):
             raise PplebmError("means and values differ in shape.")
-        return ((mean - self._value) ** 2).mean()
+        square = (mean - self._value) ** 2
+        return square.mean() if self._counted is None else (square * self._counted).sum() / self._counted.sum()

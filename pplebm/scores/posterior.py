@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -104,14 +103,15 @@ def _look(program: Program, squares: bool) -> Callable[[Params, Latents, Data], 
 
 def _squared_error(program: Program, params: Params, z: Latents, data: Data) -> Array:
     means, values = program.predict(params, z, data=data), program.observed_data(data)
-    total: Any = 0.0
+    counted, total = program.observed_masks(data), 0.0  # what is masked is not there
     for site, mean in means.items():
         if tuple(mean.shape) != tuple(values[site].shape):
             raise PplebmError(
                 f"the mean of observed site '{site}' has shape {tuple(mean.shape)} and its values have "
                 f"{tuple(values[site].shape)}, so there is no squared error; score by 'likelihood'."
             )
-        total = total + ((mean - values[site]) ** 2).reshape(len(mean), -1).sum(1)
+        square = (mean - values[site]) ** 2
+        total = total + (square * counted[site] if site in counted else square).reshape(len(mean), -1).sum(1)
     return total
 
 

@@ -72,6 +72,19 @@ def masks_of(msg: Any) -> jax.Array | None:
     return found
 
 
+def counted(msg: Any) -> jax.Array | None:
+    """Which numbers of a statement's value count, if masks say so; (shape of the value)."""
+    value, fn, whole = msg["value"], msg["fn"], None
+    while hasattr(fn, "base_dist"):
+        if isinstance(fn, dist.MaskedDistribution):  # the axes of a mask are the first of the value
+            part = jnp.broadcast_to(jnp.asarray(fn._mask), fn.batch_shape)
+            part = part.reshape(*fn.batch_shape, *(1,) * (jnp.ndim(value) - len(fn.batch_shape)))
+            part = jnp.broadcast_to(part, jnp.shape(value))
+            whole = part if whole is None else whole & part
+        fn = fn.base_dist
+    return whole
+
+
 def improper_start(fn: Any, key: jax.Array) -> tuple[jax.Array, bool]:
     """A draw, or where a distribution has none, a value at coordinates uniform in [-2, 2]; and whether it is that."""
     try:

@@ -43,6 +43,7 @@ class TracedProgram(Traced):
     plain_density = staticmethod(sites.plain_density)
     mean = staticmethod(sites.mean)
     masks_of = staticmethod(sites.masks_of)
+    counted = staticmethod(sites.counted)
     off_gradient = staticmethod(contextlib.nullcontext)
 
     def __init__(

@@ -102,6 +102,20 @@ def masks_of(msg: Any) -> torch.Tensor | None:
     return whole
 
 
+def counted(msg: Any) -> torch.Tensor | None:
+    """Which numbers of a statement's value count, if masks say so; (shape of the value)."""
+    value, fn, whole = msg["value"], msg["fn"], None
+    found = [] if msg["mask"] is None else [(msg["mask"], fn.batch_shape)]
+    while hasattr(fn, "base_dist"):
+        if (mask := getattr(fn, "_mask", None)) is not None:
+            found.append((mask, fn.batch_shape))
+        fn = fn.base_dist
+    for mask, shape in found:  # the axes of a mask are the first of the value
+        part = torch.as_tensor(mask).expand(shape).reshape(*shape, *(1,) * (value.dim() - len(shape)))
+        whole = part.expand(value.shape) if whole is None else whole & part
+    return whole
+
+
 def improper_start(fn: Any, sample: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, bool]:
     """A draw, or where a distribution has none, a value at coordinates uniform in [-2, 2]; and whether it is that."""
     try:

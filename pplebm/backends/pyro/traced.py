@@ -58,6 +58,7 @@ class TracedProgram(Traced):
     plain_density = staticmethod(sites.plain_density)
     mean = staticmethod(sites.mean)
     masks_of = staticmethod(sites.masks_of)
+    counted = staticmethod(sites.counted)
     off_gradient = staticmethod(torch.no_grad)
     splits = staticmethod(split)
     as_latents = staticmethod(as_latents)
