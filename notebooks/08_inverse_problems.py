@@ -126,6 +126,7 @@ for name in INSTRUMENTS:
     errors = [np.sqrt(((guess - truth) ** 2).mean()) for guess in (x.mean(0), mean_image)]
     print(f"{name:11} {errors[0]:7.2f} {errors[1]:12.2f} {inside:21.2f} {r_hat:22.2f}")
     assert SMOKE or (errors[0] < errors[1] and inside > 0.8)
+    assert SMOKE or r_hat < 1.05
 
 # %% [markdown]
 # ## 4. A flow instead of chains
@@ -142,6 +143,7 @@ by_flow = np.einsum("sn,sn...->n...", weights, flow.values["x"][0])
 by_chains = draws[name]["x"].reshape(-1, *truth.shape)[:, :4].mean(0)
 print("k-hat by datum:", np.round(flow.k_hat, 2))
 print("means by flow and by chains differ by", np.round(np.sqrt(((by_flow - by_chains) ** 2).mean((1, 2))), 3))
+assert SMOKE or np.sqrt(((by_flow - by_chains) ** 2).mean()) < 0.1
 
 # %% [markdown]
 # ## 5. Where a flow is not enough
@@ -229,6 +231,7 @@ plt.show()
 print("mean and deviation by chains differ from the exact ones by at most",
       np.abs(found.mean(0) - exact_mean).max().round(3), np.abs(found.std(0) - exact_sd).max().round(3))  # fmt: skip
 assert SMOKE or (np.abs(found.mean(0) - exact_mean) < 5 * exact_sd / 10).all()
+assert SMOKE or (np.abs(found.std(0) - exact_sd) < 0.3 * exact_sd).all()
 
 # %% [markdown]
 # Where to go on: [models/inverse_problem.py](../models/inverse_problem.py) is the page, copy it (`pplebm copy

@@ -52,6 +52,7 @@ train, held_out = ([words[i] for i in part] for part in (order[200:], order[:40]
 data, asked = (text.encoded(part, ALPHABET, LENGTH) for part in (train, held_out))
 print(f"{len(train)} words to learn from, such as {', '.join(train[:5])}")
 print(asked["text"][0], "is", text.decoded(asked["text"][:1], ALPHABET)[0])
+assert text.decoded(asked["text"], ALPHABET) == held_out
 
 # %% [markdown]
 # ## 2. A latent beside the characters, and none
@@ -88,6 +89,7 @@ drawn = {name: text.decoded(run.sample_data(60, seed=1), ALPHABET) for name, run
 for name, found in drawn.items():
     print(f"{name:7}", " ".join(found[:14]))
     print(" " * 7, f"{np.mean([word in set(train) for word in found]):.2f} of the draws are words of the training set")
+assert all(set(word) <= set(ALPHABET) for found in drawn.values() for word in found)
 
 # %% [markdown]
 # How much does the latent know? `information` splits what the guide tells: the rate is the mutual information of words
@@ -100,6 +102,7 @@ some = text.encoded(train[:300], ALPHABET, LENGTH)
 told = pplebm.information(runs["latent"].program, some, seed=0, progress=False)
 print(f"rate {told.rate:.3f} nats a word, mutual information {told.mutual:.3f} ± {told.mutual_error:.3f}, "
       f"{told.n_active} of 8 latents in use")  # fmt: skip
+assert told.mutual < told.ceiling and abs(told.rate - told.mutual - told.mismatch) < 1e-3
 
 # %% [markdown]
 # ## 3. Sequences given a property
@@ -151,6 +154,7 @@ ax.invert_yaxis()
 plt.show()
 for name, found in shown.items():
     print(f"{name:18} median {np.median(found):6.2f}, best {found.max():6.2f}")
+assert max(found.max() for found in shown.values()) <= best.max() + 1e-9
 assert SMOKE or np.median(shown[f"round {ROUNDS}"]) > np.median(shown["data"])
 
 # %% [markdown]
