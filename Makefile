@@ -59,7 +59,7 @@ bench: $(VENV)/.core ## the benchmark on handwritten digits
 bench-speed: $(VENV)/.dev ## the speed of learning beside the published style of loop, on an idle machine
 	$(BIN)/python benchmarks/speed.py
 
-gallery: $(VENV)/.dev ## every page learns at toy size, on both backends; ten minutes
+gallery: $(VENV)/.dev ## every page learns at toy size, on both backends; minutes
 	$(BIN)/python benchmarks/gallery.py
 
 notebooks: $(VENV)/.dev ## execute the notebooks and keep their outputs

@@ -39,7 +39,8 @@ def bridged_or_annealed(
 
     Bridges cost a tenth where a posterior is about normal; annealing copes with any shape. A prior whose annealed
     weights are too heavy, as those of a strong tilt that few draws of the base lead to, goes to sequential Monte Carlo
-    with sixteen times as many particles, which are drawn anew on the way and so multiply where the mass is.
+    with sixteen times as many particles, which are drawn anew on the way and so multiply where the mass is. Mass that
+    no particle from the base comes near is missed by all of them, and no error tells of it.
 
     Args:
         program, params, data, observed, settings: as in `annealed_importance`.

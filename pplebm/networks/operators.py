@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from functools import reduce
+from functools import lru_cache, reduce
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -44,6 +44,7 @@ def measured(operator: Operator, x: Any, asarray: Callable[[Any], Any] = np.asar
     return y**2 + (flat @ asarray(np.ascontiguousarray(operator.imaginary.T))) ** 2
 
 
+@lru_cache(maxsize=32)  # a model asks for its operator at every run
 def operator(
     kind: str, shape: Shape, share: float = 0.5, width: float = 1.0, factor: int = 2, seed: int = 0
 ) -> Operator:
