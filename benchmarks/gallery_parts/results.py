@@ -36,16 +36,13 @@ def nats(rows: Cells, cell: str, model: str, figure: str = "mean", digits: int =
     return f"{np.mean([rows[cell.format(seed)]['models'][model][figure] for seed in range(3)]):.{digits}f}"
 
 
-def _joint_ebm() -> str:
-    rows, cell = kept("likelihood")["rows"], "digits/noise_contrastive/{}"
-    words = f"digits: {nats(rows, cell, 'tilted')} nats held out, its twin {nats(rows, cell, 'twin')}"
-    return f"{words}, by noise_contrastive (inference/README.md)"
+def _beside_its_twin(name: str, cell: str, by: str, where: str) -> Callable[[], str]:
+    def told() -> str:
+        rows = kept(name)["rows"]
+        words = f"digits: {nats(rows, cell, 'tilted')} nats held out, its twin {nats(rows, cell, 'twin')}"
+        return f"{words}, by {by} ({where}/README.md)"
 
-
-def _latent_ebm() -> str:
-    rows, cell = kept("baselines")["rows"], "digits/variational_joint/{}/latent_ebm"
-    words = f"digits: {nats(rows, cell, 'tilted')} nats held out, its twin {nats(rows, cell, 'twin')}"
-    return f"{words}, by variational_joint (models/README.md)"
+    return told
 
 
 def _univariate_tilts() -> str:
@@ -168,10 +165,13 @@ def _baseline(name: str) -> Callable[[], str]:
     return told
 
 
+_JOINT_EBM = _beside_its_twin("likelihood", "digits/noise_contrastive/{}", "noise_contrastive", "inference")
+_LATENT_EBM = _beside_its_twin("baselines", "digits/variational_joint/{}/latent_ebm", "variational_joint", "models")
+
 # by page: the sentence, and the command of this folder that makes its figures anew, by seeds
 RESULTS: dict[str, tuple[Callable[[], str], str]] = {
-    "joint_ebm": (_joint_ebm, LIKELIHOOD.format("digits")),
-    "latent_ebm": (_latent_ebm, BASELINE.format("variational_joint --model latent_ebm")),
+    "joint_ebm": (_JOINT_EBM, LIKELIHOOD.format("digits")),
+    "latent_ebm": (_LATENT_EBM, BASELINE.format("variational_joint --model latent_ebm")),
     "univariate_tilts": (_univariate_tilts, LIKELIHOOD.format("univariate_tilts")),
     "conjugate_tilt": (_conjugate_tilt, LIKELIHOOD.format("linear_gaussian")),
     "random_effects": (_random_effects, "random_effects.py"),

@@ -10,7 +10,7 @@ import click
 import numpy as np
 
 from pplebm.cli.group import SEED
-from pplebm.cli.series import tell_series
+from pplebm.cli.series import QUANTILES, tell_series
 from pplebm.cli.use import TRUST, rows_of
 from pplebm.errors import PplebmError
 from pplebm.ppl.trees import n_rows, take_rows
@@ -18,8 +18,6 @@ from pplebm.ppl.trees import n_rows, take_rows
 if TYPE_CHECKING:
     from pplebm.runs.run import Run
     from pplebm.scores.scoring import Score
-
-QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 
 @click.command()

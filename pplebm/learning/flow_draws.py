@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from pplebm.errors import PplebmError
 from pplebm.gallery.hyper import override
@@ -28,6 +29,7 @@ def sample_flow(
     n_updates: int = 1500,
     seed: int = 0,
     params: Params | None = None,
+    progress: bool | None = None,
     **hyper: Any,
 ) -> GuideDraws:
     r"""Fit a flow to the posterior of every datum, as the page `flow_posterior` does, and draw from it.
@@ -45,6 +47,7 @@ def sample_flow(
         n_updates: of the flows.
         seed: of flows and draws.
         params: of the program, if not its own.
+        progress: show a bar; by default if the output is a terminal.
         hyper: changes to the page's hyperparameters, such as `n_layers=8`.
 
     Raises:
@@ -68,7 +71,7 @@ def sample_flow(
     algorithm = Algorithm(page, program, settings)
     k_begin, k_learn, k_draw = ppl.split(ppl.key(seed), 3)
     state, step = algorithm.init(k_begin, x), ppl.compiled(algorithm.step)
-    for key in ppl.split(k_learn, n_updates):
+    for key in tqdm(ppl.split(k_learn, n_updates), desc="flows", disable=None if progress is None else not progress):
         state, _ = step(key, state, x)
     draw = _drawing(algorithm)
     parts, size = [], max(1, min(n_draws, ROWS_AT_ONCE // n_rows(x)))
