@@ -7,7 +7,8 @@
 
 At toy size a model page learns its own small data (`gallery_parts/toys.py`) in 60 updates, an algorithm page learns
 `latent_ebm` on digits; data are drawn from what was learned. Two run side by side: seconds are rough. The command
-fails if anything that is learned or drawn is not finite, or if the bound, or else E log p(x | z), does not rise.
+fails if anything that is learned or drawn is not finite, or if the bound, or else E log p(x | z), or the tilt gap
+where there is no z, does not rise.
 
 `--full` makes the kept figures anew, but for those of data that lie in a folder of the user's, whose commands it
 names, writes the table of results between its markers in models/README.md, and the line `RESULT` of every page. The
@@ -67,7 +68,7 @@ def learned(name: str, backend: str, updates: int) -> dict[str, Any]:
             )  # fmt: skip
             rows, drawn = run.metrics, run.sample_data(*_draws_of(run, data))
             finite = all(np.isfinite(a).all() for _, a in tree_leaves(drawn))
-            found = _figures(rows, run.manifest.first_update_seconds)
+            found = _figures(rows, run.manifest.first_update_seconds, bool(run.program.given))
     except PplebmError as error:
         return {"wrong": str(error)}
     rises = found["to"] > found["from"]
@@ -82,9 +83,9 @@ def _draws_of(run: Any, data: Any) -> tuple[Any, ...]:
     return (None, 0, False, False, None, take_rows(data, slice(0, 8)))
 
 
-def _figures(rows: list[dict[str, Any]], first: float) -> dict[str, Any]:
-    """What rises, where it began and ended, and seconds to the first update."""
-    name = next(name for name in RISES if name in rows[0])
+def _figures(rows: list[dict[str, Any]], first: float, is_given: bool) -> dict[str, Any]:
+    """What rises, where it began and ended, and seconds to the first update; data without z have no likelihood."""
+    name = "tilt_gap" if is_given else next(name for name in RISES if name in rows[0])
     return {"curve": name, "from": rows[0][name], "to": rows[-1][name], "first": first}
 
 
