@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from seeded import cell
-from series_parts.learned import SCORES, How, Task, compare
+from series_parts.learned import How, Task, compare
 from series_parts.scores import figures
 
 import pplebm
@@ -30,6 +30,7 @@ from pplebm.data import Series
 
 RESULT = Path(__file__).with_suffix(".json")
 WINDOW, STRIDE, TRAIN, QUIET, MOST = 64, 4, 0.4, 0.6, 4032
+SCORES = ("reconstruction", "log_joint")
 
 
 def series_of(folder: Path) -> dict[str, tuple[Series, np.ndarray]]:

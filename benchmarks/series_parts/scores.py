@@ -50,14 +50,14 @@ def nearest(train: Windows, test: Windows) -> np.ndarray:
 
 
 def deviation(test: Windows) -> np.ndarray:
-    """Squared distance of every point to the training mean, which is 0 in model units, averaged over columns.
+    """Squared distance of every point to the training mean, which is 0 in model units, by column.
 
     >>> from pplebm.data import windows
     >>> deviation(windows(np.array([[0.0, 2.0], [np.nan, 3.0]]), 1, scaling="none"))
-    array([2., 9.])
+    array([[ 0.,  4.],
+           [nan,  9.]])
     """
-    there = test.observed_x.sum(-1)
-    return test.to_points(np.where(there > 0, (test.x.astype(float) ** 2).sum(-1) / np.maximum(there, 1), np.nan))
+    return test.to_points(np.where(test.observed_x, test.x.astype(float) ** 2, np.nan))
 
 
 def figures(rows: dict[str, Any], *path: str) -> list[float]:

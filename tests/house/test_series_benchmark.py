@@ -21,6 +21,7 @@ KEPT = ROOT / "../shared/data/SMAP_MSL"
 sys.path.append(str(ROOT / "benchmarks"))
 channels = importlib.import_module("series_parts.channels")
 scores = importlib.import_module("series_parts.scores")
+learned = importlib.import_module("series_parts.learned")
 missing = importlib.import_module("series_parts.missing")
 script = importlib.import_module("series_channels")
 N_TRAIN, N_TEST, MARKED = 260, 300, slice(200, 230)
@@ -123,13 +124,15 @@ def test_neighbours_are_those_of_all_pairs_of_windows():
     np.testing.assert_array_equal(scores.nearest(lost, windows(np.array([[3.0]]), 1, scaling="none")), [3.0])
 
 
-def test_the_deviation_is_the_mean_square_of_what_is_observed_at_a_point():
+def test_the_deviation_is_the_square_of_what_is_observed_and_the_first_column_stands_apart():
     rng = np.random.default_rng(1)
     values = np.where(rng.random((30, 3)) < 0.2, np.nan, rng.normal(size=(30, 3)))
-    values[4] = np.nan
-    found = scores.deviation(windows(values, 8, 2, scaling="none"))
-    assert np.isnan(found[4])
-    np.testing.assert_allclose(np.delete(found, 4), np.nanmean(np.delete(values, 4, 0) ** 2, 1), rtol=1e-5)
+    np.testing.assert_allclose(scores.deviation(windows(values, 8, 2, scaling="none")), values**2, rtol=1e-5)
+    labels = (np.arange(30) > 25).astype(int)
+    errors = np.stack([labels + 0.0, 9.0 * (np.arange(30) < 3)], 1)
+    found = learned.of_points(labels, errors, 4, "error")
+    assert found["error of the first"]["auprc"] == 1.0 > found["error"]["auprc"]
+    assert list(learned.of_points(labels, errors[:, :1], 4, "error")) == ["error"]
 
 
 def test_scores_beside_find_a_shift_and_random_ones_do_not():
@@ -137,7 +140,7 @@ def test_scores_beside_find_a_shift_and_random_ones_do_not():
     parts = channels.prepared(given, 0.1, 0)
     train, test = (windows(a, 16, 4, scaling="none") for a in (parts.train, parts.test))
     labels = given.labels.astype(int)
-    assert average_precision(labels, scores.deviation(test)) == 1.0
+    assert average_precision(labels, scores.deviation(test).mean(1)) == 1.0
     assert average_precision(labels, scores.nearest(train, test)) > 0.6
     beside = scores.at_random(labels, 16, 0)
     assert beside["auprc"] < 0.2 and beside["adjusted_f1"] > 0.8
