@@ -22,24 +22,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from seeded import cell
 from series_parts.channels import Channel, prepared, read
 from series_parts.learned import How, Task, compare
-from series_parts.scores import figures
+from series_parts.tables import by_series, detection, figures, missing
 
 RESULT = Path(__file__).with_suffix(".json")
 WINDOW, STRIDE, MISSING = 64, 4, 0.1
 HYPER = (("model.latent_dims", (20, 5)),)  # z1, z2: the paper's
 EACH = 3  # channels of either spacecraft
-MODELS = {"tilted": "tilted", "twin": "untilted twin"}
-OF_MODELS = {"log_joint": "log_joint", "reconstruction": "reconstruction",
-             "reconstruction of the first": "reconstruction of telemetry"}  # fmt: skip
-BESIDE = {"nearest": "nearest training window", "nearest of the first": "the same of telemetry",
-          "deviation": "distance to the training mean",
-          "deviation of the first": "the same of telemetry", "random": "random"}  # fmt: skip
-ERRORS = {"error": "root mean squared error", "error of a line": "the same of a straight line over the gap",
-          "error of the mean": "the same of the training mean", "coverage": "90 % intervals cover",
-          "width": "their width"}  # fmt: skip
 
 
 def of_channel(channel: Channel, how: How, seed: int) -> dict[str, Any]:
@@ -52,36 +42,18 @@ def of_channel(channel: Channel, how: How, seed: int) -> dict[str, Any]:
 
 
 def table(rows: dict[str, Any]) -> str:
-    """Tables in Markdown: means over channels, mean ± standard deviation over seeds."""
-    lines = ["| score | AUPRC of points | VUS-PR | point-adjusted F1 |", "|---|---:|---:|---:|"]
-    told = {(model, score): f"{name}, {words}" for score, words in OF_MODELS.items() for model, name in MODELS.items()}
-    for path, name in (told | {(key,): name for key, name in BESIDE.items()}).items():
-        cells = [cell(figures(rows, *path, figure)) for figure in ("auprc", "vus_pr", "adjusted_f1")]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    lines += ["", f"prevalence {figures(rows, 'prevalence')[0]:.3f}", "", *by_channel(rows), ""]
-    lines += ["| | tilted | untilted twin |", "|---|---:|---:|"]
-    for name, words in ERRORS.items():
-        lines.append(f"| {words} | {' | '.join(cell(figures(rows, m, 'missing', name)) for m in MODELS)} |")
-    return "\n".join(lines)
-
-
-def by_channel(rows: dict[str, Any]) -> list[str]:
-    """VUS-PR of every channel."""
-    columns = (
-        ("tilted, windows", "tilted", "log_joint"), ("twin, windows", "twin", "log_joint"),
-        ("tilted, points", "tilted", "reconstruction"), ("its telemetry", "tilted", "reconstruction of the first"),
-        ("nearest", "nearest"), ("its telemetry", "nearest of the first"),
-        ("mean", "deviation"), ("its telemetry", "deviation of the first"), ("random", "random"),
-    )  # fmt: skip
-    head = " | ".join(words for words, *_ in columns)
-    lines = [f"| channel | commands | prevalence | {head} |", f"|---|---:|---:|{'---:|' * len(columns)}"]
-    for name in next(iter(rows.values())):
-        one = {seed: {name: row[name]} for seed, row in rows.items()}
-        cells = [cell(figures(one, *path, "vus_pr"), 2) for _, *path in columns]
-        commands = sorted({int(n) for n in figures(one, "commands")})
-        told = " to ".join(str(n) for n in dict.fromkeys([commands[0], commands[-1]]))
-        lines.append(f"| {name} | {told} | {figures(one, 'prevalence')[0]:.3f} | {' | '.join(cells)} |")
-    return lines
+    """All tables in Markdown."""
+    columns = [
+        ("commands", "commands", "mean"), ("prevalence", "prevalence", "mean"),
+        ("tilted, windows", "tilted", "log_joint", "vus_pr"), ("twin, windows", "twin", "log_joint", "vus_pr"),
+        ("tilted, points", "tilted", "reconstruction", "vus_pr"),
+        ("its telemetry", "tilted", "reconstruction of the first", "vus_pr"), ("nearest", "nearest", "vus_pr"),
+        ("its telemetry", "nearest of the first", "vus_pr"), ("mean", "deviation", "vus_pr"),
+        ("its telemetry", "deviation of the first", "vus_pr"), ("random", "random", "vus_pr", "mean"),
+    ]  # fmt: skip
+    prevalence = f"prevalence {figures(rows, 'prevalence')[0]:.3f}"
+    parts = detection(rows), [prevalence], by_series(rows, "channel", columns, 2), missing(rows)
+    return "\n\n".join("\n".join(lines) for lines in parts)
 
 
 def main() -> None:

@@ -21,16 +21,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from seeded import cell
 from series_parts.learned import How, Task, compare
-from series_parts.scores import figures
+from series_parts.tables import by_series, detection, figures, missing
 
 import pplebm
 from pplebm.data import Series
 
 RESULT = Path(__file__).with_suffix(".json")
 WINDOW, STRIDE, TRAIN, QUIET, MOST = 64, 4, 0.4, 0.6, 4032
-SCORES = ("reconstruction", "log_joint")
 
 
 def series_of(folder: Path) -> dict[str, tuple[Series, np.ndarray]]:
@@ -66,29 +64,13 @@ def compare_series(series: Series, labels: np.ndarray, seed: int, how: How) -> d
 
 
 def table(rows: dict[str, Any]) -> str:
-    """Tables in Markdown: means over series, mean ± standard deviation over seeds."""
-    lines = ["| score | AUPRC | VUS-PR | point-adjusted F1 |", "|---|---:|---:|---:|"]
-    sources = [((model, score), f"{model}, {score}") for model in ("tilted", "twin") for score in SCORES]
-    for path, told in [*sources, (("nearest",), "nearest training window"), (("random",), "random")]:
-        cells = [cell(figures(rows, *path, name)) for name in ("auprc", "vus_pr", "adjusted_f1")]
-        lines.append(f"| {told} | {' | '.join(cells)} |")
-    lines += [
-        f"\nprevalence {figures(rows, 'prevalence')[0]:.3f}\n",
-        "| missing blocks | tilted | twin |",
-        "|---|---:|---:|",
-    ]
-    for name in ("error", "error of a line", "error of the mean", "coverage", "width"):
-        lines.append(f"| {name} | {' | '.join(cell(figures(rows, m, 'missing', name)) for m in ('tilted', 'twin'))} |")
-    names = list(next(iter(rows.values())))
-    lines += ["", "| series | prevalence | tilted | twin | nearest | random |", "|---|---:|---:|---:|---:|---:|"]
-    for name in names:
-        one = {seed: {name: series[name]} for seed, series in rows.items()}
-        cells = [
-            cell(figures(one, *path, "vus_pr")) for path in (("tilted", SCORES[0]), ("twin", SCORES[0]), ("nearest",))
-        ]
-        random = f"{np.mean(figures(one, 'random', 'vus_pr')):.3f}"
-        lines.append(f"| {name} | {figures(one, 'prevalence')[0]:.3f} | {' | '.join([*cells, random])} |")
-    return "\n".join(lines)
+    """All tables in Markdown."""
+    columns = [("tilted, windows", "tilted", "log_joint", "vus_pr"), ("twin, windows", "twin", "log_joint", "vus_pr"),
+               ("tilted, points", "tilted", "reconstruction", "vus_pr"), ("nearest", "nearest", "vus_pr"),
+               ("random", "random", "vus_pr"), ("90 % cover", "tilted", "missing", "coverage")]  # fmt: skip
+    prevalence = f"prevalence {figures(rows, 'prevalence')[0]:.3f}"
+    parts = detection(rows), [prevalence], by_series(rows, "series", columns, 3), missing(rows)
+    return "\n\n".join("\n".join(lines) for lines in parts)
 
 
 def main() -> None:

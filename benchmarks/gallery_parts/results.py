@@ -93,11 +93,16 @@ def _latent_plan() -> str:
 
 
 def _series_factors() -> str:
-    rows = kept("series_factors")["seeds"]
-    of = lambda *path: f"{np.mean([[one_of(one, *path) for one in row.values()] for row in rows.values()]):.3f}"
-    told = [", ".join(of(m, score, "vus_pr") for score in ("log_joint", "reconstruction")) for m in ("tilted", "twin")]
-    words = f"NAB: VUS-PR by windows, points {told[0]}, its twin {told[1]}, nearest window {of('nearest', 'vus_pr')}"
-    return f"{words} (models/README.md)"
+    scores = {"by windows": ("tilted", "log_joint"), "twin": ("twin", "log_joint"), "nearest": ("nearest",)}
+    told = [f"{words} {over_series('series_factors', *path)}, {over_series('series_channels', *path)}"
+            for words, path in scores.items()]  # fmt: skip
+    return f"NAB, SMAP/MSL: VUS-PR {', '.join(told)} (models/README.md)"
+
+
+def over_series(name: str, *path: str) -> str:
+    """Mean over series and seeds of the VUS-PR of a score."""
+    rows = kept(name)["seeds"].values()
+    return f"{np.mean([[one_of(one, *path, 'vus_pr') for one in row.values()] for row in rows]):.3f}"
 
 
 def one_of(cells: Cells, *path: str) -> float:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from pplebm.data import Windows
@@ -58,26 +56,3 @@ def deviation(test: Windows) -> np.ndarray:
            [nan,  9.]])
     """
     return test.to_points(np.where(test.observed_x, test.x.astype(float) ** 2, np.nan))
-
-
-def figures(rows: dict[str, Any], *path: str) -> list[float]:
-    """A figure averaged over the series that have it, of every seed."""
-    return [
-        float(np.mean(one)) for one in ([at(s, path) for s in row.values() if has(s, path)] for row in rows.values())
-    ]
-
-
-def at(cells: Any, path: tuple[str, ...]) -> float:
-    """A figure at a path of names."""
-    for name in path:
-        cells = cells[name]
-    return float(cells)
-
-
-def has(cells: Any, path: tuple[str, ...]) -> bool:
-    """Whether there is a figure at a path of names."""
-    for name in path:
-        if name not in cells:
-            return False
-        cells = cells[name]
-    return True

@@ -23,6 +23,7 @@ channels = importlib.import_module("series_parts.channels")
 scores = importlib.import_module("series_parts.scores")
 learned = importlib.import_module("series_parts.learned")
 missing = importlib.import_module("series_parts.missing")
+tables = importlib.import_module("series_parts.tables")
 script = importlib.import_module("series_channels")
 N_TRAIN, N_TEST, MARKED = 260, 300, slice(200, 230)
 
@@ -148,7 +149,9 @@ def test_scores_beside_find_a_shift_and_random_ones_do_not():
 
 def test_figures_are_means_over_the_series_that_have_them():
     rows = {"0": {"a": {"m": {"e": 1.0}}, "b": {"m": {"e": 3.0}}}, "1": {"a": {"m": {}}, "b": {"m": {"e": 5.0}}}}
-    assert scores.figures(rows, "m", "e") == [2.0, 5.0]
+    assert tables.figures(rows, "m", "e") == [2.0, 5.0] and tables.figures(rows, "m", "f") == []
+    columns = [("mean", "m", "e", "mean"), ("both", "m", "e"), ("none", "m", "f")]
+    assert tables.by_series(rows, "s", columns, 1)[2:] == ["| a | 1.0 | 1.0 ± nan |  |", "| b | 4.0 | 4.0 ± 1.4 |  |"]
 
 
 class Known:
@@ -213,3 +216,12 @@ def test_the_channels_of_the_folder_are_those_that_their_labels_tell_of():
         parts = channels.prepared(one, 0.1, 0)
         assert np.isfinite(parts.test.values).all() and int(np.argmax(one.labels)) >= 500
         assert np.nanmax(np.abs(parts.train.values)) < 20
+
+
+@pytest.mark.parametrize("name", ["series_factors", "series_channels"])
+def test_the_tables_that_are_told_are_those_of_the_figures_that_are_kept(name):
+    kept = json.loads((ROOT / "benchmarks" / f"{name}.json").read_text(encoding="utf-8"))["seeds"]
+    lines = importlib.import_module(name).table(kept).splitlines()
+    told = (ROOT / "models" / "README.md").read_text(encoding="utf-8").splitlines()
+    rows = [line for line in lines if line.startswith("|")]
+    assert len(kept) >= 3 and len(rows) > 15 and not [row for row in rows if row not in told]
