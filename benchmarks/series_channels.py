@@ -7,11 +7,12 @@ of either spacecraft in the order of the alphabet, as many as --each says; parts
 given. All commands that change in the training part are modelled beside the telemetry, in windows of 64 points; others
 are left out. Telemetry is scaled by its training part, commands stay 0 and 1. A tenth of the entries of the training
 part, drawn at random, is missing, for the models as for the scores beside them: the distance of a window to the nearest
-one of training, averaged over the windows that hold a point; the squared distance of a point to the training mean; and
-random scores. Scores of points are averaged over columns; those of telemetry alone stand beside. Blocks of 8 points of
-telemetry are taken out of windows that end before the first labelled point, and intervals are of 200 posterior draws by
-chains that accept and reject, where telemetry moves at all in training. The page has its own settings but for the
-latents, which are as many as in the paper. A seed starts learning, and draws what is missing.
+one of training, whose gaps are filled by straight lines, averaged over the windows that hold a point; the squared
+distance of a point to the training mean; and random scores. Scores of points are averaged over columns; those of
+telemetry alone stand beside. Blocks of 8 points of telemetry are taken out of windows that end before the first
+labelled point, and intervals are of 200 posterior draws by chains that accept and reject, where telemetry moves at all
+in training. The page has its own settings but for the latents, which are as many as in the paper. A seed starts
+learning, and draws what is missing.
 """
 
 from __future__ import annotations

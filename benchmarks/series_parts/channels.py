@@ -67,7 +67,6 @@ def prepared(channel: Channel, missing: float, seed: int) -> Parts:
     varies = np.nanmin(train, 0) < np.nanmax(train, 0)
     kept = np.flatnonzero(varies | (np.arange(train.shape[1]) == 0))
     mean, scale = np.nanmean(train[:, kept], 0), np.ones(len(kept))
-    mean[0] = mean[0] if varies[0] else np.nanmin(train[:, 0])  # exactly: a rounded mean is a deviation of its own
     scale[0] = np.nanstd(train[:, 0]) if varies[0] else 1.0
     names = ("telemetry", *(f"command {i}" for i in kept[1:]))
     series = [

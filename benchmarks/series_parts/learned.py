@@ -11,7 +11,7 @@ import numpy as np
 import pplebm
 from pplebm.data import Series
 from series_parts.missing import imputed
-from series_parts.scores import at_random, detected, deviation, nearest
+from series_parts.scores import at_random, detected, deviation, filled, nearest
 
 SCORES = ("reconstruction", "log_joint")
 
@@ -52,7 +52,7 @@ def compare(task: Task, how: How, seed: int) -> dict[str, Any]:
                              seed=seed, hyper={"model.tilted": tilted, **dict(how.hyper)}, backend=how.backend,
                              scaling=how.scaling, window=how.window, stride=how.stride, held_out_fraction=0.0,
                              progress=False)  # fmt: skip
-            train, test = run.windows(task.train), run.windows(task.test)
+            train, test = run.windows(filled(task.train)), run.windows(task.test)
             errors = run.point_scores(task.test, "reconstruction", posterior="learned", by_column=True)
             windows = run.point_scores(task.test, "log_joint", posterior="learned")
             found = {**of_points(task.labels, errors, how.window, "reconstruction"),

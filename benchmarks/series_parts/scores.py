@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from pplebm.data import Windows
+from pplebm.data import Series, Windows
+from pplebm.errors import PplebmError
 from pplebm.scores.metrics import average_precision
 from pplebm.scores.series_metrics import N_RANDOM, adjusted_f1, vus_pr
 
@@ -25,26 +26,32 @@ def at_random(labels: np.ndarray, buffer: int, seed: int) -> Figures:
     return {name: float(np.mean([one[name] for one in noise])) for name in noise[0]}
 
 
+def filled(series: Series) -> Series:
+    """A series whose missing values lie on straight lines between their neighbours in time.
+
+    >>> filled(Series("a", np.array([[0.0], [np.nan], [4.0], [np.nan]]), ("0",))).values.ravel()
+    array([0., 2., 4., 4.])
+    """
+    steps, values = np.arange(len(series.values)), series.values.copy()
+    for column in values.T:  # views
+        there = np.isfinite(column)
+        column[:] = np.interp(steps, steps[there], column[there])
+    return series._replace(values=values)
+
+
 def nearest(train: Windows, test: Windows) -> np.ndarray:
     """Distance of every window to the nearest one of training, by point.
 
-    Where entries of training are missing it is over those that both have, as if the others were like them:
-    sqrt(entries / common entries · sum of squares over common ones). Windows without a common entry are no neighbours.
-
-    >>> from pplebm.data import windows
-    >>> a, b = windows([0.0, np.nan, 5.0], 2, 1, scaling="none"), windows([3.0, 0.0], 2, 1, scaling="none")
-    >>> nearest(a, b) ** 2  # of (0, missing): 2 · 3²; of (missing, 5): 2 · 5²
-    array([18., 18.])
+    Missing entries are to be filled before: over the entries that both have, a window that differs from all others at
+    one point would be no further from one that lacks that point than from its equal.
     """
-    b, there_b = (a.reshape(len(a), -1).astype(float) for a in (train.x, train.observed_x))
-    least = []
+    if not (train.observed_x.all() and test.observed_x.all()):
+        raise PplebmError("entries of windows are missing, and distances are of whole windows; see `filled`.")
+    b, least = train.x.reshape(len(train.x), -1).astype(float), []
     for start in range(0, len(test.x), ROWS):
-        a, there_a = (w[start : start + ROWS].reshape(-1, b.shape[1]).astype(float) for w in (test.x, test.observed_x))
-        squares = a**2 @ there_b.T + there_a @ (b**2).T - 2.0 * a @ b.T  # 0 stands where an entry is missing
-        common = there_a @ there_b.T
-        scaled = np.maximum(squares, 0.0) * b.shape[1] / np.maximum(common, 1.0)
-        least.append(np.where(common > 0, scaled, np.inf).min(1))
-    return test.to_points(np.sqrt(np.concatenate(least)))
+        a = test.x[start : start + ROWS].reshape(-1, b.shape[1]).astype(float)
+        least.append(((a**2).sum(1)[:, None] + (b**2).sum(1) - 2.0 * a @ b.T).min(1))
+    return test.to_points(np.sqrt(np.maximum(np.concatenate(least), 0.0)))
 
 
 def deviation(test: Windows) -> np.ndarray:

@@ -13,6 +13,7 @@ import pytest
 
 import pplebm
 from pplebm.data import Series, windows
+from pplebm.errors import PplebmError
 from pplebm.scores.metrics import average_precision
 
 pytest.importorskip("numpyro")
@@ -87,7 +88,7 @@ def test_what_is_modelled_is_chosen_and_scaled_by_the_training_part_that_is_left
         assert not parts.varies and not parts.train.values[:, 0].any()
         expected = np.where(given.labels == 1, 4.0, 0.0)
         np.testing.assert_allclose(parts.test.values[:, 0], expected, atol=1e-6)
-        assert not parts.test.values[given.labels == 0, 0].any()  # not even by rounding
+        assert not parts.test.values[given.labels == 0, 0].any()
     else:
         assert parts.varies
         mean, sd = given.train[:, 0].mean(dtype=float), given.train[:, 0].std(dtype=float)
@@ -113,16 +114,27 @@ def test_a_command_whose_only_change_is_taken_out_is_not_modelled():
 
 def test_neighbours_are_those_of_all_pairs_of_windows():
     rng = np.random.default_rng(0)
-    holes = [np.where(rng.random((40, 3)) < share, np.nan, rng.normal(size=(40, 3))) for share in (0.3, 0.1)]
-    train, test = (windows(a, 4, 2, scaling="none") for a in holes)
-    expected = []
-    for a, there_a in zip(test.x, test.observed_x, strict=True):
-        pairs = [(there_a & there_b, a - b) for b, there_b in zip(train.x, train.observed_x, strict=True)]
-        expected.append(min(12 * (d[both].astype(float) ** 2).mean() for both, d in pairs) ** 0.5)
+    train, test = (windows(rng.normal(size=(40, 3)), 4, 2, scaling="none") for _ in range(2))
+    pairs = ((test.x[:, None] - train.x[None]).astype(float) ** 2).sum((2, 3))
+    expected = np.sqrt(pairs.min(1))
     np.testing.assert_allclose(scores.nearest(train, test), test.to_points(expected), rtol=1e-5)
-    np.testing.assert_allclose(scores.nearest(train, train), 0.0, atol=1e-2)
-    lost = windows(np.array([[0.0], [np.nan]]), 1, 1, scaling="none")
-    np.testing.assert_array_equal(scores.nearest(lost, windows(np.array([[3.0]]), 1, scaling="none")), [3.0])
+    np.testing.assert_allclose(scores.nearest(train, train), 0.0, atol=1e-6)
+    many = windows(rng.normal(size=(scores.ROWS + 90, 1)), 4, 1, scaling="none")  # more than one part at once
+    own = scores.nearest(windows(many.series.values[-4:], 4, scaling="none"), many)
+    assert np.argmin(own) in range(many.n - 4, many.n) and own[-1] < 1e-6
+    with pytest.raises(PplebmError, match="see `filled`"):
+        scores.nearest(windows([0.0, np.nan, 1.0], 2, 1), test)
+
+
+def test_gaps_are_filled_by_lines_and_what_is_there_stays():
+    rng = np.random.default_rng(2)
+    values = np.stack([np.arange(30.0), rng.normal(size=30)], 1)
+    holes = np.where((rng.random((30, 2)) < 0.3) & (np.arange(30)[:, None] % 29 > 0), np.nan, values)
+    found = scores.filled(Series("a", holes, ("line", "noise")))
+    np.testing.assert_allclose(found.values[:, 0], np.arange(30.0))
+    there = np.isfinite(holes)
+    np.testing.assert_array_equal(found.values[there], holes[there])
+    assert np.isnan(holes).any() and np.isfinite(found.values).all()
 
 
 def test_the_deviation_is_the_square_of_what_is_observed_and_the_first_column_stands_apart():
@@ -139,9 +151,10 @@ def test_the_deviation_is_the_square_of_what_is_observed_and_the_first_column_st
 def test_scores_beside_find_a_shift_and_random_ones_do_not():
     given = made_up(25, flat)
     parts = channels.prepared(given, 0.1, 0)
-    train, test = (windows(a, 16, 4, scaling="none") for a in (parts.train, parts.test))
+    test = windows(parts.test, 16, 4, scaling="none")
     labels = given.labels.astype(int)
     assert average_precision(labels, scores.deviation(test).mean(1)) == 1.0
+    train = windows(scores.filled(parts.train), 16, 4, scaling="none")
     assert average_precision(labels, scores.nearest(train, test)) > 0.6
     beside = scores.at_random(labels, 16, 0)
     assert beside["auprc"] < 0.2 and beside["adjusted_f1"] > 0.8
