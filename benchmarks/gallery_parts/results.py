@@ -149,6 +149,19 @@ def _hierarchical_features() -> str:
     return f"MNIST: labels by z1 to z3 {told[0]}, its twin {told[1]}; one seed (models/README.md)"
 
 
+def _posed_scene() -> str:
+    told = [over_seeds("posed_scene", model, "log p(x)") for model in ("tilted", "twin")]
+    off = over_seeds("posed_scene", "tilted", "median error")
+    words = f"turned digits: {told[0]} nats held out, its twin {told[1]}"
+    return f"{words}; angles are off by {off} degrees (models/README.md)"
+
+
+def _multi_layer_generator() -> str:
+    of = lambda way: over_seeds("multi_layer_generator", way, "log p(x)")
+    words = f"digits: {of('learned step sizes')} nats held out, short runs of learned steps"
+    return f"{words}, {of('step size 0.1')} of fixed, {of('guide')} by a guide (models/README.md)"
+
+
 def _inverse_problem() -> str:
     of = lambda figure: over_seeds("inverse_problem", "projection", figure)
     errors = [of(f"error, {name}, digits") for name in ("chains", "Gaussian", "mean image")]
@@ -193,6 +206,8 @@ RESULTS: dict[str, tuple[Callable[[], str], str]] = {
     "text_decoder": (_text_decoder, "text_decoder.py"),
     "sequence_design": (_sequence_design, "sequence_design.py"),
     "latent_flow": (_latent_flow, "latent_flow.py"),
+    "posed_scene": (_posed_scene, "posed_scene.py"),
+    "multi_layer_generator": (_multi_layer_generator, "multi_layer_generator.py"),
     "inverse_problem": (_inverse_problem, "inverse_problem.py --backend pyro"),
     "sparse_coding": (_sparse_coding, "sparse_coding.py"),
     **{name: (_baseline(name), BASELINE.format(name)) for name in ("vamp_prior", "mixture_prior", "flow_prior")},
