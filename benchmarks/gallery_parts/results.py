@@ -158,8 +158,8 @@ def _posed_scene() -> str:
 
 def _multi_layer_generator() -> str:
     of = lambda way: over_seeds("multi_layer_generator", way, "log p(x)")
-    words = f"digits: {of('learned step sizes')} nats held out, short runs of learned steps"
-    return f"{words}, {of('step size 0.1')} of fixed, {of('guide')} by a guide (models/README.md)"
+    words = f"digits: {of('learned step sizes')} nats held out by short runs of learned sizes"
+    return f"{words}, fixed {of('step size 0.1')}, a guide {of('guide')} (models/README.md)"
 
 
 def _inverse_problem() -> str:
