@@ -179,6 +179,7 @@ def data_of(page, x):
         "sequence_design": lambda: module.known(text, x[:, 1, 1]),
         "conditional_ebm": lambda: {"x": x, "label": np.arange(40) % 10},
         "inverse_problem": lambda: {"y": rng.normal(size=(40, 32))},
+        "intermediate_layers": lambda: {"y": rng.normal(size=(40, 32))},
     }  # fmt: skip
     return made.get(page, lambda: x)()
 

@@ -65,7 +65,8 @@ def test_page_has_exactly_the_lawful_public_names(shelf, name):
     allowed |= {"with_every_label", "class_probabilities"} if name == "conditional_ebm" else set()
     allowed |= {"guide_nets"} if hasattr(module, "guide") else set()
     allowed |= {"atoms"} if name == "sparse_coding" else set()
-    allowed |= {"instrument"} if name == "inverse_problem" else set()
+    allowed |= {"instrument"} if name in {"inverse_problem", "intermediate_layers"} else set()
+    allowed |= {"generator"} if name == "intermediate_layers" else set()
     own = {
         n
         for n, v in vars(module).items()
