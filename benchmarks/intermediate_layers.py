@@ -2,11 +2,12 @@
 
     python benchmarks/intermediate_layers.py --seeds 0 1 2
 
-Generator, images, operators and noise are those of benchmarks/inverse_problem.py: a seed draws held-out digits, learns a
+Generator, images, operators and noise are as in benchmarks/inverse_problem.py: a seed draws held-out digits, learns a
 `latent_ebm` from the others, and asks about images of the model and held-out digits. Activations of 4000 draws of its
-prior are whitened, 64 directions of 128; the law of a layer is normal (the untilted twin), tilted by score matching, or
-tilted by persistent_mle. Its nats are of 400 further draws, above those of the normal, log Z by `pplebm.log_z`. Chains are
-those of `pplebm.sample`, as long in every space. The picture is of held-out digits of seed 0 and their first operator.
+prior are whitened, 64 directions of 128; the law of a layer is normal (the untilted twin), tilted by score_matching, or
+tilted by persistent_mle. Its nats are of 400 further draws, above those of the normal; log Z is by `pplebm.log_z`.
+Chains are those of `pplebm.sample`, as long in every space. The picture is of held-out digits of seed 0, half of whose
+pixels are seen.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from inverse_problem import NOISE, OPERATORS, SIGMA, N, coverage, error
+from inverse_problem import NOISE, OPERATORS, SIGMA, coverage, error
 from matplotlib.figure import Figure
 from seeded import cell, command
 from sklearn.datasets import load_digits
@@ -25,9 +26,11 @@ import pplebm
 from pplebm.networks.halves import Whitened, activations, handed, whitened
 from pplebm.networks.operators import measured
 from pplebm.report.figures import tiled
+from pplebm.sampling.convergence import figures
 
 RESULT = Path(__file__).with_suffix(".json")
 PICTURE = Path(__file__).parents[1] / "docs" / "intermediate_layers.png"
+N = 16  # images of either kind
 KINDS = ("mask", "blur", "downsample", "projection")
 RANK, BOUND, TAU = 64, 30.0, 0.3  # directions; nats of the tilt; noise of score matching, in whitened units
 LAWS = ("normal", "score", "mle")
@@ -49,10 +52,11 @@ def tilt_of(law: str, white: Whitened, held_out: np.ndarray, folder: str, seed: 
     run = pplebm.fit("data_ebm", white.values, by, folder, seed=seed, hyper=hyper, scaling="none", backend=backend,
                      held_out_fraction=0.0, compiled=False, progress=False)  # fmt: skip
     program, ppl = run.program, run.program.ppl
-    data, constant = program.data(held_out), pplebm.log_z(program, seed=seed, progress=False)
+    data, constant = program.data(held_out), pplebm.log_z(program, seed=seed, n_particles=300, progress=False)
     f = ppl.to_numpy(program.log_given(run.params, data) - program.log_given(run.params, data, base=True))
     found = {"nats": float(f.mean() - constant.value[0]), "error of nats": float(constant.error[0]),
-             "error over draws": float(f.std() / len(f) ** 0.5), "seconds": float(run.metrics[-1]["seconds"])}  # fmt: skip
+             "error over draws": float(f.std() / len(f) ** 0.5),
+             "seconds": float(run.metrics[-1]["seconds"])}  # fmt: skip
     return run.params, found
 
 
@@ -67,17 +71,19 @@ def problem(name: str, train: np.ndarray, x: np.ndarray, seed: int) -> tuple[dic
     return hyper | {"sigma": sigma}, y
 
 
-def solved(model: str, hyper: dict[str, Any], params: Any, y: np.ndarray, x: np.ndarray, seed: int, backend: str) -> Any:
+def solved(
+    model: str, hyper: dict[str, Any], params: Any, y: np.ndarray, x: np.ndarray, seed: int, backend: str
+) -> Any:
     """Figures of images of which the first N are of the model, and posterior means and deviations of digits."""
     bound = pplebm.bind(model, backend, shape={"y": y.shape[1:]}, **hyper)
     program = pplebm.Program(bound, data={"y": y[:2]}).with_params(params).with_coordinates("noncentered")
-    draws = pplebm.sample(program, data={"y": y}, n_chains=4, n_draws=100, n_warmup=300, seed=seed, progress=False)
+    draws = pplebm.sample(program, data={"y": y}, n_chains=4, n_draws=60, n_warmup=250, seed=seed, progress=False)
     images = draws["x"].reshape(-1, *x.shape)
     seen = images + SIGMA * np.random.default_rng([seed, 1]).normal(size=images.shape)
     mean, own, real = images.mean(0), slice(None, N), slice(N, None)
     found = {"error": error(mean[own], x[own]), "coverage": coverage(images[:, own], x[own]),
              "error, digits": error(mean[real], x[real]), "coverage, digits": coverage(seen[:, real], x[real]),
-             "R-hat": float(pplebm.diagnostics(draws).r_hat_max)}  # fmt: skip
+             "R-hat": float(np.nanmax(figures(draws["x"].reshape(*draws["x"].shape[:2], -1)).r_hat))}  # fmt: skip
     return found, (mean[real][:6], images.std(0)[real][:6])
 
 

@@ -1,4 +1,4 @@
-r"""A network cut in two: both halves, what comes out of the lower one, its whitening, and parameters of the upper one."""
+"""A network cut in two: its halves, what comes out of the lower one, whitened, and parameters of the upper one."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def activations(lower: Net, params: Mapping[str, Any], z: Any, name: str = "deco
     h = np.asarray(z, float)
     for i, layer in enumerate(lower.layers):
         if not isinstance(layer, Dense) or layer.activation not in ACTIVATIONS:
-            raise PplebmError(f"layer {i} is {layer}; values of dense layers with {', '.join(ACTIVATIONS)} are had here.")
+            raise PplebmError(f"layer {i} is {layer}; it must be dense, with {', '.join(ACTIVATIONS)} units.")
         weight, bias = (np.asarray(params[f"{name}.{kind}_{i}"], float) for kind in ("weight", "bias"))
         h = ACTIVATIONS[layer.activation](h @ weight.T + bias)
     return h
@@ -105,14 +105,15 @@ def handed(
     """Parameters of the page intermediate_layers, by name.
 
     Args:
-        generator: of a latent_ebm, whose decoder is cut.
+        generator: of a latent_ebm, whose decoder is cut; its tilt, of z, is left out.
         white: of activations of its layer.
         at: layers below the cut.
         tilt: of a data_ebm learned from `white.values`; None for an untilted layer.
         asarray: `ppl.asarray` of the backend.
 
     >>> white = whitened(np.random.default_rng(0).normal(size=(9, 2)), 2)
-    >>> sorted(handed({"decoder.weight_0": 0, "decoder.weight_1": 1, "decoder.bias_1": 2, "tilt.weight_0": 3}, white, 1))
+    >>> params = {"decoder.weight_0": 0, "decoder.weight_1": 1, "decoder.bias_1": 2, "tilt.weight_0": 3}
+    >>> sorted(handed(params, white, 1))
     ['base.bias_0', 'base.weight_0', 'decoder.bias_0', 'decoder.weight_0']
     """
     upper = {}

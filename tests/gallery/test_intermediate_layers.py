@@ -68,7 +68,7 @@ def learned(ppl, folder, u, **hyper):
     return run.params, run.program
 
 
-def test_a_layer_learned_by_its_score_has_the_posterior_of_the_closed_form(ppl, tmp_path):
+def test_a_layer_learned_by_its_score_has_its_exact_posterior(ppl, tmp_path):
     """u ~ N(m, I): a linear tilt of N(0, I) learns m, and a linear G₂ makes the posterior normal."""
     u = np.random.default_rng(0).normal(MEAN, 1.0, (4000, 3))
     tilt, _ = learned(ppl, tmp_path / "run", u, updates=200, batch_size=1000, depth=0, noise=0.3,
@@ -193,7 +193,7 @@ def test_cuts_and_ranks_that_are_not_there_are_refused():
         halves(net, 2)
     with pytest.raises(PplebmError, match="cannot be cut after 9"):
         halves(net, 9)
-    with pytest.raises(PplebmError, match=r"layer 0 is Reshape\(.* dense layers"):
+    with pytest.raises(PplebmError, match=r"layer 0 is Reshape\(.* must be dense"):
         activations(net, {}, np.zeros((2, 3)))
     with pytest.raises(PplebmError, match="rank is 2, and 9 vectors of 4 numbers vary in 1 directions"):
         whitened(np.arange(9.0)[:, None] * [1.0, 0.0, -1.0, 0.0], 2)

@@ -121,6 +121,21 @@ def test_derivatives_by_parameters_are_differences_and_the_same_on_both_backends
     assert max(abs(a) for a in values[0].values()) > 0.01
 
 
+def test_the_constant_of_the_tilt_is_held_and_nothing_else(double):
+    """Of f = a·x + b the score tells a alone: the gradient by b is that of c (E f)², and 0 without it."""
+    x, slopes = np.random.default_rng(5).normal(size=(50, 2)), []
+    program = pplebm.Program(pplebm.bind("data_ebm", double.name, shape=(2,), depth=0, tilt_bound=1e6))
+    params = program.params | {"tilt.bias_1": double.asarray(np.array([0.7]))}
+    data = program.data(x)
+    z = program.given_latents(params, data)
+    for c in (0.3, 0.0):
+        algorithm = Algorithm(PAGE, program, PAGE.Hyper()._replace(constant_penalty=c))
+        loss = lambda p, algorithm=algorithm: PAGE.loss(algorithm, double.key(0), p, data, z, None)[0]
+        slopes.append(double.to_numpy(double.value_and_grad(loss, params)[1]["tilt.bias_1"])[0])
+    f = double.to_numpy(program.log_tilt(params, z)).mean()
+    assert slopes == [pytest.approx(0.6 * f, rel=1e-6), pytest.approx(0.0, abs=1e-12)] and abs(f) > 0.1
+
+
 def test_the_minimum_given_covariates_is_that_of_every_row(double):
     """x ~ N(0.7 c, 1 - τ²) is N(0.7 c, 1) with the noise, which is what a c x makes of N(0, 1) at a = 0.7."""
     rng, ppl = np.random.default_rng(4), double
