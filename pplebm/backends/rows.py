@@ -33,9 +33,12 @@ def shapes_of(data: Data) -> str:
 def failure(error: Exception, data: Data) -> PplebmError:
     """What went wrong in a user's model, told as theirs, with the batch it was given."""
     what = f"{type(error).__name__}: {error}".replace("\n", " ")
+    wide = {name: a for name, a in tree_leaves(data) if str(a.dtype).endswith("float64")}
+    named = f" ({', '.join(wide)})" if "" not in wide else ""
+    remedy = f" Data are float64, as they were given{named}; astype('float32') gives the dtype that nets begin with."
     return PplebmError(
         f"the model failed on {shapes_of(data)}: {what} (pplebm calls the model with data: an array alone, a mapping "
-        f"by keyword, a tuple by position; rows first.)"
+        f"by keyword, a tuple by position; rows first.){remedy if wide and 'dtype' in what else ''}"
     )
 
 

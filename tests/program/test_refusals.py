@@ -80,6 +80,21 @@ def test_refused_in_one_sentence_that_names_the_site(case):
     assert "\n" not in str(caught.value)
 
 
+def test_wide_numbers_in_a_net_are_named_with_the_remedy():
+    """NumPy makes float64, and a net of the user's own begins in float32."""
+    net = torch.nn.Linear(2, 1)
+
+    def model(y, dose):
+        with pyro.plate("data", len(y)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("y", dist.Normal(z + net(dose)[..., 0], 1.0), obs=y)
+
+    data = {"y": torch.zeros(4), "dose": np.zeros((4, 2))}
+    with pytest.raises(PplebmError, match=r"float64, as they were given \(dose\); astype\('float32'\)"):
+        pplebm.Program(model, data=data)
+    assert pplebm.Program(model, data=data | {"dose": np.zeros((4, 2), "float32")}).latents
+
+
 def test_global_latents_are_named_and_refused_per_datum():
     def model(x):
         mean = pyro.sample("mean", dist.Normal(0.0, 1.0))
