@@ -150,9 +150,9 @@ def _inverse_problem() -> str:
 
 
 def _intermediate_layers() -> str:
-    of = lambda way: over_seeds("intermediate_layers", f"projection: {way}", "error")
-    errors = [of(way) for way in ("layer 1, score", "layer 1, normal", "noise space")]
-    words = f"images of the model, 16 projections: error {errors[0]}, a normal layer {errors[1]}"
+    of = lambda way: over_seeds("intermediate_layers", f"projection: {way}", "error, digits")
+    errors = [of(way) for way in ("layer 2, score", "layer 2, normal", "noise space")]
+    words = f"digits of 16 projections: error in layer 2 {errors[0]}, if it is normal {errors[1]}"
     return f"{words}, noise space {errors[2]} (models/README.md)"
 
 
