@@ -18,7 +18,7 @@ from pplebm.networks.operators import Kind, measured, operator
 PAPER = Paper("Giannis Daras and Yuval Dagan and Alexandros G. Dimakis and Constantinos Daskalakis",
               "Score-Guided Intermediate Layer Optimization: Fast Langevin Mixing for Inverse Problems", 2022, "ICML",
               arxiv="2206.09104")  # fmt: skip
-RESULT = "pending"
+RESULT = "digits of 16 projections: error in layer 2 0.32, if it is normal 0.35, noise space 0.29 (models/README.md)"
 CHECK = "tests/gallery/test_intermediate_layers.py::test_a_layer_learned_by_its_score_has_its_exact_posterior"
 DEVIATIONS = (
     "The score is the gradient of a density, tilt and normal base; the paper's is a network without one, at levels of "

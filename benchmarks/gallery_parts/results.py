@@ -124,9 +124,8 @@ def _sequence_design() -> str:
 
 def _data_ebm() -> str:
     of = lambda model: over_seeds("data_ebm", model)
-    words = f"two moons: {of('anisotropic')} nats held out, by score_matching {of('score matching')}"
-    words += f", a normal {of('normal')}"
-    return f"{words}, a kernel density estimate {of('kernel density estimate')} (models/README.md)"
+    words = f"two moons: {of('anisotropic')} nats held out, score_matching {of('score matching')}"
+    return f"{words}, normal {of('normal')}, kernel density {of('kernel density estimate')} (models/README.md)"
 
 
 def _latent_flow() -> str:
