@@ -26,6 +26,7 @@ DEVIATIONS = (
     "Chains that accept and reject, of the posterior as stated; the released code takes Adam steps with noise of no "
     "stated density, and projects onto a sphere; here the normal base holds the layer.",
     "One layer, chosen beforehand, where the paper optimises one after another; dense generators of small images.",
+    "The law is learned from what G₁ makes of noise, not of inverted images, in the directions of most variance.",
 )
 BACKENDS = ("pyro", "numpyro")
 SCALING = "none"  # y is in the units of A(x), and x in those that the generator has learned
