@@ -29,7 +29,7 @@ test: lint ## what must hold before a change is merged: lint, tests, doctests
 test-quick: lint ## lint, and the tests that take a moment each
 	$(BIN)/pytest -n $(WORKERS) -m "not slow and not full and not kill and not vision" tests
 
-test-full: lint ## everything: further variants of statistical laws as well
+test-full: lint ## everything: every pair of values of slow laws, all notebooks
 	$(BIN)/pytest -n $(WORKERS) -m "not kill and not vision" --doctest-modules tests pplebm models inference
 
 test-kill: $(VENV)/.dev ## runs killed at random instants, which must end as if they were not; takes half an hour

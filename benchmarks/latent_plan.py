@@ -7,8 +7,9 @@ steps. Walkers go to a row chosen at random for each coin, a tenth of the steps 
 trajectories are learned from, by actions and number of coins: in "pieces" they walk six columns, from any of three
 beginnings and any row, and so find two coins at most; in "whole ways" they walk all twelve, and those who found more
 than two coins are left out. 128 plans are drawn for two, three and four coins and are followed along the whole way: an
-action is drawn at the state that the one before it led to. Beside them: the data; cloning, which is the same decoder
-without z; cloning of the trajectories with two coins; and even draws of actions. log p is of new trajectories.
+action is drawn at the state that the one before it led to. "Plans" are of the page as it is, without a tilt; "tilted
+plans" of the same with one. Beside them: the data; cloning, which is the same decoder without z; cloning of the
+trajectories with two coins; and even draws of actions. log p is of new trajectories.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ import pplebm
 RESULT = Path(__file__).with_suffix(".json")
 N_DATA, N_NEW, N_PLANS, SLIP = 1000, 200, 128, 0.1
 LENGTH, N_ROWS, COINS, MOST = 12, 3, np.array([2, 0, 0, 2]), 2  # rows of the coins; the most that data hold
+PLANS = ("plans", "tilted plans")  # the page as it is, and with a tilt of the prior of z
+KINDS = (*PLANS, "cloning", "cloning of the best")
 page = pplebm.load("latent_plan")
 
 
@@ -125,12 +128,14 @@ def compare(seed: int, updates: int | None, algorithm: str, backend: str) -> dic
                      for s, a, c in ((states, actions, coins), walked(rng, N_NEW, words == "pieces")))  # fmt: skip
         best = {name: a[coins == MOST] for name, a in data.items()}
         rows[f"{words}: data"] = told(coins)
-        for name, there in (("plans", data), ("cloning", data), ("cloning of the best", best)):
-            hyper = {"one_hot": True, "reads_plan": name == "plans", "batch_size": 128 if there is data else 64}
+        for name in KINDS:
+            there = best if name == "cloning of the best" else data
+            hyper = {"one_hot": True, "reads_plan": name in PLANS, "tilted": name == "tilted plans",
+                     "batch_size": 128 if there is data else 64}  # fmt: skip
             with tempfile.TemporaryDirectory() as folder:
                 run = pplebm.fit("latent_plan", there, algorithm, f"{folder}/run", updates=updates, seed=seed,
                                  hyper=hyper, backend=backend, progress=False)  # fmt: skip
-                found = figures(run, new, units, seed, name == "plans", there is data)
+                found = figures(run, new, units, seed, name in PLANS, there is data)
             rows |= {f"{words}: {name}{part}": a for part, a in found.items()}
     return {name: {k: float(v) for k, v in part.items()} for name, part in rows.items()}
 

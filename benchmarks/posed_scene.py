@@ -4,7 +4,7 @@
 
 Scikit-learn's digits 2, 3, 4, 5 and 7, each turned by an even angle of its own (bilinear, about the center of an 8 x 8
 image). A seed draws the split, the angles, and where learning starts; the angle is a covariate in learning. Of the
-first held-out images log p(x given angle) is estimated at angles 10 degrees apart; with an even angle these give
+first held-out images log p(x given angle) is estimated at angles 15 degrees apart; with an even angle these give
 log p(x), and by Bayes' rule the posterior of the angle, whose likeliest values are compared with the truth.
 """
 
@@ -23,7 +23,7 @@ from sklearn.datasets import load_digits
 import pplebm
 
 RESULT = Path(__file__).with_suffix(".json")
-N_HELD_OUT, N_ANGLES = 20, 36  # images that are asked about, and at how many angles each
+N_HELD_OUT, N_ANGLES = 16, 24  # images that are asked about, and at how many angles each
 GRID = 2 * np.pi * np.arange(N_ANGLES) / N_ANGLES
 FIGURES = {
     "log p(x | angle)": "nats per held-out image, at its own angle",

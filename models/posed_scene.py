@@ -15,9 +15,15 @@ from pplebm.gallery.hyper import Count, Positive, Whole
 from pplebm.gallery.paper import Paper
 from pplebm.networks.layers import Net, mlp
 
-PAPER = Paper("Yaxuan Zhu and Jianwen Xie and Ping Li", "Likelihood-Based Generative Radiance Field with Latent Space "
-              "Energy-Based Model for 3D-Aware Disentangled Image Representation", 2023, "AISTATS",
-              arxiv="2304.07918")  # fmt: skip
+PAPER = Paper(
+    "Yaxuan Zhu and Jianwen Xie and Ping Li",
+    "Likelihood-Based Generative Radiance Field with Latent Space "
+    "Energy-Based Model for 3D-Aware Disentangled Image Representation",
+    2023,
+    "AISTATS",
+    arxiv="2304.07918",
+)
+RESULT = "turned digits: 18.88 nats held out, its twin 18.50; angles are off by 4.56 degrees (models/README.md)"
 CHECK = "tests/gallery/test_posed_scene.py::test_the_evidence_is_that_of_the_closed_form_at_every_angle"
 DEVIATIONS = (
     "Blobs in a plane take the place of a radiance field with rays; a pose is an angle, latent or known.",
@@ -63,8 +69,8 @@ def model(ppl: Any, net: Any, hyper: Hyper, x: Any = None, direction: Any = None
             direction = ppl.sample("pose", ppl.dist.Normal(0.0, 1.0).expand([2]).to_event(1))
         turn = direction / ((direction**2).sum(-1)[..., None] + 1e-12) ** 0.5
         opacity, brightness = net["opacity"](z["shape"]), net["brightness"](z["appearance"])
-        is_product, share = hyper.blend == "product", ppl.exp(-ppl.softplus(-opacity))  # opacities in (0, 1)
-        weights = share * brightness if is_product else opacity + brightness
+        share = ppl.exp(-ppl.softplus(-opacity))  # in (0, 1)
+        weights = share * brightness if hyper.blend == "product" else opacity + brightness
         mean = _rendered(ppl, hyper, weights, turn, tuple(x.shape[-2:]))
         return ppl.sample("x", ppl.dist.Normal(mean, hyper.sigma).to_event(2), obs=x)
 

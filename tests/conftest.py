@@ -11,11 +11,16 @@ from pathlib import Path
 import hypothesis
 import pytest
 import torch
-from further import MANY, is_further, is_slow, unmatched
+from further import MANY, is_further, is_slow, pairs_beyond, unmatched
 
 # What is compiled here runs seldom: soon made matters more than quick. It is kept for every process and the next run.
 KEPT = Path(__file__).resolve().parents[1] / ".pytest_cache"
-QUICK = ("backend_optimization_level=0", "llvm_disable_expensive_passes=true", "cpu_use_fusion_emitters=false")
+QUICK = (
+    "backend_optimization_level=0",
+    "llvm_disable_expensive_passes=true",
+    "cpu_use_fusion_emitters=false",
+    "cpu_parallel_codegen_split_count=1",  # a function at a time, which on few cores is a seventh less
+)
 for name, value in {
     "XLA_FLAGS": " ".join(f"--xla_{flag}" for flag in QUICK),
     "JAX_COMPILATION_CACHE_DIR": KEPT / "jax",
@@ -41,6 +46,8 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.full)
         if is_slow(item.nodeid):
             item.add_marker(pytest.mark.slow)
+    for item in pairs_beyond(items):
+        item.add_marker(pytest.mark.full)
 
 
 @pytest.fixture(params=BACKENDS)

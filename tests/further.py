@@ -1,11 +1,18 @@
-"""Further variants: tests of `make test-full` alone, each with what holds the same in `make test`; and slow tests."""
+"""Further variants: tests of `make test-full` alone, each with what holds the same in `make test`; and slow tests.
+
+Of a slow law with several parameters, `make test` has every value of every parameter, and not every pair of them.
+"""
 
 from __future__ import annotations
 
 import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 SLOW = frozenset(Path(__file__).with_name("slow.txt").read_text(encoding="utf-8").splitlines()[1:])
+WHOLE = frozenset({"test_densities_and_gradients_agree_to_1e_12"})  # slow laws of which no pair is left out
 MANY = 2000  # tests; where so many are collected, every pattern must find some
 
 FURTHER = {  # of the names of tests
@@ -57,13 +64,38 @@ FURTHER = {  # of the names of tests
     r"test_estimators.*within_errors_of_the_truth\[(?:linear_6|bimodal|counts|positive)-ais\]":
         "the same by the other cases; the whole table by benchmarks/evidence.py",
     r"test_bounds_bracket_in_every_run\[[3-5]\]": "further seeds",
-    r"test_notebooks.*it_runs\[0[12457]": "the other notebooks; what these call is in the tests of the rooms",
+    r"test_notebooks.*it_runs\[(?!00|03|10)": "the other notebooks; what these call is in the tests of the rooms",
 }  # fmt: skip
 
 
 def is_further(name: str) -> bool:
     """Whether a test is a further variant."""
     return any(re.search(pattern, name) for pattern in FURTHER)
+
+
+def pairs_beyond(items: Sequence[Any]) -> list[Any]:
+    """Tests of slow laws whose parameters all stand, value by value, in other tests of the same law.
+
+    The first test of a law is kept, then in turn the one with the most values that none has yet, and of those the one
+    whose values the others have least: both backends have about the same share.
+    """
+    laws = defaultdict(list)
+    for item in items:
+        is_a_case = hasattr(item, "callspec") and item.originalname not in WHOLE
+        if is_a_case and is_slow(item.nodeid) and not is_further(item.nodeid):
+            laws[item.nodeid.partition("[")[0]].append(item)
+    beyond = []
+    for left in laws.values():
+        values = {item.nodeid: {(name, repr(a)) for name, a in item.callspec.params.items()} for item in left}
+        used: Counter[Any] = Counter()
+        while wanted := {value for of_item in values.values() for value in of_item} - set(used):
+            best = max(
+                left, key=lambda item: (len(wanted & values[item.nodeid]), -sum(used[v] for v in values[item.nodeid]))
+            )
+            used.update(values[best.nodeid])
+            left.remove(best)
+        beyond += left
+    return beyond
 
 
 def is_slow(name: str) -> bool:

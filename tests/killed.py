@@ -26,7 +26,7 @@ HYPER = {
 
 def fit(folder, algorithm, backend, updates, is_small):
     """Begin a run, or go on with it; a lock that was left behind must not be in the way."""
-    learn.CHECKPOINT_EVERY, learn.CHECKPOINT_SECONDS = EVERY, 0.0
+    learn.CHECKPOINT_EVERY, learn.CHECKPOINT_SECONDS, learn.CHECKPOINT_SHARE = EVERY, 0.0, float("inf")
     go_on = (Path(folder) / MANIFEST).exists()
     hyper = {k: v for k, v in HYPER.items() if "posterior" not in k or algorithm != "variational_joint"}
     settings = {"inference": algorithm, "updates": updates, "backend": backend, "compiled": False}

@@ -21,13 +21,15 @@ def tell_series(
     run: Run, source: str, score: str, how: dict[str, Any], labels: np.ndarray | None, k: int, out: str | None
 ) -> None:
     """Score the points of a series, write them beside its time, and name the k most anomalous."""
-    from pplebm.runs.series import point_scores, windows_of
+    from pplebm.runs.series import mean_of_known, point_scores, windows_of
     from pplebm.scores.registry import entry_of
 
     if entry_of(score)[0].needs_normal:
         raise PplebmError(f"score '{score}' compares with normal data and is not one of points; choose another.")
     windows = windows_of(run, source)
-    scores = point_scores(run, windows, score, **how)
+    is_wide = score == "reconstruction" and len(windows.series.columns) > 1
+    found = point_scores(run, windows, score, by_column=is_wide, **how)
+    scores = mean_of_known(found) if is_wide else found
     time = np.arange(windows.n) if windows.series.time is None else windows.series.time
     if labels is not None and labels.shape != scores.shape:
         raise PplebmError(f"there are {len(labels)} labels and {len(scores)} time points; give one of each.")
@@ -42,9 +44,20 @@ def tell_series(
     if not known.all():
         click.echo(f"  {int((~known).sum())} scores are not known: no data there, or no trusted estimate")
     for i in [i for i in np.argsort(-scores, kind="stable") if known[i]][:k]:
-        click.echo(f"  {windows.series.time_name} {time[i]}: {scores[i]:.4g}")
+        most = _most_of(found[i], windows.series.columns) if is_wide else ""
+        click.echo(f"  {windows.series.time_name} {time[i]}: {scores[i]:.4g}{most}")
     if labels is not None:
         _tell_detection(labels[known], scores[known], score, len(windows.x[0]))
+
+
+def _most_of(errors: np.ndarray, columns: tuple[str, ...]) -> str:
+    """Which column of a point is the least expected.
+
+    >>> _most_of(np.array([1.0, np.nan, 3.0]), ("load", "rate", "heat"))
+    ", 75 % of it in 'heat'"
+    """
+    most, total = int(np.nanargmax(errors)), float(np.nansum(errors))
+    return f", {100 * errors[most] / total:.0f} % of it in '{columns[most]}'" if total > 0 else ""
 
 
 def _tell_detection(labels: np.ndarray, scores: np.ndarray, name: str, window: int) -> None:

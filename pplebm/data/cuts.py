@@ -165,7 +165,8 @@ class Cut(NamedTuple):
             is_masked: whether the model takes `observed_x` beside `x`, for entries that are missing.
 
         Raises:
-            PplebmError: as `windows`, and if entries are missing and the model takes no mask.
+            PplebmError: as `windows`, if entries are missing and the model takes no mask, and if nothing varies in the
+                first part.
         """
         if isinstance(source, Dataset):
             return source  # cut already
@@ -178,7 +179,9 @@ class Cut(NamedTuple):
                 f"both hold a window of {self.window}; give a shorter window, or held_out_fraction=0."
             )
         cut = self._replace(time=None, columns=None)
-        first = cut.windows(series._replace(values=series.values[:n_train]), scaling)
+        learned = series._replace(values=series.values[:n_train])
+        first = cut.windows(learned, scaling)
+        notes = series.notes + (_on_constant(learned, first.scaling) if isinstance(scaling, str) else ())
         parts = [first]
         if held_out_fraction:
             parts.append(cut.windows(series._replace(values=series.values[n_train:]), first.scaling))
@@ -187,8 +190,22 @@ class Cut(NamedTuple):
         found: Scaling | Scalings = first.scaling
         if is_masked:
             found = Scalings({} if first.scaling.kind == "none" else {"x": first.scaling})
-        data = Dataset(series.name, trees[0], held_out, None, None, found, series.notes, "", columns=series.columns)
+        data = Dataset(series.name, trees[0], held_out, None, None, found, notes, "", columns=series.columns)
         return with_fingerprint(data)
+
+
+def _on_constant(series: Series, scaling: Scaling) -> tuple[str, ...]:
+    """What is to be said of columns that do not change where a model learns; refused if none does."""
+    constant = [name for name, a in zip(series.columns, series.values.T, strict=True) if np.nanmin(a) == np.nanmax(a)]
+    if len(constant) == len(series.columns):
+        raise PplebmError(
+            f"{series.name}: no column changes in the {len(series.values)} points to learn from, so there is nothing "
+            f"to learn; give a longer part, or columns that do."
+        )
+    if not constant or scaling.kind != "standard":
+        return ()
+    more = f" and {len(constant) - 5} more" if len(constant) > 5 else ""
+    return (f"constant where the model learns, so left unscaled: {', '.join(constant[:5])}{more}",)
 
 
 def arrays(data: dict[str, np.ndarray], is_masked: bool, name: str) -> Any:

@@ -19,6 +19,7 @@ from pplebm.errors import PplebmError
 from pplebm.interop.numpyro_state import Arrays, KernelState, bijections, kept, plain, restored
 from pplebm.interop.one_chain import OneChain
 from pplebm.kernels.adaptation import AdaptingState
+from pplebm.kernels.adjusted_anisotropic import adjusted_anisotropic
 from pplebm.kernels.anisotropic import anisotropic
 from pplebm.kernels.hmc import hmc
 from pplebm.kernels.kernel import State
@@ -235,6 +236,12 @@ class Anisotropic(NumPyroKernel):
     """`pplebm.kernels.anisotropic.anisotropic`, unadjusted."""
 
     _make = staticmethod(anisotropic)
+
+
+class AdjustedAnisotropic(NumPyroKernel):
+    """`pplebm.kernels.adjusted_anisotropic.adjusted_anisotropic`, its step size and scale adapted during warm-up."""
+
+    _make = staticmethod(adjusted_anisotropic)
 
 
 class MALA(NumPyroKernel):

@@ -13,6 +13,7 @@ from pyro.infer.mcmc.util import initialize_model
 
 from pplebm.errors import PplebmError
 from pplebm.interop.one_chain import Figures, OneChain
+from pplebm.kernels.adjusted_anisotropic import adjusted_anisotropic
 from pplebm.kernels.anisotropic import anisotropic
 from pplebm.kernels.hmc import hmc
 from pplebm.kernels.langevin import langevin
@@ -177,6 +178,12 @@ class Anisotropic(PyroKernel):
     """`pplebm.kernels.anisotropic.anisotropic`, unadjusted."""
 
     _make = staticmethod(anisotropic)
+
+
+class AdjustedAnisotropic(PyroKernel):
+    """`pplebm.kernels.adjusted_anisotropic.adjusted_anisotropic`, its step size and scale adapted during warm-up."""
+
+    _make = staticmethod(adjusted_anisotropic)
 
 
 class MALA(PyroKernel):

@@ -20,6 +20,7 @@ from pplebm.runs.signals import Stop
 
 LOG_EVERY, CHECKPOINT_EVERY = 10, 100  # updates
 CHECKPOINT_SECONDS = 5.0  # at least, between two checkpoints of quick updates
+CHECKPOINT_SHARE = 0.02  # of the time, at most, for checkpoints of large states
 
 
 def learn(job: Job, progress: loop.Progress, show: bool | None, stop: Stop) -> None:
@@ -47,7 +48,7 @@ class Recorder:
         self.job, self.manifest, self.progress, self.stop = job, job.manifest, progress, stop
         self.saved: int | None = None  # update of the last checkpoint that this process wrote
         self.total, self.rows = job.algorithm.hyper.updates, list[dict[str, Any]]()
-        self.saved_at = time.perf_counter()
+        self.saved_at, self.seconds_to_save = time.perf_counter(), 0.0  # of the last checkpoint
         self.began, self.before = time.perf_counter(), _seconds_so_far(job.folder)
         self.evaluated, self.evaluate_every = HeldOut(job), updates_between(job.algorithm, job.data.n_held_out)
         hidden = True if job.group.rank else None if show is None else not show
@@ -93,7 +94,8 @@ class Recorder:
 
     def _is_due(self) -> bool:
         """Whether a checkpoint is worth its time; one is always where patience may end the run."""
-        is_old = time.perf_counter() - self.saved_at > CHECKPOINT_SECONDS
+        seconds = max(CHECKPOINT_SECONDS, self.seconds_to_save / CHECKPOINT_SHARE)
+        is_old = time.perf_counter() - self.saved_at > seconds
         return is_old or self.manifest.settings.patience > 0 or self.progress.update == CHECKPOINT_EVERY
 
     def _tell(self, event: loop.Event) -> None:
@@ -123,11 +125,13 @@ class Recorder:
         Raises:
             PplebmError: if the last save fails.
         """
-        self.saved_at = time.perf_counter()
+        began = time.perf_counter()
         if self.job.group.rank:
             self.rows = []  # one process writes
         elif self.saved != self.progress.update or self.rows:
             self._save(is_last)
+        self.saved_at = time.perf_counter()
+        self.seconds_to_save = self.saved_at - began
 
     def _save(self, is_last: bool) -> None:
         try:

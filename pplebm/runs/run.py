@@ -100,7 +100,8 @@ class Run:
         Args:
             source: a series as in `pplebm.data.read_series`, in the user's units.
             score: of `pplebm.scores.SCORES`, averaged over windows; "reconstruction" is of the points themselves.
-            settings: as in `anomaly_scores`.
+            settings: as in `anomaly_scores`, and those of `pplebm.runs.series.point_scores`: by_column=True for errors
+                of every column of a wide series.
         """
         return series.point_scores(self, self.windows(source), score, **settings)
 

@@ -68,6 +68,7 @@ def point_scores(
     *,
     posterior: str = "chains",
     seed: int = 0,
+    by_column: bool = False,
     **settings: Any,
 ) -> np.ndarray:
     r"""Anomaly score of every point of a series, (n,); higher is more anomalous.
@@ -83,13 +84,19 @@ def point_scores(
         score: of `pplebm.scores.SCORES`.
         posterior: "chains" that accept and reject, or "learned", the short runs or the guide of learning.
         seed: of all random numbers.
+        by_column: the terms of that sum apart, (n, columns), which tell where in a wide series a point is anomalous.
         settings: as in `Run.anomaly_scores`.
 
     Returns:
         NaN where nothing is known: of scores that cannot be trusted, and of "reconstruction" where nothing is observed.
+
+    Raises:
+        PplebmError: if scores of windows are asked for by column.
     """
     rows = rows_of(run, windows)
     if score != "reconstruction":
+        if by_column:
+            raise PplebmError(f"score '{score}' is of whole windows, and only 'reconstruction' is of single columns.")
         if score not in ("log_evidence", "typicality"):
             settings["posterior"] = posterior
         return windows.to_points(run.anomaly_scores(rows, [score], seed=seed, **settings)[score].value)
@@ -103,6 +110,11 @@ def point_scores(
     for start in range(0, n_rows(data), ROWS):
         some = take_rows(data, slice(start, start + ROWS))
         parts.append(squared_errors(run.program, run.params, some, draw(some, seed + start))["x"])
-    errors = np.where(windows.observed_x, np.concatenate(parts), np.nan)
-    there = windows.observed_x.sum(-1)
-    return windows.to_points(np.where(there > 0, np.nansum(errors, -1) / np.maximum(there, 1), np.nan))
+    errors = windows.to_points(np.where(windows.observed_x, np.concatenate(parts), np.nan))
+    return errors if by_column else mean_of_known(errors)
+
+
+def mean_of_known(errors: np.ndarray) -> np.ndarray:
+    """Average over columns, NaN left out; a point lacks the same ones in every window that holds it."""
+    there = np.isfinite(errors).sum(-1)
+    return np.where(there > 0, np.nansum(errors, -1) / np.maximum(there, 1), np.nan)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from click.testing import CliRunner
 
 import pplebm
 from pplebm.cli import main
+from pplebm.errors import PplebmError
 
 N = 160
 TIME = pd.date_range("2026-03-01", periods=N, freq="h").strftime("%Y-%m-%d %H:%M:%S")
@@ -69,6 +71,34 @@ def test_the_score_of_a_point_is_the_mean_over_windows_that_hold_it(folder):
     for point in (0, 17, 88, N - 1):
         holds = (windows.starts <= point) & (point < windows.starts + 16)
         assert points[point] == pytest.approx(single[holds].mean(), rel=1e-5)
+
+
+def test_the_errors_of_the_columns_of_a_wide_series_tell_where_a_point_is_anomalous(tmp_path):
+    """Their mean over what is observed is the score of the point; the command names the column with the largest."""
+    rng, path = np.random.default_rng(1), tmp_path / "wide.csv"
+    frame = pd.DataFrame(rng.normal(size=(80, 3)), columns=["load", "rate", "heat"])
+    frame.insert(0, "timestamp", TIME[:80])
+    frame.loc[50, "rate"] += 30.0
+    frame.loc[10:12, "heat"] = np.nan
+    frame.loc[30, ["load", "rate", "heat"]] = np.nan
+    frame.to_csv(path, index=False)
+    hyper = dict(word.split("=") for word in SMALL)
+    hyper = {name: int(value) for name, value in hyper.items()}
+    run = pplebm.fit("series_factors", path, "variational_joint", tmp_path / "run", updates=2, window=16, stride=4,
+                     hyper=hyper, progress=False)  # fmt: skip
+    how = {"posterior": "learned", "seed": 3}
+    errors = run.point_scores(path, "reconstruction", by_column=True, **how)
+    missing = frame[["load", "rate", "heat"]].isna().to_numpy()
+    np.testing.assert_array_equal(np.isnan(errors), missing)
+    points, some = run.point_scores(path, "reconstruction", **how), ~missing.all(1)
+    np.testing.assert_allclose(points[some], np.nanmean(errors[some], 1), rtol=1e-5)
+    assert np.isnan(points[30]) and np.unravel_index(np.nanargmax(errors), errors.shape) == (50, 1)
+    said = call("anomaly", tmp_path / "run", "--data", path, "--posterior", "learned", "--score", "reconstruction",
+                "-k", 1)  # fmt: skip
+    assert re.search(rf"timestamp {TIME[50]}: \S+, (9\d|100) % of it in 'rate'", said), said
+    assert "1 scores are not known" in said
+    with pytest.raises(PplebmError, match="'log_joint' is of whole windows"):
+        run.point_scores(path, "log_joint", by_column=True, **how)
 
 
 def test_what_is_refused_is_told_in_one_sentence(folder, tmp_path):

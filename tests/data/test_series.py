@@ -53,6 +53,27 @@ def test_the_scaling_is_that_of_observed_values_of_the_first_part():
     assert split.columns == ("load", "rate")
 
 
+def test_columns_that_do_not_change_where_a_model_learns_are_shifted_alone_and_told():
+    """They keep the series' own unit where they change later; a value that is not exact in binary is no deviation."""
+    flat = np.full(50, 0.999)
+    flat[45:] = -1.0
+    frame = FRAME.assign(flat=flat, zero=0.0).drop(columns="rate")
+    frame.loc[[2, 44], "flat"] = np.nan
+    cut = data.Cut(5, 5)
+    found = cut.dataset(frame, 0.2, "standard", is_masked=True)
+    assert found.notes == ("constant where the model learns, so left unscaled: flat, zero",)
+    assert not found.train["x"][..., 1:].any() and not found.held_out["x"][:, :, 2].any()
+    np.testing.assert_allclose(found.held_out["x"][:, :, 1].ravel(), [0.0] * 5 + [-1.999] * 5)
+    wide = FRAME.assign(**{str(i): 1.0 for i in range(7)})
+    assert cut.dataset(wide, 0.2, "standard", True).notes[0].endswith("unscaled: 0, 1, 2, 3, 4 and 2 more")
+    assert cut.dataset(frame, 0.0, "standard", True).notes[0].endswith("unscaled: zero")
+    assert cut.dataset(frame, 0.2, "none", True).notes == cut.dataset(FRAME, 0.2, "standard", True).notes == ()
+    with pytest.raises(PplebmError, match="no column changes in the 40 points to learn from"):
+        cut.dataset(flat, 0.2, "standard", is_masked=False)
+    known = data.Scaling("standard", (0.0,), (2.0,))  # of a run, which may look at any series
+    assert cut.dataset(flat[3:40], 0.2, known, is_masked=False).notes == ()
+
+
 def test_files_arrays_and_frames_are_the_same_series(tmp_path):
     FRAME.to_csv(tmp_path / "a.csv", index=False)
     FRAME.to_csv(tmp_path / "a.csv.gz", index=False)

@@ -144,6 +144,15 @@ def test_the_table_of_results_is_of_what_is_kept():
     assert table == part("results").table(results()), "python benchmarks/gallery.py --table"
 
 
+def test_the_table_of_plans_is_of_what_is_kept():
+    kept = part("results").kept("latent_plan")["seeds"]
+    told = (ROOT / "models" / "README.md").read_text(encoding="utf-8").split("### latent_plan")[1].split("###")[0]
+    lines = [line for line in importlib.import_module("latent_plan").table(kept).splitlines()
+             if "plans" in line or "cloning" in line]  # fmt: skip
+    rows = [line.split(" | ", 1)[1] if line.startswith("|") else line.rsplit(": ", 1)[1] for line in lines]
+    assert len(rows) == 22 and not [row for row in rows if row not in told]
+
+
 # --- checks
 
 

@@ -26,7 +26,7 @@ from pplebm.interop import pyro as in_pyro
 
 KERNELS = {
     "Langevin": {"step_size": 0.4}, "Underdamped": {}, "Anisotropic": {"step_size": 0.4, "threshold": 3.0},
-    "MALA": {}, "JitteredHMC": {},
+    "AdjustedAnisotropic": {"step_size": 0.4, "threshold": 3.0}, "MALA": {}, "JitteredHMC": {},
 }  # fmt: skip
 D = 10
 

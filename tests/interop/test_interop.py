@@ -27,7 +27,7 @@ from pplebm.interop import pyro as in_pyro
 
 SETTINGS = {
     "Langevin": {"step_size": 0.4}, "Underdamped": {"step_size": 0.4}, "MALA": {}, "JitteredHMC": {"n_leapfrog": 4},
-    "Anisotropic": {"step_size": 0.4, "threshold": 3.0},
+    "Anisotropic": {"step_size": 0.4, "threshold": 3.0}, "AdjustedAnisotropic": {"step_size": 0.4, "threshold": 3.0},
 }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import stat
+import time
 
 import numpy as np
 import pytest
@@ -22,7 +23,27 @@ def fitted(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("pplebm.runs.learn.CHECKPOINT_EVERY", 10)
         patch.setattr("pplebm.runs.learn.CHECKPOINT_SECONDS", 0.0)
+        patch.setattr("pplebm.runs.learn.CHECKPOINT_SHARE", float("inf"))
         return tiny.fit(tmp_path_factory.mktemp("fitted") / "run", 25)
+
+
+def test_states_that_take_long_to_save_are_saved_seldom(tmp_path, monkeypatch):
+    """After the first one of 0.2 seconds the next is due in ten seconds: here the last is the next."""
+    written, write = [], checkpoints.write_checkpoint
+
+    def slow(folder, ppl, progress):
+        time.sleep(0.2)
+        written.append(progress.update)
+        write(folder, ppl, progress)
+
+    monkeypatch.setattr("pplebm.runs.learn.CHECKPOINT_EVERY", 10)
+    monkeypatch.setattr("pplebm.runs.learn.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("pplebm.runs.checkpoints.write_checkpoint", slow)
+    tiny.fit(tmp_path / "run", 45)
+    assert written == [10, 45]
+    monkeypatch.setattr("pplebm.runs.learn.CHECKPOINT_SHARE", float("inf"))
+    tiny.fit(tmp_path / "often", 45)
+    assert written[2:] == [10, 20, 30, 40, 45]
 
 
 @pytest.fixture

@@ -71,6 +71,7 @@ def test_a_fit_that_fails_after_its_first_checkpoint_can_go_on(tmp_path, monkeyp
     calls, step = [], Algorithm.step
     monkeypatch.setattr("pplebm.runs.learn.CHECKPOINT_EVERY", 10)
     monkeypatch.setattr("pplebm.runs.learn.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("pplebm.runs.learn.CHECKPOINT_SHARE", float("inf"))
 
     def failing(*args):
         calls.append(1)

@@ -128,6 +128,7 @@ def full(*args, **kwargs):
 def test_a_full_disk_keeps_the_old_checkpoint_and_learning_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr("pplebm.runs.learn.CHECKPOINT_EVERY", 10)
     monkeypatch.setattr("pplebm.runs.learn.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("pplebm.runs.learn.CHECKPOINT_SHARE", float("inf"))
     write, calls = checkpoints.write_checkpoint, []
 
     def sometimes(*args):
@@ -145,6 +146,7 @@ def test_a_full_disk_keeps_the_old_checkpoint_and_learning_goes_on(tmp_path, mon
 def test_a_last_save_that_fails_says_what_is_kept(tmp_path, monkeypatch):
     monkeypatch.setattr("pplebm.runs.learn.CHECKPOINT_EVERY", 10)
     monkeypatch.setattr("pplebm.runs.learn.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("pplebm.runs.learn.CHECKPOINT_SHARE", float("inf"))
     write = checkpoints.write_checkpoint
     monkeypatch.setattr(
         checkpoints,
