@@ -46,13 +46,18 @@ README = ROOT / "models" / "README.md"
 BEGIN, END = "<!-- gallery: begin -->", "<!-- gallery: end -->"
 UPDATES, SIDE_BY_SIDE = 60, 2
 OF_FILES = ("accuracy_by_layer", "series_factors", "text_decoder")
-RISES = ("bound", "log_likelihood")  # the first of them that a page reports
+RISES = ("bound", "log_likelihood", "score_gain")  # the first of them that a page reports
 
 
 def toy_of(name: str) -> tuple[str, Toy]:
     """The model that is learned, and how: a model page by its toy, an algorithm page on digits."""
     if name in pplebm.inference_available():
-        return "latent_ebm", Toy(inference=name)
+        of_data = getattr(pplebm.load(name), "WITHOUT_LATENTS", False)
+        return (
+            ("data_ebm", MODELS["data_ebm"]._replace(inference=name))
+            if of_data
+            else ("latent_ebm", Toy(inference=name))
+        )
     return name, MODELS.get(name, Toy())
 
 
@@ -85,7 +90,8 @@ def _draws_of(run: Any, data: Any) -> tuple[Any, ...]:
 
 def _figures(rows: list[dict[str, Any]], first: float, is_given: bool) -> dict[str, Any]:
     """What rises, where it began and ended, and seconds to the first update; data without z have no likelihood."""
-    name = "tilt_gap" if is_given else next(name for name in RISES if name in rows[0])
+    rises = (*RISES[2:], "tilt_gap") if is_given else RISES
+    name = next(name for name in rises if name in rows[0])
     return {"curve": name, "from": rows[0][name], "to": rows[-1][name], "first": first}
 
 

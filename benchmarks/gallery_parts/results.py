@@ -132,8 +132,8 @@ def _sequence_design() -> str:
 
 def _data_ebm() -> str:
     of = lambda model: over_seeds("data_ebm", model)
-    words = f"two moons: {of('anisotropic')} nats held out, a normal {of('normal')}"
-    return f"{words}, a kernel density estimate {of('kernel density estimate')} (models/README.md)"
+    words = f"two moons: {of('anisotropic')} nats held out, score_matching {of('score matching')}"
+    return f"{words}, normal {of('normal')}, kernel density {of('kernel density estimate')} (models/README.md)"
 
 
 def _latent_flow() -> str:
@@ -167,6 +167,13 @@ def _inverse_problem() -> str:
     errors = [of(f"error, {name}, digits") for name in ("chains", "Gaussian", "mean image")]
     words = f"digits of 16 projections: error {errors[0]}, linear {errors[1]}, mean image {errors[2]}"
     return f"{words}; 90 % cover {of('coverage, chains')} (models/README.md)"
+
+
+def _intermediate_layers() -> str:
+    of = lambda way: over_seeds("intermediate_layers", f"projection: {way}", "error, digits")
+    errors = [of(way) for way in ("layer 2, score", "layer 2, normal", "noise space")]
+    words = f"digits of 16 projections: error in layer 2 {errors[0]}, if it is normal {errors[1]}"
+    return f"{words}, noise space {errors[2]} (models/README.md)"
 
 
 def _sparse_coding() -> str:
@@ -209,6 +216,7 @@ RESULTS: dict[str, tuple[Callable[[], str], str]] = {
     "posed_scene": (_posed_scene, "posed_scene.py"),
     "multi_layer_generator": (_multi_layer_generator, "multi_layer_generator.py"),
     "inverse_problem": (_inverse_problem, "inverse_problem.py --backend pyro"),
+    "intermediate_layers": (_intermediate_layers, "intermediate_layers.py"),
     "sparse_coding": (_sparse_coding, "sparse_coding.py"),
     **{name: (_baseline(name), BASELINE.format(name)) for name in ("vamp_prior", "mixture_prior", "flow_prior")},
 }

@@ -139,4 +139,5 @@ MODELS = {
     "series_factors": Toy(_series),
     "sparse_coding": Toy(_bars, "mle", {"n_atoms": 8}),
     "inverse_problem": Toy(_seen),
+    "intermediate_layers": Toy(_seen),
 }

@@ -27,6 +27,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "one layer": ("latent_ebm", {"latent_dim": 3, "width": 8, "tilt_width": 8}),
     "no tilt": ("latent_ebm", {"latent_dim": 3, "width": 8, "tilted": False}),
 }
+OF_DATA: dict[str, tuple[str, dict[str, Any]]] = {  # for pages that take no program with latents
+    "one layer": ("data_ebm", {"tilt_width": 8}),
+    "linear tilt": ("data_ebm", {"depth": 0}),
+}
 
 
 def check(items: Checklist, page: ModuleType, changes: dict[str, Any], seed: int) -> None:
@@ -34,9 +38,10 @@ def check(items: Checklist, page: ModuleType, changes: dict[str, Any], seed: int
     settings = override(page.Hyper(), changes, f"algorithm '{gallery.page_name(page)}'") if changes else None
     items.look("names", lambda: _names(page), essential=True)
     items.look("hyperparameters", lambda: _hyper(page), essential=True)
-    for name, (model, hyper) in CASES.items():
+    cases = OF_DATA if getattr(page, "WITHOUT_LATENTS", False) else CASES
+    for name, (model, hyper) in cases.items():
         items.look(name, _Case(page, settings, model, hyper, seed).learns, essential=True)
-    items.look("checkpoint", _Case(page, settings, *CASES["one layer"], seed).survives)
+    items.look("checkpoint", _Case(page, settings, *cases["one layer"], seed).survives)
 
 
 def _names(page: ModuleType) -> Verdict:

@@ -1,9 +1,9 @@
-r"""Tilts learned as density ratios, without chains; and scores learned by denoising."""
+r"""Tilts learned as density ratios, without chains."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from pplebm.errors import PplebmError
@@ -136,32 +136,6 @@ def telescoped(
         f_near, f_far = (program.log_terms(params, z, x, observed=False)[tilt.name] for z in (near, far))
         loss = loss + ppl.softplus(-f_near).mean() + ppl.softplus(f_far).mean()
     return loss
-
-
-def dsm(score: Callable[[Latents, Array], Latents], z: Latents, noise: Latents, sigma: Array) -> Array:
-    r"""Denoising score matching: its minimum is the score of the latents with noise of size σ added.
-
-    .. math:: E \big\| \sigma\, s(z + \sigma \epsilon, \sigma) + \epsilon \big\|^2
-
-    Args:
-        score: of latents and σ, to a tree like the latents.
-        z: draws of the law to be learned, (B, *event) by site.
-        noise: ε, standard normal, like z.
-        sigma: σ > 0 of each row, (B,).
-
-    Source: Vincent (Neural Computation 2011), equation 9, with the weight σ² of Song, Ermon (NeurIPS 2019).
-
-    Example:
-        >>> import torch, pplebm.backends.pyro as ppl
-        >>> z, noise = ({"z": a} for a in torch.randn(2, 1000, 3, generator=torch.Generator().manual_seed(0)))
-        >>> sigma, exact = torch.full((1000,), 0.5), lambda z, s: {"z": -z["z"] / (1 + s[:, None] ** 2)}
-        >>> dsm(exact, z, noise, sigma) < dsm(lambda z, s: {"z": -z["z"]}, z, noise, sigma)
-        tensor(True)
-    """
-    size = {k: sigma.reshape(-1, *[1] * (a.ndim - 1)) for k, a in z.items()}
-    found = score({k: a + size[k] * noise[k] for k, a in z.items()}, sigma)
-    parts = [((size[k] * found[k] + e) ** 2).reshape(len(e), -1).sum(1).mean() for k, e in noise.items()]
-    return sum(parts[1:], parts[0])
 
 
 def _needs_tilt(program: Program) -> None:

@@ -7,7 +7,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from changes import taken
+from changes import of_data, taken
 
 import pplebm
 import pplebm.gallery.pages
@@ -179,6 +179,7 @@ def data_of(page, x):
         "sequence_design": lambda: module.known(text, x[:, 1, 1]),
         "conditional_ebm": lambda: {"x": x, "label": np.arange(40) % 10},
         "inverse_problem": lambda: {"y": rng.normal(size=(40, 32))},
+        "intermediate_layers": lambda: {"y": rng.normal(size=(40, 32))},
     }  # fmt: skip
     return made.get(page, lambda: x)()
 
@@ -207,7 +208,7 @@ FILES = {  # text of a file -> finding, words
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["latent_ebm", "joint_ebm"])
-@pytest.mark.parametrize("page", sorted(pplebm.inference_available()))
+@pytest.mark.parametrize("page", [p for p in pplebm.inference_available() if not of_data(pplebm.load(p))])
 def test_every_algorithm_page_goes_with_a_model_page(model, page):
     """Whatever it keeps beside the model's parameters: a guide, step sizes, chains or flows by datum."""
     hyper = {"model.width": 8, "model.tilt_width": 8} | taken(pplebm.load(page), FEW)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from changes import hyper_of
+from changes import hyper_of, of_data
 
 import pplebm
 from pplebm.errors import PplebmError
@@ -52,6 +52,7 @@ def test_page_has_exactly_the_lawful_public_names(shelf, name):
     allowed |= {"RESULT", "CHECK"}  # which a page of one's own need not have
     allowed |= {"TILTED"} if shelf == "models" else set()
     allowed |= {"positive", "negative", "rates", "init", "step", "after", "arrived"} if shelf == "inference" else set()
+    allowed |= {"WITHOUT_LATENTS"} if shelf == "inference" else set()
     allowed |= {"WHEN"} if shelf == "inference" else set()
     allowed |= {"grouped", "density", "log_evidence"} if name == "random_effects" else set()
     allowed |= {"log_z", "exact_prior"} if name == "univariate_tilts" else set()
@@ -64,7 +65,8 @@ def test_page_has_exactly_the_lawful_public_names(shelf, name):
     allowed |= {"with_every_label", "class_probabilities"} if name == "conditional_ebm" else set()
     allowed |= {"guide_nets"} if hasattr(module, "guide") else set()
     allowed |= {"atoms"} if name == "sparse_coding" else set()
-    allowed |= {"instrument"} if name == "inverse_problem" else set()
+    allowed |= {"instrument"} if name in {"inverse_problem", "intermediate_layers"} else set()
+    allowed |= {"generator"} if name == "intermediate_layers" else set()
     own = {
         n
         for n, v in vars(module).items()
@@ -139,6 +141,10 @@ def test_every_algorithm_takes_a_step_on_every_model(ppl, algorithm, name):
     if program.given and (owner.has_guide or algorithm in OF_POSTERIORS):
         with pytest.raises(PplebmError, match="every site of the program is observed"):
             owner.step(ppl.key(1), owner.init(ppl.key(0), x), x)
+        return
+    if of_data(module) and not program.given:
+        with pytest.raises(PplebmError, match=f"page {algorithm} .* takes no program with latents"):
+            owner.init(ppl.key(0), x)
         return
     state = owner.init(ppl.key(0), x)
     before = {n: 1.0 * p for n, p in state.params.items()}

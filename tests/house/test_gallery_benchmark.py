@@ -45,6 +45,7 @@ def test_toys_are_of_model_pages_and_their_data_are_accepted():
     assert set(toys.MODELS) <= set(pplebm.models_available())
     assert {toy.inference for toy in toys.MODELS.values()} <= set(pplebm.inference_available())
     assert gallery.toy_of("mle") == ("latent_ebm", toys.Toy(inference="mle"))
+    assert gallery.toy_of("score_matching")[0] == "data_ebm"  # takes no latents
     assert gallery.toy_of("joint_ebm") == ("joint_ebm", toys.Toy())
 
 

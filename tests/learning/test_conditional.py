@@ -141,8 +141,8 @@ def slope_learned(page, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "page", sorted(set(pplebm.inference_available()) - {"flow_posterior"})
-)  # which learns no prior
+    "page", sorted(set(pplebm.inference_available()) - {"flow_posterior", "score_matching"})
+)  # which learn no prior of latents
 def test_every_page_learns_a_tilt_of_covariates(page, tmp_path):
     """As near the maximum as short chains, guides and base draws let it."""
     found, best = slope_learned(page, tmp_path)

@@ -11,7 +11,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
-from changes import hyper_of
+from changes import hyper_of, small_model
 from updating import one_by_one
 
 import pplebm
@@ -89,7 +89,8 @@ SMALL = {
 @pytest.mark.parametrize("name", pplebm.inference_available())
 def test_every_algorithm_goes_on_from_its_checkpoint_bit_for_bit(tmp_path, x, name):
     """Guide, optimiser, accumulated gradients, chains, flows, running averages."""
-    page, program = pplebm.load(name), pplebm.Program(pplebm.bind("latent_ebm", shape=(4,), latent_dim=4))
+    page = pplebm.load(name)
+    program = pplebm.Program(small_model(page, latent_dim=4))
     algorithm = Algorithm(page, program, hyper_of(page, SMALL))
     first = train.begin(algorithm, torch.as_tensor(x[:8]), 0, len(x), averages=True)
     loop, at = one_by_one(algorithm, x, 0, first, ema=0.9), []

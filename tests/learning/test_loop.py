@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from changes import taken
+from changes import small_model, taken
 
 import pplebm
 from pplebm.backends.pyro import whole
@@ -24,8 +24,8 @@ DATA = np.random.default_rng(0).normal(size=(32, 4)).astype(np.float32)
 
 
 def algorithm(backend, page, **more):
-    program = pplebm.Program(pplebm.bind("latent_ebm", backend, shape=(4,), latent_dim=2, width=8, tilt_width=8))
     page = pplebm.load(page)
+    program = pplebm.Program(small_model(page, backend, latent_dim=2, width=8, tilt_width=8))
     return algorithm_of(page, program, taken(page, FEW | more))
 
 

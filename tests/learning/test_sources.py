@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from changes import small_model
 from linear_gaussian import as_numpy
 
 import pplebm
@@ -138,7 +139,7 @@ def test_a_pool_has_one_step_size_and_data_their_own(algorithm):
 @pytest.mark.parametrize("name", pplebm.inference_available())
 def test_lengths_are_those_of_fresh_chains_on_every_page(name, monkeypatch):
     """`n_steps=` reaches the chain whatever the page calls its fields, and is refused where there is none."""
-    program = pplebm.Program(pplebm.bind("latent_ebm", shape=(4,), latent_dim=2))
+    program = pplebm.Program(small_model(pplebm.load(name), latent_dim=2))
     algorithm, lengths = algorithm_of(pplebm.load(name), program), []
     from pplebm.learning import adjusted, sources
 

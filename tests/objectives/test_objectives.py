@@ -21,7 +21,8 @@ from pplebm.guides.guide import Guide
 from pplebm.kernels.langevin import langevin
 from pplebm.objectives.elbo import elbo, iwae, untilted_elbo
 from pplebm.objectives.mmd import info_vae, mmd
-from pplebm.objectives.nce import dsm, nce, telescoped
+from pplebm.objectives.nce import nce, telescoped
+from pplebm.objectives.score_matching import dsm
 from pplebm.objectives.short_run_divergence import run_divergence
 from pplebm.sampling.chains import short_run
 
