@@ -1,11 +1,13 @@
 r"""A tilted prior for every class, one generator for all: p(x | c), and by Bayes' rule the class of x.
 
-p(z | c) = 1/Z(c) · exp[ f(z)_c ] · N(z; 0, I),        x | z ~ N( g(z), σ² I ),        c = 1..K
-p(c | x) = p(c) p(x | c) / Σ_b p(b) p(x | b)
+p(z | c) = 1/Z(c) · exp[ Σᵢ fᵢ(zᵢ)_c ] · Πᵢ p(zᵢ | zᵢ₊₁),     x | z ~ N( g(z₁), σ² I ),     c = 1..K
+p(zᵢ | zᵢ₊₁) = N( mᵢ(zᵢ₊₁), sᵢ(zᵢ₊₁)² ),     p(z_L) = N(0, I);      p(c | x) = p(c) p(x | c) / Σ_b p(b) p(x | b)
 
-The label is a covariate of the prior, so every class has a constant of its own, and a negative phase.
+The label is a covariate of the prior, so every class has a constant of its own, and a negative phase. With two numbers or
+more in `latent_dims` it is a joint EBM prior given the label.
 """
 
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,7 +35,8 @@ SCALING = "none"  # images come in [-1, 1], tables standardised
 
 class Hyper(NamedTuple):
     n_classes: Count = 10  # K; labels are 0, 1, ..., K - 1
-    latent_dim: Count = 16  # as in latent_ebm, for 8x8 digits
+    latent_dims: tuple[Count, ...] = (16,)  # of z1, z2, ...; one layer as in latent_ebm, for 8x8 digits
+    scale_floor: Positive = 0.2  # least standard deviation of a layer given the one above, as in joint_ebm
     sigma: Positive = 0.3  # of x given z, as in latent_ebm
     decoder: Decoder = "dense"  # "conv": transposed convolutions, for images
     channels: Count = 64  # of the last hidden layer of a convolutional decoder; those before it have more
@@ -45,22 +48,28 @@ class Hyper(NamedTuple):
 
 
 def nets(hyper: Hyper, shape: dict[str, tuple[int, ...]]) -> dict[str, Net]:
-    """The decoder, and one net with an output for every class; `shape` has that of x."""
-    h = hyper
-    out = {"decoder": decoder(h.decoder, h.latent_dim, tuple(shape["x"]), h.channels, h.width, h.depth, "leaky_relu")}
-    if h.tilted:
-        out["tilt"] = mlp(h.latent_dim, h.n_classes, h.tilt_width, h.depth, "leaky_relu")
-    return out
+    """The decoder, what is between layers, and for each of them a net with an output for every class."""
+    h, dims = hyper, hyper.latent_dims
+    out = {"decoder": decoder(h.decoder, dims[0], tuple(shape["x"]), h.channels, h.width, h.depth, "leaky_relu")}
+    for i, (below, above) in enumerate(pairwise(dims), start=1):
+        out[f"conditional{i}"] = mlp(above, 2 * below, h.width, h.depth, "leaky_relu")
+    tilts = {f"tilt{i}": mlp(d, h.n_classes, h.tilt_width, h.depth, "leaky_relu") for i, d in enumerate(dims, start=1)}
+    return out | (tilts if h.tilted else {})
 
 
 def model(ppl: Any, net: Any, hyper: Hyper, x: Any = None, label: Any = None) -> Any:
-    """Declare z given its label, (B,), and x of shape (B, *event)."""
-    chosen = 1.0 * (ppl.asarray(np.arange(hyper.n_classes)) == label[:, None])
+    """Declare z_L, ..., z_1 given the label, (B,), and x of shape (B, *event)."""
+    chosen, dims = 1.0 * (ppl.asarray(np.arange(hyper.n_classes)) == label[:, None]), hyper.latent_dims
     with ppl.plate("data", len(label)):
-        z = ppl.sample("z1", ppl.dist.Normal(0.0, 1.0).expand([hyper.latent_dim]).to_event(1))
-        if hyper.tilted:
-            f = (net["tilt"](z) * chosen).sum(-1) / chosen.sum(-1)  # no number where the label is none of the classes
-            ppl.tilt("f", f, bound=hyper.tilt_bound)
+        z, law = None, ppl.dist.Normal(0.0, 1.0).expand([dims[-1]])
+        for i in range(len(dims), 0, -1):
+            if z is not None:
+                h, d = net[f"conditional{i}"](z), dims[i - 1]
+                law = ppl.dist.Normal(h[..., :d], ppl.softplus(h[..., d:] + 0.2) + hyper.scale_floor)
+            z = ppl.sample(f"z{i}", law.to_event(1))
+            if hyper.tilted:  # no number where the label is none of the classes
+                f = (net[f"tilt{i}"](z) * chosen).sum(-1) / chosen.sum(-1)
+                ppl.tilt(f"f{i}", f, bound=hyper.tilt_bound)
         mean = net["decoder"](z)
         return ppl.sample("x", ppl.dist.Normal(mean, hyper.sigma).to_event(mean.ndim - 1), obs=x)
 
