@@ -3,8 +3,8 @@ r"""A tilted prior for every class, one generator for all: p(x | c), and by Baye
 p(z | c) = 1/Z(c) · exp[ Σᵢ fᵢ(zᵢ)_c ] · Πᵢ p(zᵢ | zᵢ₊₁),     x | z ~ N( g(z₁), σ² I ),     c = 1..K
 p(zᵢ | zᵢ₊₁) = N( mᵢ(zᵢ₊₁), sᵢ(zᵢ₊₁)² ),     p(z_L) = N(0, I);      p(c | x) = p(c) p(x | c) / Σ_b p(b) p(x | b)
 
-The label is a covariate of the prior, so every class has a constant of its own, and a negative phase. With two numbers or
-more in `latent_dims` it is a joint EBM prior given the label.
+The label is a covariate of the prior, so every class has a constant of its own, and a negative phase. With two or more
+`latent_dims` it is a joint EBM prior given the label.
 """
 
 from itertools import pairwise
