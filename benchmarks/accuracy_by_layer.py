@@ -38,6 +38,7 @@ from sklearn.preprocessing import StandardScaler
 
 import pplebm
 from pplebm.data import load
+from pplebm.runs.opening import rebuild
 
 RESULT = Path(__file__).with_suffix(".json")
 N_TRAIN, N_HELD_OUT, N_FEW, DIMS = 10_000, 2_000, 200, (8, 8, 8)
@@ -91,7 +92,8 @@ def measured(data: Any, model: str, seed: int, updates: int, backend: str) -> di
         run = pplebm.fit(page, x[0], "variational_joint", f"{folder}/run", updates=updates, seed=seed, backend=backend,
                          hyper={"tilted": tilted, "latent_dims": DIMS}, scaling="none", held_out_fraction=0,
                          progress=False)  # fmt: skip
-        first = run.program.params | run.algorithm.guide.params  # the guide's are where they began
+        begun = rebuild(run.path, run.manifest)  # as before learning
+        first = begun.program.params | begun.guide.params
         features = [guided(run, run.params, part) for part in x]
         found: dict[str, Any] = {"guide": by_layer(features, y), "bound": run.metrics[-1]["bound"]}
         found["variance"] = {name: float(a.var(0).mean()) for name, a in features[1].items()}
