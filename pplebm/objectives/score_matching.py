@@ -61,7 +61,6 @@ def denoising(
         noise: ε, standard normal, like z.
         sigma: τ > 0, in units of the data.
         x: data whose covariates the density is of, where it reads any; each row then has its own Z.
-
         tilt_strength: factor of the tilts; 0 for the loss of the base.
 
     Raises:
