@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import re
+import sys
 import tempfile
 from pathlib import Path
 
@@ -35,6 +36,7 @@ hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("fixed")
 
 BACKENDS = ("pyro", "numpyro")
+MOST = 5 * 2**30  # bytes of a worker, of which two or more share a machine
 
 
 def pytest_collection_modifyitems(items):
@@ -68,10 +70,22 @@ def float64():
 
 @pytest.fixture(scope="module", autouse=True)
 def frozen():
-    """What the tests of a module leave behind is kept anyway, and need not be looked at by collections to come."""
+    """What the tests of a module leave behind is kept anyway, and need not be looked at by collections to come.
+
+    Of a worker that has grown large, what JAX has compiled is dropped: it is on the disk.
+    """
     yield
+    if "jax" in sys.modules and resident() > MOST:
+        gc.unfreeze()
+        sys.modules["jax"].clear_caches()
     gc.collect()
     gc.freeze()
+
+
+def resident():
+    """Bytes of memory of this process; 0 where the system does not tell."""
+    pages = Path("/proc/self/statm")
+    return int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if pages.exists() else 0
 
 
 @pytest.hookimpl(optionalhook=True)

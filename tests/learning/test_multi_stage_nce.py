@@ -126,7 +126,8 @@ def test_log_z_by_stages_is_that_of_quadrature(learned):
     last = slice(-100, None)
     ratio = np.log(rows["z_ratio"][last].mean())
     assert abs(rows["log_z_before"][last].mean() + ratio - law(learned.a)[0]) < 4.0 * variance**0.5 + 0.02
-    assert abs(law(learned.a)[0]) < 0.05  # the minimum of the logistic loss is normalised
+    # the minimum of the logistic loss is normalised, to the error that log Z before the stage brings into it
+    assert abs(law(learned.a)[0]) < 4.0 * variance**0.5 < 0.5
 
 
 @pytest.mark.parametrize("has_base", [True, False])
