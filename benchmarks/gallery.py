@@ -131,6 +131,8 @@ def write(sentences: dict[str, str]) -> None:
     head, tail = text.split(BEGIN)[0], text.split(END)[1]
     README.write_text(f"{head}{BEGIN}\n{table(sentences)}\n{END}{tail}", encoding="utf-8")
     for name, sentence in sentences.items():
+        if len(f'RESULT = "{sentence}"') > 120:
+            raise SystemExit(f"the sentence of {name} is too long for a line of its page: {sentence}")
         page = ROOT / "models" / f"{name}.py"
         lines = page.read_text(encoding="utf-8").splitlines(keepends=True)
         lines = [f'RESULT = "{sentence}"\n' if line.startswith("RESULT = ") else line for line in lines]
