@@ -226,5 +226,5 @@ def _is_finite(ppl: PPL, state: Any, info: Any) -> Any:
     """Whether parameters, whatever arrays are kept beside them, and metrics are finite."""
     kept = [leaf for leaf in tree_values(state) if getattr(leaf, "ndim", 0)]  # counters may be on another device
     leaves = [*kept, *(p for p in state.params.values() if p.ndim == 0), *info.values()]
-    numbers = ppl.concat([(a if hasattr(a, "dtype") else ppl.asarray(a)).reshape(-1) for a in leaves], 0)
-    return (0.0 * numbers).sum() == 0.0  # zero times what is not finite is not a number
+    total = sum((a if hasattr(a, "dtype") else ppl.asarray(a)).sum() for a in leaves)  # no copy, as one array would be
+    return 0.0 * total == 0.0  # zero times what is not finite is not a number
