@@ -17,15 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from inverse_problem import NOISE, OPERATORS, SIGMA, coverage, error
-from matplotlib.figure import Figure
+from inverse_problem import SIGMA, coverage, error, picture, problem
 from seeded import cell, command
 from sklearn.datasets import load_digits
 
 import pplebm
 from pplebm.networks.halves import Whitened, activations, handed, whitened
-from pplebm.networks.operators import measured
-from pplebm.report.figures import tiled
 from pplebm.sampling.convergence import figures
 
 RESULT = Path(__file__).with_suffix(".json")
@@ -58,17 +55,6 @@ def tilt_of(law: str, white: Whitened, held_out: np.ndarray, folder: str, seed: 
              "error over draws": float(f.std() / len(f) ** 0.5),
              "seconds": float(run.metrics[-1]["seconds"])}  # fmt: skip
     return run.params, found
-
-
-def problem(name: str, train: np.ndarray, x: np.ndarray, seed: int) -> tuple[dict[str, Any], np.ndarray]:
-    """Hyperparameters of an operator with the σ of y, and y; as in inverse_problem."""
-    rng, hyper = np.random.default_rng([seed, len(name)]), {"operator": name, "operator_seed": seed, **OPERATORS[name]}
-    instrument, some = page.instrument(page.Hyper()._replace(**hyper)), train[:400]
-    moved = measured(instrument, some + SIGMA * rng.normal(size=some.shape)) - measured(instrument, some)
-    sigma = float((NOISE**2 + (moved**2).mean()) ** 0.5)
-    clean = measured(instrument, x)
-    y = clean + np.where(np.arange(len(x)) < N, sigma, NOISE)[:, None] * rng.normal(size=clean.shape)
-    return hyper | {"sigma": sigma}, y
 
 
 def solved(
@@ -110,26 +96,12 @@ def compare(seed: int, updates: int | None, algorithm: str, backend: str) -> dic
                 spaces[way] = ("intermediate_layers", hyper,
                                handed(run.params, white, split, tilt, run.program.ppl.asarray))  # fmt: skip
     for name in KINDS:
-        hyper, y = problem(name, train, x, seed)
+        hyper, _, y = problem(np.random.default_rng([seed, len(name)]), name, train, x, N, seed)
         for way, (model, own, params) in spaces.items():
             row[f"{name}: {way}"], shown[f"{name}: {way}"] = solved(model, hyper | own, params, y, x, seed, backend)
     if seed == 0:
-        picture(digits[:6], {way: shown[f"{KINDS[0]}: {way}"] for way in WAYS})
+        picture(digits[:6], {way: shown[f"{KINDS[0]}: {way}"] for way in WAYS}, PICTURE)
     return row
-
-
-def picture(truth: np.ndarray, shown: dict[str, Any]) -> None:
-    """Held-out digits, and below them posterior means and standard deviations in every space."""
-    figure = Figure(figsize=(7.5, 5.2), layout="constrained")
-    axes = figure.subplots(2, 4).ravel()
-    axes[0].imshow(tiled(truth, 3, -1.0, 1.0))
-    axes[0].set_title("held-out digits")
-    for axis, (way, (mean, spread)) in zip(axes[1:], shown.items(), strict=False):
-        axis.imshow(tiled(np.concatenate([mean, 2.0 * spread - 1.0]), 3, -1.0, 1.0))
-        axis.set_title(way)
-    for axis in axes:
-        axis.set_axis_off()
-    figure.savefig(PICTURE, dpi=110, metadata={"Software": None})
 
 
 def table(rows: dict[str, Any]) -> str:

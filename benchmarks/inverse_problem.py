@@ -56,18 +56,27 @@ def gaussian_mean(train: np.ndarray, matrix: np.ndarray, y: np.ndarray, noise: f
     return (flat.mean(0) + (y - flat.mean(0) @ matrix.T) @ gain.T).reshape(-1, 8, 8)
 
 
+def problem(
+    rng: np.random.Generator, name: str, train: np.ndarray, x: np.ndarray, n: int, seed: int
+) -> tuple[dict[str, Any], Any, np.ndarray]:
+    """Hyperparameters of an operator with the σ of y, the operator, and y of images, of which the first n are drawn."""
+    hyper = {"operator": name, "operator_seed": seed, **OPERATORS[name]}
+    instrument, some = page.instrument(page.Hyper()._replace(**hyper)), train[:400]
+    moved = measured(instrument, some + SIGMA * rng.normal(size=some.shape)) - measured(instrument, some)
+    sigma = float((NOISE**2 + (moved**2).mean()) ** 0.5)
+    clean = measured(instrument, x)
+    y = clean + np.where(np.arange(len(x)) < n, sigma, NOISE)[:, None] * rng.normal(size=clean.shape)
+    return hyper | {"sigma": sigma}, instrument, y
+
+
 def solved(
     run: Any, name: str, train: np.ndarray, x: np.ndarray, seed: int, backend: str
 ) -> tuple[dict[str, float], Any]:
     """Figures of an operator, of images of which the first N are of the model; and what a picture shows."""
-    rng, hyper = np.random.default_rng([seed, len(name)]), {"operator": name, "operator_seed": seed, **OPERATORS[name]}
-    instrument = page.instrument(page.Hyper()._replace(**hyper))
-    some = train[:400]
-    moved = measured(instrument, some + SIGMA * rng.normal(size=some.shape)) - measured(instrument, some)
-    sigma = float((NOISE**2 + (moved**2).mean()) ** 0.5)
-    clean = measured(instrument, x)
-    y = clean + np.where(np.arange(len(x)) < N, sigma, NOISE)[:, None] * rng.normal(size=clean.shape)
-    bound = pplebm.bind(page, backend, shape={"y": y.shape[1:]}, sigma=sigma, **hyper)
+    rng = np.random.default_rng([seed, len(name)])
+    hyper, instrument, y = problem(rng, name, train, x, N, seed)
+    sigma = hyper["sigma"]
+    bound = pplebm.bind(page, backend, shape={"y": y.shape[1:]}, **hyper)
     program = pplebm.Program(bound, data={"y": y[:2]}).with_params(run.params).with_coordinates("noncentered")
     draws = pplebm.sample(program, data={"y": y}, n_chains=4, n_draws=50, n_warmup=200, seed=seed,
                           progress=False)["x"].reshape(-1, *x.shape)  # fmt: skip
@@ -103,12 +112,12 @@ def compare(seed: int, updates: int | None, algorithm: str, backend: str) -> dic
         for name in OPERATORS:
             row[name], shown[name] = solved(run, name, train, x, seed, backend)
     if seed == 0:
-        picture(digits[:6], shown)
+        picture(digits[:6], shown, PICTURE)
     return row
 
 
-def picture(truth: np.ndarray, shown: dict[str, Any]) -> None:
-    """Held-out digits, and below them posterior means and standard deviations under every operator."""
+def picture(truth: np.ndarray, shown: dict[str, Any], path: Path) -> None:
+    """Held-out digits, and below them posterior means and standard deviations, by what is shown."""
     figure = Figure(figsize=(7.5, 5.2), layout="constrained")
     axes = figure.subplots(2, 4).ravel()
     axes[0].imshow(tiled(truth, 3, -1.0, 1.0))
@@ -118,7 +127,7 @@ def picture(truth: np.ndarray, shown: dict[str, Any]) -> None:
         axis.set_title(name)
     for axis in axes:
         axis.set_axis_off()
-    figure.savefig(PICTURE, dpi=110, metadata={"Software": None})
+    figure.savefig(path, dpi=110, metadata={"Software": None})
 
 
 def table(rows: dict[str, Any]) -> str:
