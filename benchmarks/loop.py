@@ -4,7 +4,8 @@ r"""Time of an update of `fit`, beside the algorithm's own step and the same upd
 
 For every algorithm page and both backends, in one process, in turn, so many updates of each per round; figures are
 medians over rounds, ratios medians of the rounds' ratios. "fit" is all that a user waits for: batches, updates, checks,
-metrics, held-out figures, checkpoints. "own step" is the algorithm's compiled step on one batch, called by a loop.
+metrics, held-out figures, checkpoints. "own step" is the algorithm's compiled step on one batch, as many in a call as
+`fit` makes, and nothing else.
 "By hand" is the update of a page of guides (`noise_contrastive`) or of chains (`short_run_mle`) without a program, in
 plain eager torch and in one compiled scan of JAX; its densities are checked against the program's first.
 """
@@ -25,6 +26,7 @@ import numpy as np
 from by_hand_update import Densities, on_jax, on_torch
 
 import pplebm
+from pplebm.learning.batches import BLOCK
 from pplebm.ppl.language import load_backend
 from pplebm.runs.config import RunConfig
 from pplebm.runs.job import new_job
@@ -109,19 +111,24 @@ def fit_of(recorder: Any, blocks: Any) -> Callable[[int], None]:
 
 
 def step_of(job: Any) -> Callable[[int], None]:
-    """So many steps of the algorithm on one batch."""
+    """So many steps of the algorithm on one batch, a block of them in a call."""
     algorithm, ppl = job.algorithm, job.algorithm.ppl
     x = algorithm.program.data(job.data.train[: algorithm.hyper.batch_size])
     index = ppl.asarray(np.arange(len(x))) if algorithm.keeps_rows else None
-    step, state = ppl.compiled(algorithm.step), [algorithm.init(ppl.key(0), x, job.data.n_train)]
-    keys = ppl.key(list(range(1000)))
-    keys = [keys[i] for i in range(1000)]
+    state = [algorithm.init(ppl.key(0), x, job.data.n_train)]
+    inputs = {"key": ppl.key(list(range(BLOCK)))}
+
+    def step(state: Any, given: Any) -> tuple[Any, Any, Any]:
+        state, info = algorithm.step(given["key"], state, x, index)
+        return state, info, ppl.asarray(1.0) > 0.5
+
+    repeated = ppl.repeat(step)
 
     def run(n: int) -> None:
         with ppl.threads_for(algorithm.program.work(len(x))):
-            for i in range(n):
-                state[0], info = step(keys[i % 1000], state[0], x, index)
-        float(next(iter(info.values())))
+            for done in range(0, n, BLOCK):
+                state[0], info, _ = repeated(state[0], inputs, min(BLOCK, n - done))
+        float(next(iter(info.values()))[0])
 
     return run
 

@@ -14,7 +14,7 @@ from pplebm.learning.algorithm import Algorithm
 from pplebm.ppl.parallel import Parallel
 from pplebm.ppl.trees import n_rows, take_rows, tree_map, tree_values
 
-BLOCK = 10  # updates that are read, and at most run, at once: figures are logged as often
+BLOCK = 50  # updates that are read, and at most run, at once
 MAX_BYTES = 1 << 26  # of the rows of a block
 
 

@@ -16,7 +16,7 @@ from pplebm.ppl.language import PPL
 from pplebm.ppl.parallel import Alone, Parallel
 from pplebm.ppl.trees import n_rows, tree_map, tree_values
 
-GOOD_EVERY = 50  # updates between the states kept for roll-back
+GOOD_EVERY = 50  # updates between the states kept for roll-back; ends of blocks
 WATCH_EVERY = 100  # updates between comparisons of prior chains with resampled base draws
 NOT_FINITE = "it was not finite; new noise"
 AT_ONCE = 0.5  # seconds of updates in a block, about, after which Ctrl-C is heard
@@ -70,7 +70,7 @@ def updates(
 ) -> Iterator[tuple[Progress, list[Event]]]:
     """Yield progress and events after every block of updates, to the end or without one.
 
-    A block ends at every tenth update at the latest, and holds about half a second of work. Batch and noise of an
+    A block ends at every fiftieth update at the latest, and holds about half a second of work. Batch and noise of an
     update depend on the seed, its number and the number of roll-backs alone, and k updates in one block are k blocks of
     one, so that a run continued from any progress equals one that was never stopped. An update that ends non-finite is
     undone: the last good state returns, and the next update draws new noise. One after which the tilt runs away
@@ -125,6 +125,7 @@ class _Blocks:
         self.n_back_offs, self._algorithm, self._group = n_back_offs, algorithm, group
         self._now = algorithm.back_off(n_back_offs)
         self._repeated, self._watch = algorithm.ppl.repeat(_one(self._now, n_data)), safeguards.watch(self._now)
+        self._is_good = algorithm.ppl.compiled(lambda state: _is_finite(algorithm.ppl, state, {}))
         self._is_checked = False
 
     def run(self, progress: Progress, inputs: Any, n: int) -> _Found:
@@ -140,10 +141,12 @@ class _Blocks:
         rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
         events = [Event(progress.update + i, row) for i, row in enumerate(rows, 1)]
         is_finite, last = bool(ppl.to_numpy(outs["is_finite"])[n_done - 1]), events[-1]
+        if is_finite and last.update % GOOD_EVERY == 0:  # a state that may be gone back to
+            is_finite = bool(ppl.to_numpy(self._is_good(state)))
         if is_finite and self._now.follows_chains and last.update % WATCH_EVERY == 0:
             key, x = (_at(inputs[name], n_done - 1) for name in ("key", "x"))
             with group.alone():
-                last.metrics.update(self._watch(key, group.local(state.params), x))
+                last.metrics.update(self._watch(key, state._replace(params=group.local(state.params)), x))
         return _Found(state, average, events, is_finite)
 
     def judged(self, progress: Progress, found: _Found) -> tuple[Progress, list[Event]]:
@@ -182,8 +185,8 @@ class _Pace:
 
 
 def _one(algorithm: Algorithm, n_data: int) -> Callable[[Any, Any], Any]:
-    """An update of state and running average, and whether all is finite after it."""
-    ppl = algorithm.ppl
+    """An update of state and running average, whether all is finite after it, and whether another may follow."""
+    ppl, has_end = algorithm.ppl, hasattr(algorithm.page, "arrived")
 
     def one(carry: Any, given: Any) -> tuple[Any, Any, Any]:
         state, average = carry
@@ -191,17 +194,23 @@ def _one(algorithm: Algorithm, n_data: int) -> Callable[[Any, Any], Any]:
         blend = lambda a, b: given["decay"] * a + (1.0 - given["decay"]) * b
         average = tree_map(blend, average, state.params) if average else average
         is_finite = _is_finite(ppl, _moved(algorithm, state, given["index"], n_data), info)
-        return (state, average), {"metrics": info, "is_finite": is_finite}, is_finite
+        goes_on = is_finite & (1.0 * algorithm.page.arrived(algorithm, state) < 0.5) if has_end else is_finite
+        return (state, average), {"metrics": info, "is_finite": is_finite}, goes_on
 
     return one
 
 
 def _moved(algorithm: Algorithm, state: Any, index: Any, n_data: int) -> Any:
-    """What an update may have changed of a state: of arrays with a row for every datum, those of its data."""
+    """What an update may have changed of a state: of arrays with a row for every datum, those of its data.
+
+    Without the optimizer's, which is twice as much as the parameters and follows from gradients whose norm is looked
+    at; `_Blocks.run` looks at it now and then.
+    """
+    state = state._replace(optimizer=())
     if not algorithm.keeps_rows:
         return state
     rows = lambda tree: tree_map(lambda a: a[index] if getattr(a, "ndim", 0) and len(a) == n_data else a, tree)
-    moved = state._replace(optimizer=rows(state.optimizer), positive=rows(state.positive))
+    moved = state._replace(positive=rows(state.positive))
     return moved._replace(negative=rows(state.negative)) if algorithm.program.prior_reads else moved
 
 

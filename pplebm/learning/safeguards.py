@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pplebm.learning.algorithm import Algorithm
+from pplebm.learning.sources import Pool
 from pplebm.ppl.trees import n_rows, take_rows
 from pplebm.program import Program
 from pplebm.sampling.importance import effective_size, weighted_mean
@@ -69,27 +70,30 @@ def chain_gap(f_chain: np.ndarray, f_base: np.ndarray) -> dict[str, float]:
 
 
 def watch(algorithm: Algorithm) -> Callable[[Any, Any, Any], dict[str, float]]:
-    """Make a function (key, parameters, data) that compares prior chains of an algorithm with resampled base draws.
+    """Make a function (key, state, data) that compares prior chains of an algorithm with resampled base draws.
 
-    Where the prior reads covariates it has a law of its own in every row: a few rows are compared one by one, and the
-    mean of their differences is told.
+    Chains that all data share and that live on are compared where they stand, others by fresh ones of their kind. Where
+    the prior reads covariates it has a law of its own in every row: a few rows are compared one by one, and the mean of
+    their differences is told.
     """
     program = algorithm.program.with_chains(compiled=False)
     ppl, centered, algorithm = program.ppl, algorithm.centered, algorithm.with_changes(program)
+    pool = source if isinstance(source := algorithm.source("prior"), Pool) and not program.prior_reads else None
 
-    def both(key: Any, params: Any, data: Any) -> Any:
+    def both(key: Any, params: Any, kept: Any, data: Any) -> Any:
         k_chain, k_base = ppl.split(key)
         chains, bases = _rows_for(program, data)
-        ends, base = algorithm.negative(k_chain, params, chains).z, centered.draw_base(k_base, bases, params)
+        ends = pool.ends(algorithm, kept, params, N_CHAINS) if pool else algorithm.negative(k_chain, params, chains).z
+        base = centered.draw_base(k_base, bases, params)
         at = lambda rows: None if isinstance(rows, int) else rows
         return centered.log_tilt(params, ends, at(chains)), centered.log_tilt(params, base, at(bases))
 
     compiled = ppl.compiled(both)
 
-    def gap(key: Any, params: Any, data: Any) -> dict[str, float]:
+    def gap(key: Any, state: Any, data: Any) -> dict[str, float]:
         few = take_rows(data, slice(0, N_ROWS)) if program.prior_reads else None
-        n = n_rows(few) if few is not None else 1
-        f_chain, f_base = (ppl.to_numpy(f).astype(float).reshape(-1, n) for f in compiled(key, params, few))
+        n, kept = n_rows(few) if few is not None else 1, state.negative if pool else ()
+        f_chain, f_base = (ppl.to_numpy(f).astype(float).reshape(-1, n) for f in compiled(key, state.params, kept, few))
         rows = [chain_gap(f_chain[:, i], f_base[:, i]) for i in range(n)]
         return {
             "chain_gap": float(np.mean([row["chain_gap"] for row in rows])),

@@ -172,6 +172,10 @@ class Pool(NamedTuple):
         centered = moving.move(params, z, "centered", None if isinstance(rows, int) else rows)
         return Samples(program.ppl.stop_gradient(centered), info, kept)
 
+    def ends(self, algorithm: Algorithm, kept: buffers.Buffer, params: Params, n: int) -> Latents:
+        """Where the first n chains of a pool that all data share stand, centered."""
+        return algorithm.noncentered.move(params, {name: z[:n] for name, z in kept.z.items()}, "centered")
+
 
 class Amortized(NamedTuple):
     """Draws of a guide q(z|x): the program's own (`guide=`), or one derived from it, see `pplebm.guides.amortized`."""

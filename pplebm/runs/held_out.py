@@ -12,16 +12,16 @@ from pplebm.ppl.trees import take_rows
 from pplebm.runs.job import Job
 
 EVALUATE_ON = 256  # held-out data per evaluation
-EVALUATE_EVERY, SHARE = 100, 0.03  # updates between evaluations at least; their share of all steps of chains at most
+EVALUATE_EVERY, SHARE = 100, 0.02  # updates between evaluations at least; their share of all steps of chains at most
 
 
 def updates_between(algorithm: Algorithm, n_held_out: int = EVALUATE_ON) -> int:
-    """Updates between evaluations: a hundred, or more where these would take over 3 % of all steps of chains.
+    """Updates between evaluations: a hundred, or more where these would take over 2 % of all steps of chains.
 
     >>> import pplebm
     >>> program = pplebm.Program(pplebm.bind("conjugate_tilt", shape=(3,)))
     >>> [updates_between(Algorithm(pplebm.load(page), program)) for page in ("short_run_mle", "alternating_backprop")]
-    [100, 700]
+    [100, 1000]
     """
     hyper, own = algorithm.hyper, 0
     steps = [getattr(algorithm.source(phase), "n_steps", 0) for phase in ("posterior", "prior")]

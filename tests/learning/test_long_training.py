@@ -291,6 +291,21 @@ def test_chains_that_miss_the_tilted_prior_are_lengthened():
     assert event.metrics["base_ess"] > safeguards.MIN_BASE_ESS
 
 
+@pytest.mark.parametrize("backend", ["pyro", "numpyro"])
+def test_chains_that_live_on_are_watched_where_they_stand(backend):
+    """Not by fresh ones: a pool that was left behind is told, whatever fresh chains would reach."""
+    program = pplebm.Program(pplebm.bind("conjugate_tilt", backend, shape=(3,)))
+    page, rng, ppl = pplebm.load("persistent_mle"), np.random.default_rng(0), program.ppl
+    algorithm = algorithm_of(page, program, {"pool": 512})
+    state = algorithm.init(ppl.key(0), program.data(rng.normal(size=(16, 3)).astype(np.float32)), 16)
+    watch = safeguards.watch(algorithm)
+    exact = algorithm.negative(ppl.key(1), state.params, 512).z
+    for shift, is_told in ((0.0, False), (8.0, True)):
+        z = {name: a + shift for name, a in algorithm.noncentered.move(state.params, exact, "noncentered").items()}
+        found = watch(ppl.key(2), state._replace(negative=state.negative._replace(z=z)), None)
+        assert bool(safeguards.fault(found)) is is_told, found
+
+
 def test_seeds_at_once_are_seeds_one_after_another(tmp_path):
     from click.testing import CliRunner
 

@@ -86,12 +86,40 @@ def test_of_what_is_kept_by_datum_the_rows_of_the_batch_are_looked_at(backend, p
     assert not loop._is_finite(ppl, loop._moved(owner, broken, index, len(DATA)), {})
 
 
-def test_a_block_ends_with_the_tenth_update_at_the_latest():
+def test_a_block_ends_with_every_fiftieth_update_at_the_latest():
     owner = algorithm("pyro", "noise_contrastive")
     begin = loop.begin(owner, owner.program.data(DATA[:8]), 0, len(DATA))
-    ends = [(p.update, [e.update for e in events]) for p, events in loop.updates(owner, DATA, 0, begin, total=25)]
-    assert [n for _, numbers in ends for n in numbers] == list(range(1, 26))
-    assert all(update == numbers[-1] and (numbers[0] - 1) // 10 == (update - 1) // 10 for update, numbers in ends)
+    ends = [(p.update, [e.update for e in events]) for p, events in loop.updates(owner, DATA, 0, begin, total=120)]
+    assert [n for _, numbers in ends for n in numbers] == list(range(1, 121))
+    assert all(update == numbers[-1] and (numbers[0] - 1) // BLOCK == (update - 1) // BLOCK for update, numbers in ends)
+    assert {50, 100, 120} <= {update for update, _ in ends}
+
+
+@pytest.mark.parametrize("backend", ["pyro", "numpyro"])
+def test_a_block_ends_where_the_page_says_that_learning_has_arrived(backend, monkeypatch):
+    """Otherwise the last update would depend on how many of them were made in one call."""
+    owner = algorithm(backend, "noise_contrastive")
+    monkeypatch.setattr(owner.page, "arrived", lambda algorithm, state: state.update == 17, raising=False)
+    begin = loop.begin(owner, owner.program.data(DATA[:8]), 0, len(DATA))
+    ends = [p.update for p, _ in loop.updates(owner, DATA, 0, begin, total=40)]
+    assert 17 in ends and ends[-1] == 40
+
+
+@pytest.mark.parametrize("backend", ["pyro", "numpyro"])
+def test_what_the_optimizer_keeps_is_looked_at_before_it_may_be_gone_back_to(backend, monkeypatch):
+    """A rule that breaks what it keeps, and leaves the parameters as they are."""
+    owner = algorithm(backend, "noise_contrastive", updates=200)
+    spoilt = lambda a: a * np.nan if getattr(a, "ndim", 0) else a
+    plainly = Algorithm.step
+
+    def step(self, key, state, x, index=None):
+        new, info = plainly(self, key, state, x, index)
+        return new._replace(params=state.params, optimizer=tree_map(spoilt, new.optimizer)), info
+
+    monkeypatch.setattr(Algorithm, "step", step)
+    begin = loop.begin(owner, owner.program.data(DATA[:8]), 0, len(DATA))
+    undone = [e for _, events in loop.updates(owner, DATA, 0, begin, total=60) for e in events if e.reason]
+    assert [(e.update, e.rolled_back_to) for e in undone] == [(50, 0)]
 
 
 def as_graph(self, function):
