@@ -7,11 +7,13 @@ import hashlib
 import os
 import platform
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 QUICK = "jax_disable_most_optimizations"
 MOST = 2 * 2**30  # bytes that are kept; beyond, the oldest go
+DAY = 86400.0  # seconds; the folder, which may hold ten thousand files, is looked through once in a day
 WANTED = {
     "JAX_COMPILATION_CACHE_DIR": "jax_compilation_cache_dir",
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "jax_persistent_cache_min_compile_time_secs",
@@ -30,7 +32,8 @@ def keep_compilations() -> None:
     folder = home() / "xla" / _processor()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        prune(folder, MOST)
+        if _is_due(folder.with_suffix(".pruned")):
+            prune(folder, MOST)
     except OSError:
         return
     for (variable, option), value in zip(WANTED.items(), (str(folder), 0), strict=True):
@@ -71,6 +74,14 @@ def prune(folder: Path, most: int) -> None:
         with contextlib.suppress(OSError):  # another process may have been quicker
             path.unlink()
         total -= stat.st_size
+
+
+def _is_due(note: Path) -> bool:
+    """Whether a note was not touched for a day; it is now."""
+    is_due = not note.exists() or abs(time.time() - note.stat().st_mtime) > DAY
+    if is_due:
+        note.touch()
+    return is_due
 
 
 def _processor() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -47,6 +48,14 @@ def test_the_oldest_go_first(tmp_path):
         os.utime(tmp_path / str(i), (i, i))
     compilations.prune(tmp_path, 250)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["3", "4"]
+
+
+def test_the_folder_is_looked_through_once_in_a_day(tmp_path):
+    note, now = tmp_path / "note", time.time()
+    assert compilations._is_due(note) and not compilations._is_due(note)
+    for age, is_due in ((0.9, False), (1.1, True), (-1.1, True)):  # clocks jump
+        os.utime(note, (now - age * compilations.DAY,) * 2)
+        assert compilations._is_due(note) is is_due
 
 
 @pytest.mark.parametrize(
