@@ -65,13 +65,21 @@ def check(items: Checklist, start: Start, page: ModuleType, hyper: Any) -> None:
     items.look("update", m.update)
 
 
+def _of_batch(hyper: Any, n: int) -> Any:
+    """Hyperparameters for a batch of n data, and for a pool of prior chains that is no larger."""
+    hyper, prior = hyper._replace(batch_size=n), getattr(hyper, "prior", None)
+    if not isinstance(prior, AdjustedPool):
+        return hyper
+    return hyper._replace(prior=prior._replace(pool=min(n, prior.pool), moved=min(n, prior.moved)))
+
+
 class _Model:
     """A model on a batch of data; every method looks at one thing."""
 
     def __init__(self, start: Start, page: ModuleType, hyper: Any) -> None:
         self.start, self.page, self.data, self.seed = start, page, start.data, start.seed
         n = min(BATCH, hyper.batch_size, start.data.n_train)
-        self.hyper, self.n = hyper._replace(batch_size=n), n
+        self.hyper, self.n = _of_batch(hyper, n), n
         self.refused: PplebmError | None = None  # by the structure of the program, told under "sites"
         self.program: Program
         self.x: Any
@@ -251,7 +259,8 @@ class _Model:
     def posterior_chain(self) -> Verdict:
         if self.program.given:
             return None, "no chain is run: data are the values of all latents"
-        found = self.algorithm.positive(self._keys(5)[4], self.progress.state.params, self.x)
+        draw = self.program.ppl.compiled(self.algorithm.positive)
+        found = draw(self._keys(5)[4], self.progress.state.params, self.x)
         return self._chain(found, "posterior", lambda p, z: p.log_joint(self.params, z, self.x))
 
     def half_precision(self) -> Verdict:
@@ -269,7 +278,9 @@ class _Model:
         if not self.program.tilts:
             return None, "not needed without a tilt: the base is drawn directly"
         rows, params = self.program.prior_rows(self.x), self.progress.state.params
-        found = self.algorithm.negative(self._keys(6)[5], params, rows)
+        n = rows if isinstance(rows, int) else None
+        draw = self.program.ppl.compiled(lambda key, params, given: self.algorithm.negative(key, params, n or given))
+        found = draw(self._keys(6)[5], params, None if n else rows)
         return self._chain(found, "prior", lambda p, z: p.log_prior(self.params, z, self.x))
 
     def _chain(self, found: Samples, phase: str, log_density: Callable[[Program, Latents], Any]) -> Verdict:

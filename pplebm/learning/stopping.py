@@ -52,7 +52,7 @@ def begin(ppl: PPL, state: State, window: int) -> ClimbingState:
     """
     if window % BLOCKS:
         raise PplebmError(f"window must be a multiple of {BLOCKS} updates, got {window}.")
-    zero = {name: 0.0 * p for name, p in state.params.items()}
+    zero = ppl.compiled(lambda params: {name: 0.0 * p for name, p in params.items()})(state.params)  # in one call
     none = next(iter(zero.values())).sum()
     blocks = none + ppl.asarray([0.0] * BLOCKS)
     return ClimbingState(*state, Climb(zero, dict(state.params), zero, none, blocks, none, none, none, none))
