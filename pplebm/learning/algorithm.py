@@ -164,6 +164,11 @@ class Algorithm:
         """Whether the page learns a guide."""
         return any(isinstance(field, Amortized) for field in self.hyper)
 
+    @functools.cached_property
+    def guide_params(self) -> frozenset[str]:
+        """Names of the parameters that are the guide's alone; those that it shares with the model are the model's."""
+        return frozenset(self.guide.params) - frozenset(self.program.params) if self.has_guide else frozenset()
+
     @property
     def reports(self) -> dict[str, str]:
         """Meanings of the figures of an update, by name."""
@@ -306,7 +311,7 @@ class Algorithm:
         state = rest._replace(params=params, update=update)
         factors = self.page.rates(self, state) if hasattr(self.page, "rates") else None
         return self.optimizer.update(
-            self.program, params, gradient, rest.optimizer, update, self.hyper.updates, factors
+            self.program, params, gradient, rest.optimizer, update, self.hyper.updates, factors, self.guide_params
         )
 
     def _whole(self, function: Callable[..., Any]) -> Callable[..., Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from pplebm.errors import PplebmError
@@ -56,8 +56,9 @@ class Optimizer(NamedTuple):
     (True, True)
     """
 
-    learning_rate: NonNegative = 1e-3  # of all parameters but the tilts'
+    learning_rate: NonNegative = 1e-3  # of all parameters but the tilts' and the guide's
     learning_rate_tilt: NonNegative = 1e-3  # of the parameters that enter tilts alone
+    learning_rate_guide: NonNegative = 1e-3  # of a guide's own, which are networks even where the model has none
     decay_share: Share = 0.3  # of the updates, at the end, over which the rates fall
     schedule: Schedule = "linear"  # of that fall to zero; "exponential" ends at a hundredth, "constant" does not fall
     warmup: Whole = 0  # updates at the beginning over which rates rise
@@ -103,6 +104,7 @@ class Optimizer(NamedTuple):
         update: Any,
         n_updates: int,
         factors: Mapping[str, Any] | None = None,
+        of_guide: Collection[str] = (),
     ) -> Update:
         """One step of the rule on a clipped gradient; with `accumulate` k > 1 after every k-th, on the mean of k.
 
@@ -114,6 +116,7 @@ class Optimizer(NamedTuple):
             update: number of updates done.
             n_updates: of the whole run.
             factors: further factors of rates by name; 0 holds a parameter still.
+            of_guide: names of the parameters that are a guide's own.
         """
         ppl, k, rule = program.ppl, self.accumulate, self._rule(program.ppl)
         if k > 1:
@@ -122,8 +125,11 @@ class Optimizer(NamedTuple):
         norm_tilt = norm({n: g for n, g in gradient.items() if n in program.tilt_params}, like=like)
         clipped, norm_all = clip(ppl, gradient, self.clip_norm)
         factor = self.factor(ppl, update, n_updates)
-        rate, rate_tilt = factor * self.learning_rate, factor * self.learning_rate_tilt
-        rates = {name: rate_tilt if name in program.tilt_params else rate for name in params}
+        rate, own, of_kind = factor * self.learning_rate, self.learning_rate_guide, dict[str, Any]()
+        if own != self.learning_rate:
+            of_kind = dict.fromkeys(of_guide, factor * own)
+        of_kind |= dict.fromkeys(program.tilt_params, factor * self.learning_rate_tilt)
+        rates = {name: of_kind.get(name, rate) for name in params}
         scaled: dict[Any, Any] = {}  # equal rates stay one object, by which a rule can tell them
         for name, further in (factors or {}).items():
             rates[name] = scaled.setdefault(

@@ -156,6 +156,24 @@ def test_frozen_parameters_stay_under_every_rule():
         assert torch.equal(value, params[name]) == name.startswith("decoder"), name
 
 
+@pytest.mark.parametrize("moving", ["learning_rate", "learning_rate_tilt", "learning_rate_guide"])
+@pytest.mark.parametrize("backend", ["pyro", "numpyro"])
+def test_model_tilt_and_guide_follow_rates_of_their_own(backend, moving):
+    """A model of a few numbers learns fast at rates at which the networks of its guide would break."""
+    program = pplebm.Program(pplebm.bind("latent_ebm", backend, shape=(4,), latent_dim=2))
+    rates = {"learning_rate": 0.0, "learning_rate_tilt": 0.0, "learning_rate_guide": 0.0, "rule": "sgd", "n_steps": 2}
+    algorithm = algorithm_of(pplebm.load("variational_joint"), program, rates | {moving: 0.01})
+    x = program.data(X[:8])
+    state = algorithm.init(program.ppl.key(0), x)
+    after, _ = algorithm.step(program.ppl.key(1), state, x)
+    numbers = program.ppl.to_numpy
+    moved = {n for n, p in state.params.items() if not np.array_equal(numbers(p), numbers(after.params[n]))}
+    kinds = {"learning_rate_tilt": program.tilt_params, "learning_rate_guide": set(algorithm.guide.params)}
+    others = set(program.params) - program.tilt_params
+    assert moved and moved <= kinds.get(moving, others), moved
+    assert moving != "learning_rate_guide" or moved == set(algorithm.guide.params)
+
+
 def test_hyperparameters_of_parts_are_named_by_path_turned_or_alone():
     page = pplebm.load("short_run_mle")
     for change in ({"prior.n_steps": 7}, {"n_steps_prior": "7"}, {"prior": {"n_steps": 7}}):
