@@ -261,7 +261,7 @@ def test_the_table_of_digits_is_of_what_is_kept():
 def test_a_run_is_asked_about_the_guide_that_it_has_learned(page, tmp_path):
     """The program of a run brings its learned guide along: nothing is told of the guide that learning began with."""
     x = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
-    hyper = {"tilted": False, "batch_size": 20, "learning_rate": 0.05}
+    hyper = {"tilted": False, "batch_size": 20, "learning_rate": 0.05, "learning_rate_guide": 0.05}
     small = {"latent_dim": 2, "width": 8, "depth": 1}
     run = pplebm.fit("latent_ebm", x, page, tmp_path / "run", updates=20, hyper=hyper | small, progress=False)
     run = pplebm.open_run(tmp_path / "run")
