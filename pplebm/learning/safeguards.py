@@ -26,12 +26,17 @@ N_ROWS = 8  # of data, among which these are shared where every row has a prior 
 def fault(metrics: Mapping[str, float]) -> str:
     """The sign of a tilt that runs away after an update, in words; empty if there is none.
 
+    Where chains of the prior have weights, a gap is none: chains that begin anew weigh what the others had lost, and
+    the gap is the model's own until the tilt has followed.
+
     >>> fault({"tilt_gap": 31.4})
     'the tilt gap is 31.4 nats'
     >>> fault({"tilt_gap": 1.2, "divergent_negative": 0.0})
     ''
+    >>> fault({"tilt_gap": 13.5, "ess_negative": 0.22})
+    ''
     """
-    if abs(metrics.get("tilt_gap", 0.0)) > MAX_GAP:
+    if "ess_negative" not in metrics and abs(metrics.get("tilt_gap", 0.0)) > MAX_GAP:
         return f"the tilt gap is {metrics['tilt_gap']:.1f} nats"
     for name, value in metrics.items():
         if name.startswith("divergent") and value > MAX_DIVERGENT:
