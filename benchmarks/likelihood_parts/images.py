@@ -13,7 +13,7 @@ from pplebm import data
 from pplebm.data import Dataset
 from pplebm.errors import PplebmError
 
-IMAGES = {"digits": 200, "mnist": 100, "fashion_mnist": 100, "omniglot": 100}  # held-out images whose evidence is found
+IMAGES = {"digits": 200, "mnist": 400, "fashion_mnist": 100, "omniglot": 100}  # held-out images whose evidence is found
 ARCHIVE = "images_background_small1.zip"
 SIDE, WHITE = 28, 255
 
