@@ -80,7 +80,7 @@ def updates(
     Args:
         ema: decay of the running average of the parameters, if progress keeps one.
         total: updates in all, where the iterator ends.
-        at_most: updates in a block.
+        at_most: updates in a block, which ends at every multiple of it.
 
     Raises:
         PplebmError: after ten roll-backs, when the batch size exceeds the data, or when processes drift apart.
@@ -98,7 +98,8 @@ def updates(
             if progress.n_back_offs != blocks.n_back_offs:
                 blocks = _Blocks(algorithm, progress.n_back_offs, group, n_rows(train))
             left = math.inf if total is None else total - progress.update
-            n = int(min(BLOCK - progress.update % BLOCK, left, pace.updates, reader.size, at_most))
+            to_end = min(size - progress.update % size for size in (BLOCK, at_most))
+            n = int(min(to_end, left, pace.updates, reader.size))
             inputs = reader.read(progress.update, progress.n_rollbacks)
             reader.read_ahead(progress.update + n, progress.n_rollbacks)
             with pace.timed(n):
@@ -206,7 +207,7 @@ def _moved(algorithm: Algorithm, state: Any, index: Any, n_data: int) -> Any:
     Without the optimizer's, which is twice as much as the parameters and follows from gradients whose norm is looked
     at; `_Blocks.run` looks at it now and then.
     """
-    state = state._replace(optimizer=())
+    state = state._replace(optimizer=()) if hasattr(state, "optimizer") else state
     if not algorithm.keeps_rows:
         return state
     rows = lambda tree: tree_map(lambda a: a[index] if getattr(a, "ndim", 0) and len(a) == n_data else a, tree)

@@ -64,8 +64,9 @@ class Recorder:
         job, settings = self.job, self.manifest.settings
         program, size = job.algorithm.program, job.algorithm.hyper.batch_size
         updates = loop.updates(
-            job.algorithm, job.data.train, settings.seed, self.progress, job.group, settings.ema, self.total
-        )
+            job.algorithm, job.data.train, settings.seed, self.progress, job.group, settings.ema, self.total,
+            CHECKPOINT_EVERY,
+        )  # fmt: skip
         is_first = True
         while self.progress.update < self.total and not self._has_arrived():
             self.bar.set_description("compiling" if is_first else None)
