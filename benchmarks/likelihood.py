@@ -13,7 +13,7 @@ tilt, a covariate in the prior), `univariate_tilts` and `linear_gaussian` (the p
 or in closed form, of 1000 data that are independent of the 1000 to learn from; what is told is how far below the truth
 it is on the same data, so that the mean is a Kullback-Leibler divergence. "exact maximum" is where the exact
 likelihood of the training data is highest, found without any page of the gallery. Default settings but for one: the
-learning rate of the two generators with a few scalar parameters is 0.02.
+learning rates of model and tilt, for the two generators with a few scalar parameters, are 0.02.
 
 Images. `joint_ebm` at its defaults, or another model with --model, and `Run.log_evidence` at its own, on the first
 held-out images; pages whose model is a baseline are there when the gallery has them, and `variational_joint` learns
