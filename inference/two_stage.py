@@ -27,7 +27,7 @@ DEVIATIONS = (
     "The generator is the page's own, learned in the first stage, not a pre-trained NVAE.",
     "30 steps that are accepted or rejected in place of 10 of size 0.003, which hardly move the base.",
     "In the first stage the tilt's rate is zero, not its work: chains run from the beginning.",
-    "Where the likelihood is known, learning ends 0.05 to 0.28 nats per datum below the maximum (3 seeds); "
+    "Where the likelihood is known, learning ends 0.05 to 0.06 nats per datum below the maximum (3 seeds); "
     "the twin alone is 0.21 below at best.",
 )
 REPORTS = {"bound": "the ELBO of the untilted twin, nats per datum"}
