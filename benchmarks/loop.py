@@ -37,6 +37,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "benchmarks" / "loop.json"
 CHAIN_PAGES = {"short_run_mle"}  # beside which the two-phase update by hand stands
 GUIDE_PAGES = {"noise_contrastive"}
+MODELS = {"score_matching": "data_ebm"}  # of pages that take no latents
 
 
 def main() -> None:
@@ -72,7 +73,13 @@ def measured(page: str, backend: str, args: Any) -> dict[str, Any]:
         compiled = args.compile if backend == "pyro" else None
         hyper = {f"{phase}.kernel": "langevin" for phase in ("posterior", "prior")} if page in CHAIN_PAGES else {}
         config = RunConfig(
-            "joint_ebm", "digits", page, updates=total, hyper=hyper, backend=backend, compiled=compiled
+            MODELS.get(page, "joint_ebm"),
+            "digits",
+            page,
+            updates=total,
+            hyper=hyper,
+            backend=backend,
+            compiled=compiled,
         ).checked()
         began = time.perf_counter()
         job, begin = new_job(Path(folder) / "run", config, load_backend(backend).parallel(1, 1, "auto"))

@@ -142,7 +142,7 @@ class _Blocks:
         rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
         events = [Event(progress.update + i, row) for i, row in enumerate(rows, 1)]
         is_finite, last = bool(ppl.to_numpy(outs["is_finite"])[n_done - 1]), events[-1]
-        if is_finite and last.update % GOOD_EVERY == 0:  # a state that may be gone back to
+        if is_finite and last.update % GOOD_EVERY == 0 and not self._now.keeps_rows:  # one may go back to this state
             is_finite = bool(ppl.to_numpy(self._is_good(state)))
         if is_finite and self._now.follows_chains and last.update % WATCH_EVERY == 0:
             key, x = (_at(inputs[name], n_done - 1) for name in ("key", "x"))
@@ -204,14 +204,13 @@ def _one(algorithm: Algorithm, n_data: int) -> Callable[[Any, Any], Any]:
 def _moved(algorithm: Algorithm, state: Any, index: Any, n_data: int) -> Any:
     """What an update may have changed of a state: of arrays with a row for every datum, those of its data.
 
-    Without the optimizer's, which is twice as much as the parameters and follows from gradients whose norm is looked
-    at; `_Blocks.run` looks at it now and then.
+    Else without the optimizer's, which is twice as much as the parameters and follows from gradients whose norm is
+    looked at; `_Blocks.run` looks at it now and then.
     """
-    state = state._replace(optimizer=()) if hasattr(state, "optimizer") else state
     if not algorithm.keeps_rows:
-        return state
+        return state._replace(optimizer=()) if hasattr(state, "optimizer") else state
     rows = lambda tree: tree_map(lambda a: a[index] if getattr(a, "ndim", 0) and len(a) == n_data else a, tree)
-    moved = state._replace(positive=rows(state.positive))
+    moved = state._replace(optimizer=rows(state.optimizer), positive=rows(state.positive))
     return moved._replace(negative=rows(state.negative)) if algorithm.program.prior_reads else moved
 
 
