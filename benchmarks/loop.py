@@ -72,15 +72,9 @@ def measured(page: str, backend: str, args: Any) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         compiled = args.compile if backend == "pyro" else None
         hyper = {f"{phase}.kernel": "langevin" for phase in ("posterior", "prior")} if page in CHAIN_PAGES else {}
-        config = RunConfig(
-            MODELS.get(page, "joint_ebm"),
-            "digits",
-            page,
-            updates=total,
-            hyper=hyper,
-            backend=backend,
-            compiled=compiled,
-        ).checked()
+        model = MODELS.get(page, "joint_ebm")
+        settings: dict[str, Any] = {"updates": total, "hyper": hyper, "backend": backend, "compiled": compiled}
+        config = RunConfig(model, "digits", page, **settings).checked()
         began = time.perf_counter()
         job, begin = new_job(Path(folder) / "run", config, load_backend(backend).parallel(1, 1, "auto"))
         recorder = Recorder(job, begin, False, Stop())
