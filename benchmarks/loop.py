@@ -4,8 +4,8 @@ r"""Time of an update of `fit`, beside the algorithm's own step and the same upd
 
 For every algorithm page and both backends, in one process, in turn, so many updates of each per round; figures are
 medians over rounds, ratios medians of the rounds' ratios. "fit" is all that a user waits for: batches, updates, checks,
-metrics, held-out figures, checkpoints. "own step" is the algorithm's compiled step on one batch, as many in a call as
-`fit` makes, and nothing else.
+metrics, held-out figures, checkpoints. "own step" is the algorithm's compiled step on a block of batches that were read
+before, as many in a call as `fit` makes, and nothing else.
 "By hand" is the update of a page of guides (`noise_contrastive`) or of chains (`short_run_mle`) without a program, in
 plain eager torch and in one compiled scan of JAX; its densities are checked against the program's first.
 """
@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import resource
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -26,8 +25,9 @@ import numpy as np
 from by_hand_update import Densities, on_jax, on_torch
 
 import pplebm
-from pplebm.learning.batches import BLOCK
+from pplebm.learning.batches import BLOCK, Reader
 from pplebm.ppl.language import load_backend
+from pplebm.ppl.parallel import Alone
 from pplebm.runs.config import RunConfig
 from pplebm.runs.job import new_job
 from pplebm.runs.learn import Recorder
@@ -50,20 +50,25 @@ def main() -> None:
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help="on Pyro")
     parser.add_argument("--write", action="store_true", help=f"keep the figures in {RESULT.name}")
     args = parser.parse_args()
-    rows = []
     for page in args.pages:
         for backend in args.backends:
-            rows.append(measured(page, backend, args))
-            print(line(rows[-1]), flush=True)
-    if args.write:
-        from speed_parts.machine import machine
+            row = measured(page, backend, args)
+            print(line(row), flush=True)
+            if args.write:
+                keep(row, args)
 
-        content = {
-            "command": " ".join(["python", "benchmarks/loop.py", *sys.argv[1:]]),
-            "machine": machine(),
-            "rows": rows,
-        }
-        RESULT.write_text(json.dumps(content, indent=1) + "\n")
+
+def keep(row: dict[str, Any], args: Any) -> None:
+    """Put a row in the place of the one of its page and backend."""
+    from speed_parts.machine import machine
+
+    row = row | {"rounds": args.rounds, "updates": args.updates, "machine": machine()}
+    rows = json.loads(RESULT.read_text())["rows"] if RESULT.exists() else []
+    pages = {kept["page"] for kept in rows} & set(pplebm.inference_available()) | {row["page"]}
+    same = lambda kept: (kept["page"], kept["backend"]) == (row["page"], row["backend"])
+    rows = [kept for kept in rows if not same(kept) and kept["page"] in pages] + [row]
+    rows.sort(key=lambda kept: (kept["page"], kept["backend"]))
+    RESULT.write_text(json.dumps({"command": "python benchmarks/loop.py --write", "rows": rows}, indent=1) + "\n")
 
 
 def measured(page: str, backend: str, args: Any) -> dict[str, Any]:
@@ -112,21 +117,20 @@ def fit_of(recorder: Any, blocks: Any) -> Callable[[int], None]:
 
 
 def step_of(job: Any) -> Callable[[int], None]:
-    """So many steps of the algorithm on one batch, a block of them in a call."""
+    """So many steps of the algorithm on the first batches, a block of them in a call."""
     algorithm, ppl = job.algorithm, job.algorithm.ppl
-    x = algorithm.program.data(job.data.train[: algorithm.hyper.batch_size])
-    index = ppl.asarray(np.arange(len(x))) if algorithm.keeps_rows else None
-    state = [algorithm.init(ppl.key(0), x, job.data.n_train)]
-    inputs = {"key": ppl.key(list(range(BLOCK)))}
+    size, group = algorithm.hyper.batch_size, Alone(lambda a: ppl.asarray(a, keep=True))
+    inputs = Reader(algorithm, job.data.train, 0, group, 0.0).read(0, 0)
+    state = [algorithm.init(ppl.key(0), algorithm.program.data(job.data.train[:size]), job.data.n_train)]
 
     def step(state: Any, given: Any) -> tuple[Any, Any, Any]:
-        state, info = algorithm.step(given["key"], state, x, index)
+        state, info = algorithm.step(given["key"], state, given["x"], given["index"])
         return state, info, ppl.asarray(1.0) > 0.5
 
     repeated = ppl.repeat(step)
 
     def run(n: int) -> None:
-        with ppl.threads_for(algorithm.program.work(len(x))):
+        with ppl.threads_for(algorithm.program.work(size)):
             for done in range(0, n, BLOCK):
                 state[0], info, _ = repeated(state[0], inputs, min(BLOCK, n - done))
         float(next(iter(info.values()))[0])

@@ -13,7 +13,7 @@ import pplebm
 from pplebm.errors import PplebmError
 from pplebm.runs.evaluate import over_data
 
-from .images import IMAGES, evidence_rows, image_set
+from .images import BINARY, IMAGES, evidence_rows, image_set
 from .known import KNOWN, Known
 
 EXACT = "exact maximum"  # in the place of a page: the truth, and where the exact likelihood is highest
@@ -128,17 +128,24 @@ def figures(log_p: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
 
 def of_images(data: str, page: str, seed: int, settings: Settings) -> dict[str, Any]:
     """Estimates of a tilted model and its twin, or of a baseline that is a model, on the first held-out images."""
-    dataset = image_set(data, settings.data_dir, seed)
+    hyper = pplebm.load(BOUND if is_model(page) else page).Hyper()
+    visits = (settings.updates or hyper.updates) * hyper.batch_size
+    dataset = image_set(data, settings.data_dir, seed, visits)
     same: dict[str, Any] = {"backend": settings.backend, "seed": seed, "updates": settings.updates, "progress": False}
+    pixels = {"likelihood": "bernoulli"} if data in BINARY else {}
+    same |= {"scaling": "none"} if pixels else {}
     with tempfile.TemporaryDirectory() as folder:
         began, twin = time.perf_counter(), None
+        fit = lambda model, page, name, **changes: pplebm.fit(
+            model, dataset, page, out=f"{folder}/{name}", hyper=pixels | changes, **same
+        )
         if is_model(page):
-            run = pplebm.fit(page, dataset, BOUND, out=f"{folder}/model", **same)
+            run = fit(page, BOUND, "model")
         elif page in BASELINES:
-            run = pplebm.fit(settings.model, dataset, page, out=f"{folder}/model", hyper={"tilted": False}, **same)
+            run = fit(settings.model, page, "model", tilted=False)
         else:
-            run = pplebm.fit(settings.model, dataset, page, out=f"{folder}/tilted", **same)
-            twin = pplebm.fit(settings.model, dataset, page, out=f"{folder}/twin", hyper={"tilted": False}, **same)
+            run = fit(settings.model, page, "tilted")
+            twin = fit(settings.model, page, "twin", tilted=False)
         minutes = (time.perf_counter() - began) / 60.0
         x = dataset.held_out[: settings.images or IMAGES[data]]
         try:

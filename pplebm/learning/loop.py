@@ -126,7 +126,8 @@ class _Blocks:
         self.n_back_offs, self._algorithm, self._group = n_back_offs, algorithm, group
         self._now = algorithm.back_off(n_back_offs)
         self._repeated, self._watch = algorithm.ppl.repeat(_one(self._now, n_data)), safeguards.watch(self._now)
-        self._is_good = algorithm.ppl.compiled(lambda state: _is_finite(algorithm.ppl, state, {}))
+        of_batch = lambda state, index: _is_finite(algorithm.ppl, _of_batch(self._now, state, index, n_data), {})
+        self._is_good = algorithm.ppl.compiled(of_batch)
         self._is_checked = False
 
     def run(self, progress: Progress, inputs: Any, n: int) -> _Found:
@@ -142,8 +143,9 @@ class _Blocks:
         rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
         events = [Event(progress.update + i, row) for i, row in enumerate(rows, 1)]
         is_finite, last = bool(ppl.to_numpy(outs["is_finite"])[n_done - 1]), events[-1]
-        if is_finite and last.update % GOOD_EVERY == 0 and not self._now.keeps_rows:  # one may go back to this state
-            is_finite = bool(ppl.to_numpy(self._is_good(state)))
+        if is_finite and last.update % GOOD_EVERY == 0:  # one may go back to this state
+            index = None if inputs["index"] is None else inputs["index"][n_done - 1]
+            is_finite = bool(ppl.to_numpy(self._is_good(state, index)))
         if is_finite and self._now.follows_chains and last.update % WATCH_EVERY == 0:
             key, x = (_at(inputs[name], n_done - 1) for name in ("key", "x"))
             with group.alone():
@@ -194,24 +196,28 @@ def _one(algorithm: Algorithm, n_data: int) -> Callable[[Any, Any], Any]:
         state, info = algorithm.step(given["key"], state, given["x"], given["index"])
         blend = lambda a, b: given["decay"] * a + (1.0 - given["decay"]) * b
         average = tree_map(blend, average, state.params) if average else average
-        is_finite = _is_finite(ppl, _moved(algorithm, state, given["index"], n_data), info)
+        is_finite = _is_finite(ppl, _of_batch(algorithm, _without_optimizer(state), given["index"], n_data), info)
         goes_on = is_finite & (1.0 * algorithm.page.arrived(algorithm, state) < 0.5) if has_end else is_finite
         return (state, average), {"metrics": info, "is_finite": is_finite}, goes_on
 
     return one
 
 
-def _moved(algorithm: Algorithm, state: Any, index: Any, n_data: int) -> Any:
-    """What an update may have changed of a state: of arrays with a row for every datum, those of its data.
+def _without_optimizer(state: Any) -> Any:
+    """A state but for its optimizer's, twice as much as what it learns.
 
-    Else without the optimizer's, which is twice as much as the parameters and follows from gradients whose norm is
-    looked at; `_Blocks.run` looks at it now and then.
+    That overflows only where the norm of the gradient does, which is looked at; `_Blocks.run` looks at it now and then.
     """
+    return state._replace(optimizer=()) if hasattr(state, "optimizer") else state
+
+
+def _of_batch(algorithm: Algorithm, state: Any, index: Any, n_data: int) -> Any:
+    """A state; of arrays with a row for every datum, the rows of a batch."""
     if not algorithm.keeps_rows:
-        return state._replace(optimizer=()) if hasattr(state, "optimizer") else state
+        return state
     rows = lambda tree: tree_map(lambda a: a[index] if getattr(a, "ndim", 0) and len(a) == n_data else a, tree)
-    moved = state._replace(optimizer=rows(state.optimizer), positive=rows(state.positive))
-    return moved._replace(negative=rows(state.negative)) if algorithm.program.prior_reads else moved
+    state = state._replace(optimizer=rows(state.optimizer), positive=rows(state.positive))
+    return state._replace(negative=rows(state.negative)) if algorithm.program.prior_reads else state
 
 
 def _kept(progress: Progress, update: int, state: Any, average: Any) -> Progress:

@@ -7,7 +7,8 @@ import contextlib
 import jax
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.special import expit
+from scipy.stats import bernoulli, norm
 
 import pplebm
 from pplebm.gallery.hyper import override
@@ -43,19 +44,23 @@ def equation(name, params, hyper, z, x):
     for i in range(1, top + 1):
         tilt = "tilt" if name == "latent_ebm" else f"tilt{i}"
         prior += bounded(network(params, tilt, z[f"z{i}"])[:, 0], hyper.tilt_bound)
-    return prior, prior + norm.logpdf(x, network(params, "decoder", z["z1"]), hyper.sigma).sum(1)
+    mean = network(params, "decoder", z["z1"])
+    if getattr(hyper, "likelihood", "normal") == "bernoulli":
+        return prior, prior + bernoulli.logpmf(x, expit(mean)).sum(1)
+    return prior, prior + norm.logpdf(x, mean, hyper.sigma).sum(1)
 
 
-@pytest.mark.parametrize("name", SMALL)
-def test_the_density_is_that_of_the_equation(ppl, name, float64):
+@pytest.mark.parametrize("name, more", [*((name, {}) for name in SMALL), ("joint_ebm", {"likelihood": "bernoulli"})])
+def test_the_density_is_that_of_the_equation(ppl, name, more, float64):
     """At parameters far from where they begin, in double precision; tilts reach into their bounds."""
     page, rng = pplebm.load(name), np.random.default_rng(0)
-    hyper = override(page.Hyper(), SMALL[name], name)
+    hyper = override(page.Hyper(), SMALL[name] | more, name)
     with jax.enable_x64(True) if ppl.name == "numpyro" else contextlib.nullcontext():
-        program = pplebm.Program(pplebm.bind(page, ppl.name, shape=(6,), **SMALL[name]))
+        program = pplebm.Program(pplebm.bind(page, ppl.name, shape=(6,), **SMALL[name] | more))
         params = {n: ppl.to_numpy(p) + 0.6 * rng.normal(size=p.shape) for n, p in program.params.items()}
         z = {site.name: rng.normal(size=(20, *site.shape)) for site in program.latents}
         x = rng.normal(size=(20, 6))
+        x = np.where(x > 0.0, 1.0, 0.0) if more else x
         theta, at = ({n: ppl.asarray(a) for n, a in values.items()} for values in (params, z))
         got = program.log_prior(theta, at), program.log_joint(theta, at, ppl.asarray(x))
     prior, joint = equation(name, params, hyper, z, x)

@@ -81,9 +81,9 @@ def test_of_what_is_kept_by_datum_the_rows_of_the_batch_are_looked_at(backend, p
         spoilt = lambda a, chosen=chosen: ppl.where(chosen.reshape(-1, *[1] * (a.ndim - 1)), a * np.nan, a)
         by_row = lambda a, spoilt=spoilt: spoilt(a) if a.ndim and len(a) == len(DATA) else a
         bad = state._replace(positive=tree_map(by_row, state.positive))
-        assert bool(loop._is_finite(ppl, loop._moved(owner, bad, index, len(DATA)), {})) is is_finite
+        assert bool(loop._is_finite(ppl, loop._of_batch(owner, bad, index, len(DATA)), {})) is is_finite
     broken = state._replace(params={name: a * np.nan for name, a in state.params.items()})
-    assert not loop._is_finite(ppl, loop._moved(owner, broken, index, len(DATA)), {})
+    assert not loop._is_finite(ppl, loop._of_batch(owner, broken, index, len(DATA)), {})
 
 
 def test_a_block_ends_with_every_fiftieth_update_at_the_latest():
@@ -105,16 +105,18 @@ def test_a_block_ends_where_the_page_says_that_learning_has_arrived(backend, mon
     assert 17 in ends and ends[-1] == 40
 
 
+@pytest.mark.parametrize("page", ["noise_contrastive", "flow_posterior"])
 @pytest.mark.parametrize("backend", ["pyro", "numpyro"])
-def test_what_the_optimizer_keeps_is_looked_at_before_it_may_be_gone_back_to(backend, monkeypatch):
-    """A rule that breaks what it keeps, and leaves the parameters as they are."""
-    owner = algorithm(backend, "noise_contrastive", updates=200)
+def test_what_the_optimizer_keeps_is_looked_at_before_it_may_be_gone_back_to(backend, page, monkeypatch):
+    """A rule that breaks what it keeps, and leaves what is learned as it is."""
+    owner = algorithm(backend, page, updates=200)
     spoilt = lambda a: a * np.nan if getattr(a, "ndim", 0) else a
     plainly = Algorithm.step
 
     def step(self, key, state, x, index=None):
         new, info = plainly(self, key, state, x, index)
-        return new._replace(params=state.params, optimizer=tree_map(spoilt, new.optimizer)), info
+        kept = {"params": state.params, "positive": state.positive}
+        return new._replace(**kept, optimizer=tree_map(spoilt, new.optimizer)), info
 
     monkeypatch.setattr(Algorithm, "step", step)
     begin = loop.begin(owner, owner.program.data(DATA[:8]), 0, len(DATA))
