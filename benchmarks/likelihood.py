@@ -17,7 +17,9 @@ learning rates of model and tilt, for the two generators with a few scalar param
 
 Images. `joint_ebm` at its defaults, or another model with --model, and `Run.log_evidence` at its own, on the first
 held-out images; pages whose model is a baseline are there when the gallery has them, and `variational_joint` learns
-them. Nats are those of densities of continuous pixels in [-1, 1]: no page has binary data, so nothing is binarised.
+them. Nats are those of densities of continuous pixels in [-1, 1]; of `binary_mnist` those of probabilities: a pixel is
+1 with the probability of its grey, drawn anew for every image that an update sees and once for held-out ones, under
+`joint_ebm` with `likelihood=bernoulli`; a page that keeps a chain for every datum would keep one for every copy.
 Learning of `flow_posterior` leaves the model as it was: it has no cell.
 """
 

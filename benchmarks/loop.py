@@ -6,6 +6,8 @@ For every algorithm page and both backends, in one process, in turn, so many upd
 medians over rounds, ratios medians of the rounds' ratios. "fit" is all that a user waits for: batches, updates, checks,
 metrics, held-out figures, checkpoints. "own step" is the algorithm's compiled step on a block of batches that were read
 before, as many in a call as `fit` makes, and nothing else.
+Seconds to the first update, imports left out, and the peak of memory are those of a process of their own each, one with
+empty folders of compilations ("cold") and one after it ("warm").
 "By hand" is the update of a page of guides (`noise_contrastive`) or of chains (`short_run_mle`) without a program, in
 plain eager torch and in one compiled scan of JAX; its densities are checked against the program's first.
 """
@@ -14,10 +16,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,44 +53,41 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--updates", type=int, default=100, help="of each per round")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help="on Pyro")
+    parser.add_argument("--only", choices=["updates", "starts"], help="of the figures")
+    parser.add_argument("--start", action="store_true", help=argparse.SUPPRESS)  # as a process of its own
     parser.add_argument("--write", action="store_true", help=f"keep the figures in {RESULT.name}")
     args = parser.parse_args()
+    if args.start:
+        print(json.dumps(start(args.pages[0], args.backends[0], args)))
+        return
     for page in args.pages:
         for backend in args.backends:
-            row = measured(page, backend, args)
+            row = {"page": page, "backend": backend}
+            row |= measured(page, backend, args) if args.only != "starts" else {}
+            row |= starts(page, backend, args) if args.only != "updates" else {}
             print(line(row), flush=True)
             if args.write:
                 keep(row, args)
 
 
 def keep(row: dict[str, Any], args: Any) -> None:
-    """Put a row in the place of the one of its page and backend."""
+    """Put figures in the place of those of their page and backend."""
     from speed_parts.machine import machine
 
-    row = row | {"rounds": args.rounds, "updates": args.updates, "machine": machine()}
     rows = json.loads(RESULT.read_text())["rows"] if RESULT.exists() else []
-    pages = {kept["page"] for kept in rows} & set(pplebm.inference_available()) | {row["page"]}
+    rows = [kept for kept in rows if kept["page"] in pplebm.inference_available()]
     same = lambda kept: (kept["page"], kept["backend"]) == (row["page"], row["backend"])
-    rows = [kept for kept in rows if not same(kept) and kept["page"] in pages] + [row]
+    before = next((kept for kept in rows if same(kept)), {})
+    told = {"machine": machine()} | ({} if args.only == "starts" else {"rounds": args.rounds, "updates": args.updates})
+    rows = [kept for kept in rows if not same(kept)] + [before | row | told]
     rows.sort(key=lambda kept: (kept["page"], kept["backend"]))
     RESULT.write_text(json.dumps({"command": "python benchmarks/loop.py --write", "rows": rows}, indent=1) + "\n")
 
 
 def measured(page: str, backend: str, args: Any) -> dict[str, Any]:
-    """One row: milliseconds per update, ratios, seconds to the first update, and peak memory so far."""
-    total = (args.rounds + 2) * args.updates
+    """Milliseconds per update, and ratios."""
     with tempfile.TemporaryDirectory() as folder:
-        compiled = args.compile if backend == "pyro" else None
-        hyper = {f"{phase}.kernel": "langevin" for phase in ("posterior", "prior")} if page in CHAIN_PAGES else {}
-        model = MODELS.get(page, "joint_ebm")
-        settings: dict[str, Any] = {"updates": total, "hyper": hyper, "backend": backend, "compiled": compiled}
-        config = RunConfig(model, "digits", page, **settings).checked()
-        began = time.perf_counter()
-        job, begin = new_job(Path(folder) / "run", config, load_backend(backend).parallel(1, 1, "auto"))
-        recorder = Recorder(job, begin, False, Stop())
-        blocks = recorder.blocks()
-        next(blocks)
-        first = time.perf_counter() - began
+        job, recorder, blocks = begun(Path(folder), page, backend, args)
         ways: dict[str, Callable[[int], None]] = {"fit": fit_of(recorder, blocks), "step": step_of(job)}
         if (by_hand := by_hand_of(page, backend, job)) is not None:
             ways["by_hand"] = by_hand
@@ -98,11 +100,49 @@ def measured(page: str, backend: str, args: Any) -> dict[str, Any]:
                     seconds[name].append((time.perf_counter() - began) / args.updates)
     ratio = lambda a, b: float(np.median(np.array(seconds[a]) / np.array(seconds[b]))) if b in seconds else None
     return {
-        "page": page, "backend": backend, "first_update_seconds": round(first, 2),
         "ms": {name: 1e3 * float(np.median(values)) for name, values in seconds.items()},
         "fit_over_step": ratio("fit", "step"), "step_over_by_hand": ratio("step", "by_hand"),
-        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }  # fmt: skip
+
+
+def begun(folder: Path, page: str, backend: str, args: Any) -> tuple[Any, Recorder, Iterator[int]]:
+    """A run after its first block of updates."""
+    compiled = args.compile if backend == "pyro" else None
+    hyper = {f"{phase}.kernel": "langevin" for phase in ("posterior", "prior")} if page in CHAIN_PAGES else {}
+    settings: dict[str, Any] = {"hyper": hyper, "backend": backend, "compiled": compiled}
+    settings["updates"] = (args.rounds + 2) * args.updates
+    config = RunConfig(MODELS.get(page, "joint_ebm"), "digits", page, **settings).checked()
+    job, begin = new_job(folder / "run", config, load_backend(backend).parallel(1, 1, "auto"))
+    recorder = Recorder(job, begin, False, Stop())
+    blocks = recorder.blocks()
+    next(blocks)
+    return job, recorder, blocks
+
+
+def starts(page: str, backend: str, args: Any) -> dict[str, Any]:
+    """Seconds to the first update without and with compilations that are kept, and the peak of memory, in MiB."""
+    compiled = "--compile" if args.compile else "--no-compile"
+    command = [sys.executable, __file__, "--start", "--pages", page, "--backends", backend, compiled]
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        places = dict.fromkeys(("PPLEBM_CACHE_HOME", "TORCHINDUCTOR_CACHE_DIR"), folder)
+        for name in ("cold", "warm"):
+            done = subprocess.run(command, env=os.environ | places, capture_output=True, text=True, check=True)
+            found[name] = json.loads(done.stdout.splitlines()[-1])
+    seconds = {name: round(row["seconds"], 2) for name, row in found.items()}
+    return {"first_update_seconds": seconds, "peak_mib": found["warm"]["peak_mib"]}
+
+
+def start(page: str, backend: str, args: Any) -> dict[str, float]:
+    """What the first update of this process takes, imports left out, as those of torch's compiler."""
+    load_backend(backend)
+    if backend == "pyro" and args.compile:
+        import torch._inductor.compile_fx
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        begun(Path(folder), page, backend, args)
+        seconds = time.perf_counter() - began
+    return {"seconds": seconds, "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}
 
 
 def fit_of(recorder: Any, blocks: Any) -> Callable[[int], None]:
@@ -180,14 +220,16 @@ def check_density(params: dict[str, np.ndarray], x: np.ndarray, backend: str) ->
 
 def line(row: dict[str, Any]) -> str:
     """A row of the table."""
-    ms = ", ".join(f"{name} {value:.2f} ms" for name, value in row["ms"].items())
-    ratios = f"fit / step {row['fit_over_step']:.2f}"
-    if row["step_over_by_hand"] is not None:
-        ratios += f", step / by hand {row['step_over_by_hand']:.2f}"
-    return (
-        f"{row['page']:24} {row['backend']:8} {ms}; {ratios}; first update {row['first_update_seconds']:.1f} s; "
-        f"{row['peak_mib']} MiB"
-    )
+    parts = []
+    if "ms" in row:
+        parts.append(", ".join(f"{name} {value:.2f} ms" for name, value in row["ms"].items()))
+        parts.append(f"fit / step {row['fit_over_step']:.2f}")
+    if row.get("step_over_by_hand") is not None:
+        parts.append(f"step / by hand {row['step_over_by_hand']:.2f}")
+    if "peak_mib" in row:
+        parts.append("first update {cold:.1f} s cold, {warm:.1f} s warm".format(**row["first_update_seconds"]))
+        parts.append(f"{row['peak_mib']} MiB")
+    return f"{row['page']:24} {row['backend']:8} {'; '.join(parts)}"
 
 
 if __name__ == "__main__":

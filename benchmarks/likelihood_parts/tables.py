@@ -21,6 +21,10 @@ HEAD_IMAGES = (
     "|---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
 )
 
+NATS_OF_IMAGES = (
+    "Held-out nats, estimated; of densities of continuous pixels in [-1, 1], or of probabilities of binary pixels."
+)
+
 
 def table(rows: Cells) -> str:
     """Both tables, and what they mean."""
@@ -35,7 +39,7 @@ def table(rows: Cells) -> str:
     if known:
         parts += ["Held-out nats, exact; mean ± standard deviation over seeds.", "", *HEAD_KNOWN, *known]
     if images:
-        parts += ["", "Held-out nats, estimated; densities of continuous pixels in [-1, 1].", "", *HEAD_IMAGES, *images]
+        parts += ["", NATS_OF_IMAGES, "", *HEAD_IMAGES, *images]
     return "\n".join([*parts, "", "`python benchmarks/likelihood.py`"]).strip("\n")
 
 
