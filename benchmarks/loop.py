@@ -15,6 +15,7 @@ plain eager torch and in one compiled scan of JAX; its densities are checked aga
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import resource
@@ -137,7 +138,7 @@ def start(page: str, backend: str, args: Any) -> dict[str, float]:
     """What the first update of this process takes, imports left out, as those of torch's compiler."""
     load_backend(backend)
     if backend == "pyro" and args.compile:
-        import torch._inductor.compile_fx
+        importlib.import_module("torch._inductor.compile_fx")
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         begun(Path(folder), page, backend, args)
