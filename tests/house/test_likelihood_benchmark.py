@@ -261,11 +261,39 @@ def test_another_model_of_images_has_cells_of_its_own(part, monkeypatch):
     monkeypatch.setattr(cells.pplebm, "fit", fit)
     monkeypatch.setattr(cells, "evidence_rows", lambda run, twin, x, seed: ({"tilted": figures, "twin": figures}, 0.1))
     found = cells.measured("digits", "mle", 0, settings)
-    assert learned == [("latent_ebm", "mle", None), ("latent_ebm", "mle", {"tilted": False})]
+    assert learned == [("latent_ebm", "mle", {}), ("latent_ebm", "mle", {"tilted": False})]
     cells.measured("digits", "vamp_prior", 0, settings)
-    assert learned[2:] == [("vamp_prior", "variational_joint", None)]
+    assert learned[2:] == [("vamp_prior", "variational_joint", {})]
     lines = part("likelihood_parts.tables").table({"digits/mle/0/latent_ebm": found}).splitlines()
     assert sum("| digits | mle of latent_ebm |" in line for line in lines) == 2
+
+
+def test_no_update_sees_an_image_binarised_twice(part, monkeypatch):
+    """Copies of the training images are draws of their own; the held-out ones do not depend on how many there are."""
+    images, cells, digits = part("likelihood_parts.images"), part("likelihood_parts.cells"), pplebm.data.load("digits")
+    n = digits.n_train
+    found, fewer = (images.binarised(digits, "binary", visits, 3) for visits in (40 * n - 7, 1))
+    assert len(found.train) == 40 * n and len(fewer.train) == n and found.fingerprint != fewer.fingerprint
+    np.testing.assert_array_equal(found.held_out, fewer.held_out)
+    draws, grey = found.train.reshape(40, n, 8, 8), (digits.train + 1.0) / 2.0
+    assert set(np.unique(draws)) == set(np.unique(found.held_out)) == {0.0, 1.0}
+    error = np.sqrt(grey * (1.0 - grey) / 40.0)
+    off = np.divide(draws.mean(0) - grey, error, out=np.zeros_like(grey), where=error > 0.0)
+    assert np.all(draws.mean(0)[error == 0.0] == grey[error == 0.0])
+    assert abs(np.square(off[error > 0.0]).mean() - 1.0) < 0.05  # kurtosis at its ends included
+    learned = []
+
+    def fit(model, dataset, page, hyper=None, **more):
+        learned.append((hyper, more["scaling"], len(dataset.train)))
+        return type("Run", (), {"manifest": type("Manifest", (), {"updates": 2})})
+
+    monkeypatch.setattr(cells.pplebm, "fit", fit)
+    monkeypatch.setitem(images.BINARY, "binary_mnist", "digits")
+    monkeypatch.setattr(cells, "evidence_rows", lambda run, twin, x, seed: ({}, 0.1))
+    cells.measured("binary_mnist", "noise_contrastive", 0, cells.Settings(updates=30))
+    copies = -(-30 * pplebm.load("noise_contrastive").Hyper().batch_size // n)
+    assert learned[0] == ({"likelihood": "bernoulli"}, "none", copies * n)
+    assert learned[1] == ({"likelihood": "bernoulli", "tilted": False}, "none", copies * n)
 
 
 def test_what_is_kept_makes_a_table(part):
