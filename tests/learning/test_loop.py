@@ -124,6 +124,27 @@ def test_what_the_optimizer_keeps_is_looked_at_before_it_may_be_gone_back_to(bac
     assert [(e.update, e.rolled_back_to) for e in undone] == [(50, 0)]
 
 
+@pytest.mark.parametrize("page", ["persistent_mle", "flow_posterior"])
+@pytest.mark.parametrize("backend", ["pyro", "numpyro"])
+def test_what_is_kept_by_datum_is_looked_at_after_every_update(backend, page, monkeypatch):
+    """The seventh update breaks the first of its rows, and nothing that is told."""
+    owner, plainly = algorithm(backend, page, updates=200), Algorithm.step
+    ppl = owner.ppl
+
+    def step(self, key, state, x, index=None):
+        new, info = plainly(self, key, state, x, index)
+        factor = ppl.where(ppl.asarray(state.update) == 6, ppl.asarray(np.nan), ppl.asarray(1.0))
+        is_row = lambda a: getattr(a, "ndim", 0) and len(a) == len(DATA)
+        spoilt = lambda a: ppl.put(a, index[:1], factor * a[index[:1]]) if is_row(a) else a
+        return new._replace(positive=tree_map(spoilt, new.positive)), info
+
+    monkeypatch.setattr(Algorithm, "step", step)
+    begin = loop.begin(owner, owner.program.data(DATA[:8]), 0, len(DATA))
+    events = [e for _, found in loop.updates(owner, DATA, 0, begin, total=8) for e in found][:7]
+    assert [e.update for e in events] == list(range(1, 8)) and events[-1].rolled_back_to == 0
+    assert not any(e.reason for e in events[:-1])
+
+
 def as_graph(self, function):
     """A part of an update as in a long run, its chains as in a short one."""
     options = self.program.options._replace(compiled=True)
