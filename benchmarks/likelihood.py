@@ -17,9 +17,10 @@ learning rates of model and tilt, for the two generators with a few scalar param
 
 Images. `joint_ebm` at its defaults, or another model with --model, and `Run.log_evidence` at its own, on the first
 held-out images; pages whose model is a baseline are there when the gallery has them, and `variational_joint` learns
-them. Nats are those of densities of continuous pixels in [-1, 1]; of `binary_mnist` those of probabilities: a pixel is
-1 with the probability of its grey, drawn anew for every image that an update sees and once for held-out ones, under
-`joint_ebm` with `likelihood=bernoulli`; a page that keeps a chain for every datum would keep one for every copy.
+them. Nats are those of densities of pixels in [-1, 1]; of `binary_mnist` those of probabilities, under models
+with `likelihood=bernoulli`: a pixel is 1 with the probability of its grey, drawn anew for every image that an update
+sees and once for held-out ones. A page whose posterior chains live on has them for data that stay as they are: for it
+the training images too are binarised once.
 Learning of `flow_posterior` leaves the model as it was: it has no cell.
 """
 
@@ -50,9 +51,11 @@ BEGIN, END = "<!-- likelihood: begin -->", "<!-- likelihood: end -->"
 
 
 def name_of(data: str, page: str, seed: int, settings: Settings) -> str:
-    """The name of a cell; one with fewer updates than the page's own, or another model of images, is another cell."""
+    """The name of a cell; one with fewer updates than the page's own, other images or another model is another cell."""
     another = data in IMAGES and not is_model(page) and settings.model != MODEL
     more = "" if settings.updates is None else f"/{settings.updates} updates"
+    fewer = settings.images if data in IMAGES and settings.images != IMAGES[data] else None
+    more += "" if fewer is None else f"/{fewer} images"
     return f"{data}/{page}/{seed}" + f"/{settings.model}" * another + more
 
 
@@ -98,6 +101,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--model", choices=ONE_ARRAY, default=MODEL, help="whose images are learned, with its twin")
     parser.add_argument("--updates", type=int, help="fewer than a page's own number, as a cell of its own")
+    parser.add_argument("--images", type=int, help="held-out images to find log p of, as a cell of its own")
     parser.add_argument("--data-dir", help="where sets of images lie")
     parser.add_argument("--backend", choices=("pyro", "numpyro"), default="numpyro")
     parser.add_argument("--out", type=Path, default=RESULT, help="where cells are kept")
@@ -106,7 +110,7 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="put the table into inference/README.md")
     args = parser.parse_args()
     wanted = [(data, page, seed) for seed in args.seeds for data in args.data for page in args.pages]
-    settings = Settings(args.data_dir, args.backend, args.updates, model=args.model)
+    settings = Settings(args.data_dir, args.backend, args.updates, images=args.images, model=args.model)
     text = table(read(args.out) if args.table else run(wanted, settings, args.out, args.again))
     print(text)
     if args.write:

@@ -7,12 +7,13 @@ z₁ is the layer next to the data. Z depends on the tilts and on every μᵢ, �
 """
 
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from pplebm.gallery.hyper import Count, Positive, Whole
 from pplebm.gallery.paper import Paper
 from pplebm.networks.decoders import Decoder, decoder
 from pplebm.networks.layers import Net, mlp
+from pplebm.networks.likelihoods import Likelihood, likelihood
 
 PAPER = Paper("Jiali Cui and Ying Nian Wu and Tian Han",
               "Learning Joint Latent Space EBM Prior Model for Multi-layer Generator",
@@ -33,7 +34,7 @@ SCALING = "auto"  # images to [-1, 1], tables standardised column by column
 class Hyper(NamedTuple):
     latent_dims: tuple[Count, ...] = (16, 8)  # of z1, z2, ...: any number of layers; wide enough for 8x8 digits
     sigma: Positive = 0.3  # of x given z1, the paper's value for data in [-1, 1]
-    likelihood: Literal["normal", "bernoulli"] = "normal"  # "bernoulli": data of 0 and 1, with scaling="none"
+    likelihood: Likelihood = "normal"  # "bernoulli": data of 0 and 1, with scaling="none"
     decoder: Decoder = "dense"  # "conv": transposed convolutions, for images
     channels: Count = 64  # of the last hidden layer of a convolutional decoder; those before it have more
     width: Count = 128  # hidden units of the perceptrons
@@ -70,6 +71,4 @@ def model(ppl: Any, net: Any, hyper: Hyper, x: Any = None, n: int | None = None)
             for i, layer in layers.items():
                 ppl.tilt(f"f{i}", net[f"tilt{i}"](layer)[..., 0], bound=hyper.tilt_bound)
         mean = net["decoder"](z)
-        is_binary = hyper.likelihood == "bernoulli"
-        given_z = ppl.dist.Bernoulli(logits=mean) if is_binary else ppl.dist.Normal(mean, hyper.sigma)
-        return ppl.sample("x", given_z.to_event(mean.ndim - 1), obs=x)
+        return ppl.sample("x", likelihood(ppl, hyper.likelihood, mean, hyper.sigma), obs=x)

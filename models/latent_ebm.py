@@ -1,6 +1,6 @@
 r"""Latent-space energy-based prior: one latent vector, one tilt.
 
-p(z) = 1/Z · exp[ f(z) ] · N(z; 0, I),        x | z ~ N( g(z), σ² I )
+p(z) = 1/Z · exp[ f(z) ] · N(z; 0, I),        x | z ~ N( g(z), σ² I )   or   Bernoulli( sigmoid g(z) )
 """
 
 from typing import Any, NamedTuple
@@ -9,6 +9,7 @@ from pplebm.gallery.hyper import Count, Positive, Whole
 from pplebm.gallery.paper import Paper
 from pplebm.networks.decoders import Decoder, decoder
 from pplebm.networks.layers import Net, mlp
+from pplebm.networks.likelihoods import Likelihood, likelihood
 
 PAPER = Paper("Bo Pang and Tian Han and Erik Nijkamp and Song-Chun Zhu and Ying Nian Wu",
               "Learning Latent Space Energy-Based Prior Model", 2020, "NeurIPS", arxiv="2006.08205")  # fmt: skip
@@ -27,6 +28,7 @@ SCALING = "auto"  # images to [-1, 1], tables standardised column by column
 class Hyper(NamedTuple):
     latent_dim: Count = 16  # the paper takes 100 for 32x32 colour; 16 is wide enough for 8x8 digits
     sigma: Positive = 0.3  # of x given z, the paper's value for data in [-1, 1]
+    likelihood: Likelihood = "normal"  # "bernoulli": data of 0 and 1, with scaling="none"
     decoder: Decoder = "dense"  # "conv": transposed convolutions, for images, as in the paper
     channels: Count = 64  # of the last hidden layer of a convolutional decoder; those before it have more
     width: Count = 128  # hidden units of a dense decoder
@@ -52,4 +54,4 @@ def model(ppl: Any, net: Any, hyper: Hyper, x: Any = None, n: int | None = None)
         if hyper.tilted:
             ppl.tilt("f", net["tilt"](z)[..., 0], bound=hyper.tilt_bound)
         mean = net["decoder"](z)
-        return ppl.sample("x", ppl.dist.Normal(mean, hyper.sigma).to_event(mean.ndim - 1), obs=x)
+        return ppl.sample("x", likelihood(ppl, hyper.likelihood, mean, hyper.sigma), obs=x)

@@ -1,6 +1,6 @@
 r"""Mixture of Gaussians as the prior of one latent vector: a baseline without a tilt, whose density is normalised.
 
-p(z) = Σₖ wₖ N( z; mₖ, diag sₖ² ),   k = 1..K,        x | z ~ N( g(z), σ² I )
+p(z) = Σₖ wₖ N( z; mₖ, diag sₖ² ),   k = 1..K,        x | z ~ N( g(z), σ² I )   or   Bernoulli( sigmoid g(z) )
 
 Weights, means and scales are learned with g. The density is normalised, so there is no prior chain:
 `variational_joint` is then the plain ELBO, E_q[ log p(x|z) + log p(z) - log q(z|x) ].
@@ -14,6 +14,7 @@ from pplebm.gallery.hyper import Count, Positive, Whole
 from pplebm.gallery.paper import Paper
 from pplebm.networks.decoders import Decoder, decoder
 from pplebm.networks.layers import Net
+from pplebm.networks.likelihoods import Likelihood, likelihood
 
 PAPER = Paper("Nat Dilokthanakul and Pedro A. M. Mediano and Marta Garnelo and Matthew C. H. Lee and Hugh "
               "Salimbeni and Kai Arulkumaran and Murray Shanahan",
@@ -25,7 +26,7 @@ DEVIATIONS = (
     "The components are parameters and the label is summed out; the paper makes components of a second latent vector, "
     "and has a guide for the label.",
     "Components begin at fixed draws, about half of the variance between them, so that the whole is near N(0, I).",
-    "x is normal, and the decoder a perceptron or convolutional, as in latent_ebm.",
+    "The decoder is a perceptron or convolutional, as in latent_ebm.",
 )
 BACKENDS = ("pyro", "numpyro")
 SCALING = "auto"  # images to [-1, 1], tables standardised column by column
@@ -36,6 +37,7 @@ class Hyper(NamedTuple):
     latent_dim: Count = 16  # as in latent_ebm, for 8x8 digits
     n_components: Count = 64  # more than there are classes: unused ones lose their weight
     sigma: Positive = 0.3  # of x given z, as in latent_ebm
+    likelihood: Likelihood = "normal"  # "bernoulli": data of 0 and 1, with scaling="none"
     decoder: Decoder = "dense"  # "conv": transposed convolutions, for images
     channels: Count = 64  # of the last hidden layer of a convolutional decoder; those before it have more
     width: Count = 128  # hidden units of a dense decoder
@@ -59,4 +61,4 @@ def model(ppl: Any, net: Any, hyper: Hyper, x: Any = None, n: int | None = None)
         components = ppl.dist.Normal(means, scales).to_event(1)
         z = ppl.sample("z1", ppl.dist.MixtureSameFamily(ppl.dist.Categorical(logits=logits), components))
         mean = net["decoder"](z)
-        return ppl.sample("x", ppl.dist.Normal(mean, hyper.sigma).to_event(mean.ndim - 1), obs=x)
+        return ppl.sample("x", likelihood(ppl, hyper.likelihood, mean, hyper.sigma), obs=x)

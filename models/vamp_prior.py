@@ -1,6 +1,7 @@
 r"""VampPrior: the prior of one latent vector is a mixture of the guide's posteriors at pseudo-inputs that are learned.
 
-p(z) = 1/K Σₖ q(z | uₖ),   k = 1..K,        x | z ~ N( g(z), σ² I ),        q(z|x) = N( z; m(x), diag s(x)² )
+p(z) = 1/K Σₖ q(z | uₖ),   k = 1..K,        x | z ~ N( g(z), σ² I )   or   Bernoulli( sigmoid g(z) )
+q(z|x) = N( z; m(x), diag s(x)² )
 
 One encoder, x ↦ (m, s), serves the prior and the guide: it learns from both. The density is normalised, so there is
 no prior chain: `variational_joint` is then the plain ELBO, E_q[ log p(x|z) + log p(z) - log q(z|x) ].
@@ -15,6 +16,7 @@ from pplebm.gallery.paper import Paper
 from pplebm.networks.decoders import Decoder, decoder
 from pplebm.networks.encoders import encoder
 from pplebm.networks.layers import Dense, Net, Reshape
+from pplebm.networks.likelihoods import Likelihood, likelihood
 
 PAPER = Paper("Jakub M. Tomczak and Max Welling", "VAE with a VampPrior", 2018, "AISTATS", arxiv="1705.07120")
 RESULT = "digits: -8.57 nats held out, an autoencoder -11.00, by variational_joint (models/README.md)"
@@ -23,7 +25,7 @@ DEVIATIONS = (
     "The encoder is that of the guides which this library derives, in place of the paper's gated layers.",
     "One latent vector; the paper has two levels as well.",
     "Pseudo-inputs are not kept inside the range of the data; they begin at numbers up to ±2/√K.",
-    "x is normal; an algorithm that learns no guide learns the encoder from the prior alone.",
+    "An algorithm that learns no guide learns the encoder from the prior alone.",
 )
 BACKENDS = ("pyro", "numpyro")
 SCALING = "auto"  # images to [-1, 1], tables standardised column by column
@@ -34,6 +36,7 @@ class Hyper(NamedTuple):
     latent_dim: Count = 16  # as in latent_ebm, for 8x8 digits
     n_components: Count = 64  # the paper takes 500 for 50000 images; an update encodes them all
     sigma: Positive = 0.3  # of x given z, as in latent_ebm
+    likelihood: Likelihood = "normal"  # "bernoulli": data of 0 and 1, with scaling="none"
     decoder: Decoder = "dense"  # "conv": transposed convolutions, for images
     channels: Count = 64  # of the last hidden layer of a convolutional decoder; those before it have more
     width: Count = 128  # hidden units of the encoder and of a dense decoder
@@ -59,7 +62,7 @@ def model(ppl: Any, net: Any, hyper: Hyper, x: Any = None, n: int | None = None)
     with ppl.plate("data", len(x) if n is None else n):
         z = ppl.sample("z1", ppl.dist.MixtureSameFamily(equal, _posterior(ppl, net, hyper, pseudo_inputs)))
         mean = net["decoder"](z)
-        return ppl.sample("x", ppl.dist.Normal(mean, hyper.sigma).to_event(mean.ndim - 1), obs=x)
+        return ppl.sample("x", likelihood(ppl, hyper.likelihood, mean, hyper.sigma), obs=x)
 
 
 def guide(ppl: Any, net: Any, hyper: Hyper, x: Any = None) -> None:

@@ -129,7 +129,8 @@ def figures(log_p: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
 def of_images(data: str, page: str, seed: int, settings: Settings) -> dict[str, Any]:
     """Estimates of a tilted model and its twin, or of a baseline that is a model, on the first held-out images."""
     hyper = pplebm.load(BOUND if is_model(page) else page).Hyper()
-    visits = (settings.updates or hyper.updates) * hyper.batch_size
+    lives_on = hasattr(getattr(hyper, "posterior", None), "begin")  # a chain of every datum, which stays as it is
+    visits = 1 if lives_on else (settings.updates or hyper.updates) * hyper.batch_size
     dataset = image_set(data, settings.data_dir, seed, visits)
     same: dict[str, Any] = {"backend": settings.backend, "seed": seed, "updates": settings.updates, "progress": False}
     pixels = {"likelihood": "bernoulli"} if data in BINARY else {}

@@ -70,7 +70,7 @@ def line_of_known(name: str, cells: Cells, rows: Cells) -> str:
 def lines_of_images(name: str, cells: Cells) -> list[str]:
     """A line for every model of one page on one set of images."""
     data, page, *more = name.split("/")
-    page = " of ".join((page, *(part for part in more if not part.endswith(" updates"))))
+    page = " of ".join((page, *(part for part in more if not part.endswith((" updates", " images")))))
     lines = []
     for model in ("tilted", "base", "twin", "model"):
         there = {seed: row for seed, row in cells.items() if model in row["models"]}

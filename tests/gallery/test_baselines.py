@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
-from scipy.special import logsumexp, softmax
-from scipy.stats import multivariate_normal, norm
+from scipy.special import expit, logsumexp, softmax
+from scipy.stats import bernoulli, multivariate_normal, norm
 
 import pplebm
 from pplebm.errors import PplebmError
@@ -16,6 +17,7 @@ from pplebm.gallery.pages import bind_guide
 from pplebm.guides.guide import Guide
 from pplebm.learning.algorithm import Algorithm
 from pplebm.networks.flows import Coupling, log_det, through
+from pplebm.networks.likelihoods import Likelihood
 from pplebm.ppl.trees import take_rows
 from pplebm.runs.opening import with_guide
 
@@ -102,6 +104,21 @@ def test_the_vamp_prior_is_the_mean_of_its_guide_at_pseudo_inputs(double):
         log_q = program.guide.log_density(program.params, {"z1": double.asarray(z)}, rows)
         parts.append(double.to_numpy(log_q))
     np.testing.assert_allclose(prior_at(program, z), np.exp(parts).mean(0), rtol=1e-8)
+
+
+@pytest.mark.parametrize("kind", get_args(Likelihood))
+@pytest.mark.parametrize("name", SMALL)
+def test_data_given_latents_have_the_law_that_is_asked_for(double, name, kind):
+    """log p(x|z), by SciPy, of a decoder that is a matrix; no datum is another's."""
+    program, at = program_of(double, name, depth=0, likelihood=kind, sigma=0.8)
+    rng = np.random.default_rng(3)
+    z, x = rng.normal(size=(9, 2)), (rng.random((9, 3)) < 0.3).astype(float)
+    g = z @ at["decoder.weight_0"].T + at["decoder.bias_0"]
+    exact = bernoulli.logpmf(x, expit(g)) if kind == "bernoulli" else norm.logpdf(x, g, 0.8)
+    latents = {"z1": double.asarray(z)}
+    joint = program.log_joint(program.params, latents, double.asarray(x))
+    prior = program.log_prior(program.params, latents)
+    np.testing.assert_allclose(double.to_numpy(joint) - double.to_numpy(prior), exact.sum(1), rtol=1e-8)
 
 
 def test_coupling_layers_lead_back_and_know_their_jacobian():

@@ -248,10 +248,13 @@ def test_another_model_of_images_has_cells_of_its_own(part, monkeypatch):
     """Not on generators, which have models of their own, and not where the page is a model."""
     script, cells, learned = part("likelihood"), part("likelihood_parts.cells"), []
     settings, figures = cells.Settings(model="latent_ebm", images=3), {"mean": -9.0, "error": 0.1, "refused": 0}
-    assert script.name_of("digits", "mle", 0, settings) == "digits/mle/0/latent_ebm"
-    assert script.name_of("digits", "mle", 0, settings._replace(updates=5)) == "digits/mle/0/latent_ebm/5 updates"
+    assert script.name_of("digits", "mle", 0, settings) == "digits/mle/0/latent_ebm/3 images"
+    assert (
+        script.name_of("digits", "mle", 0, settings._replace(updates=5)) == "digits/mle/0/latent_ebm/5 updates/3 images"
+    )
     assert script.name_of("identifiable", "mle", 0, settings) == "identifiable/mle/0"
-    assert script.name_of("digits", "vamp_prior", 0, settings) == "digits/vamp_prior/0"
+    assert script.name_of("digits", "mle", 0, cells.Settings(images=200)) == "digits/mle/0"
+    assert script.name_of("digits", "vamp_prior", 0, settings) == "digits/vamp_prior/0/3 images"
     assert script.name_of("digits", "mle", 0, cells.Settings()) == "digits/mle/0"
 
     def fit(model, dataset, page, hyper=None, **more):
@@ -264,7 +267,7 @@ def test_another_model_of_images_has_cells_of_its_own(part, monkeypatch):
     assert learned == [("latent_ebm", "mle", {}), ("latent_ebm", "mle", {"tilted": False})]
     cells.measured("digits", "vamp_prior", 0, settings)
     assert learned[2:] == [("vamp_prior", "variational_joint", {})]
-    lines = part("likelihood_parts.tables").table({"digits/mle/0/latent_ebm": found}).splitlines()
+    lines = part("likelihood_parts.tables").table({"digits/mle/0/latent_ebm/3 images": found}).splitlines()
     assert sum("| digits | mle of latent_ebm |" in line for line in lines) == 2
 
 
@@ -295,6 +298,11 @@ def test_no_update_sees_an_image_binarised_twice(part, monkeypatch):
     copies = -(-30 * pplebm.load("noise_contrastive").Hyper().batch_size // n)
     assert learned[0] == ({"likelihood": "bernoulli"}, "none", copies * n)
     assert learned[1] == ({"likelihood": "bernoulli", "tilted": False}, "none", copies * n)
+    cells.measured("binary_mnist", "vamp_prior", 0, cells.Settings(updates=30))
+    assert learned[2][0] == {"likelihood": "bernoulli"} and learned[2][2] > n
+    for page in ("mle", "persistent_mle"):
+        cells.measured("binary_mnist", page, 0, cells.Settings(updates=30))
+        assert learned[-1][2] == n, "a chain of a datum that no later update sees"
 
 
 def test_what_is_kept_makes_a_table(part):
