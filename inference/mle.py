@@ -47,6 +47,7 @@ class Hyper(NamedTuple):
     )
     averaging: NonNegative = 2.0  # power of the weights of the average; 0: the last parameters
     window: Count = 100  # updates over which a gain of the likelihood is looked for, a multiple of 10
+    tilt_penalty: NonNegative = 0.0  # per squared nat; above 0 the maximum is no longer that of the likelihood
     parameter_noise: NonNegative = 0.0  # 1: interacting particle Langevin, with rule=sgd; see pplebm.learning.noise
 
 
@@ -56,12 +57,10 @@ def init(algorithm: Algorithm, key: Any, x: Data, n_data: int) -> stopping.Climb
     return stopping.begin(algorithm.ppl, algorithm.begin(key, n_data), algorithm.hyper.window)
 
 
-def loss(
-    algorithm: Algorithm, key: Any, params: Params, x: Data, positive: Latents, negative: Latents | None,
-    weights: Any = (None, None),
-) -> Loss:  # fmt: skip
-    """-Σ w⁺ log p̃(x, z⁺) + Σ w⁻ log p̃(z⁻)."""
-    return contrast(algorithm.program, params, x, positive, negative, weights=weights)
+def loss(algorithm: Algorithm, key: Any, params: Params, x: Data, positive: Latents, negative: Latents | None,
+         weights: Any = (None, None)) -> Loss:  # fmt: skip
+    """-Σ w⁺ log p̃(x, z⁺) + Σ w⁻ log p̃(z⁻), and the penalty."""
+    return contrast(algorithm.program, params, x, positive, negative, algorithm.hyper.tilt_penalty, weights=weights)
 
 
 def step(algorithm: Algorithm, key: Any, state: Any, x: Data, index: Array) -> tuple[Any, Info]:

@@ -99,6 +99,21 @@ def test_penalty_adds_its_own_gradient():
     assert set(gradient) == set(params)
 
 
+@pytest.mark.parametrize(
+    "name", [name for name in pplebm.inference_available() if "tilt_penalty" in pplebm.load(name).Hyper._fields]
+)
+def test_a_page_with_a_penalty_pays_it(ppl, name):
+    """In an update of its own: nothing at 0, and in proportion elsewhere, at the same draws."""
+    program = pplebm.Program(pplebm.bind("latent_ebm", ppl.name, shape=(4,), latent_dim=3))
+    x, paid = ppl.asarray(np.random.default_rng(0).normal(size=(8, 4)).astype("float32")), []
+    for penalty in (0.0, 0.3, 0.6):
+        algorithm = algorithm_of(pplebm.load(name), program, {"batch_size": 8, "tilt_penalty": penalty})
+        state = algorithm.init(ppl.key(0), x)
+        _, info = algorithm.step(ppl.key(1), state, x, ppl.asarray(np.arange(8)))
+        paid.append(float(info["tilt_penalty"]))
+    assert paid[0] == 0.0 < paid[1] and paid[2] == pytest.approx(2.0 * paid[1], rel=1e-4)
+
+
 class Hyper(NamedTuple):
     batch_size: int = 4
     updates: int = 100
