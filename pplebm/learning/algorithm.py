@@ -74,6 +74,9 @@ class Algorithm:
         program: the tilted program.
         hyper: hyperparameters, the page's `Hyper`; its defaults if left out.
 
+    Raises:
+        PplebmError: for a learning rate of a guide, where the page learns none.
+
     Example:
         >>> import torch, pplebm
         >>> program = pplebm.Program(pplebm.bind("conjugate_tilt", shape=(3,)))
@@ -89,6 +92,9 @@ class Algorithm:
         self.hyper = page.Hyper() if hyper is None else hyper
         self.name = page_name(page) if isinstance(page, ModuleType) else type(page).__name__
         self._compiled: dict[Any, Callable[..., Latents]] = {}
+        rate = lambda hyper: getattr(hyper, "optimizer", Optimizer()).learning_rate_guide
+        if rate(self.hyper) != rate(page.Hyper()) and not self.has_guide:
+            raise PplebmError(f"algorithm '{self.name}' learns no guide; leave learning_rate_guide out.")
 
     def __repr__(self) -> str:
         return f"Algorithm({self.name} on {self.program!r})"

@@ -9,9 +9,10 @@ import torch
 
 import pplebm
 from pplebm.errors import PplebmError
-from pplebm.gallery.hyper import override
+from pplebm.gallery.hyper import flat, override
 from pplebm.learning.algorithm import algorithm_of
 from pplebm.learning.optimizer import Optimizer
+from pplebm.learning.sources import Amortized
 from pplebm.ppl.language import load_backend
 from pplebm.ppl.trees import tree_leaves
 
@@ -172,6 +173,21 @@ def test_model_tilt_and_guide_follow_rates_of_their_own(backend, moving):
     others = set(program.params) - program.tilt_params
     assert moved and moved <= kinds.get(moving, others), moved
     assert moving != "learning_rate_guide" or moved == set(algorithm.guide.params)
+
+
+@pytest.mark.parametrize("name", pplebm.inference_available())
+def test_a_rate_of_a_guide_is_refused_where_none_is_learned(name):
+    """A setting that does nothing would be believed to have done something."""
+    program = pplebm.Program(pplebm.bind("latent_ebm", shape=(4,), latent_dim=2))
+    page, learned = pplebm.load(name), None
+    if "learning_rate_guide" not in {path.split(".")[-1] for path in flat(page.Hyper())}:
+        return
+    try:
+        learned = algorithm_of(page, program, {"learning_rate_guide": 0.02}).guide
+    except PplebmError as error:
+        assert str(error) == f"algorithm '{name}' learns no guide; leave learning_rate_guide out."
+    assert (learned is not None) == any(isinstance(field, Amortized) for field in page.Hyper())
+    algorithm_of(page, program, {"learning_rate_guide": 1e-3})
 
 
 def test_hyperparameters_of_parts_are_named_by_path_turned_or_alone():
