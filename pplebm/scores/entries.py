@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from pplebm.ppl.language import Data, Params
+from pplebm.errors import PplebmError
+from pplebm.ppl.language import Array, Data, Latents, Params
 from pplebm.ppl.trees import n_rows, take_rows
 from pplebm.program import Program
 
@@ -28,6 +29,9 @@ def squared_errors(
     Returns:
         By observed site (n, *event), in squared units of the model.
 
+    Raises:
+        PplebmError: for a site whose mean has another shape than its values.
+
     Source: Challu, Jiang, Wu, Callot (AISTATS 2022), whose scores of time points are these at a mode of z.
 
     Example:
@@ -40,13 +44,27 @@ def squared_errors(
     program, ppl, n = program.with_coordinates("centered"), program.ppl, n_rows(data)
     n_chains, n_draws = next(iter(latents.values())).shape[:2]
     rows = take_rows(data, ppl.asarray(np.tile(np.arange(n), n_chains)))
-    look = program.compiled("squared errors of entries", lambda params, z, data: program.predict(params, z, data=data))
-    values = {site: ppl.to_numpy(a).astype(float) for site, a in program.observed_data(data).items()}
-    total: dict[str, Any] = dict.fromkeys(values, 0.0)
+    look = program.compiled("squares of entries", lambda params, z, data: squares(program, params, z, data))
+    total: dict[str, Any] = {}
     for s in range(n_draws):
         z = {site: ppl.asarray(a[:, s].reshape(-1, *a.shape[3:]), keep=True) for site, a in latents.items()}
-        for site, mean in look(params, z, rows).items():
-            if site in values:
-                by_chain = ppl.to_numpy(mean).astype(float).reshape(n_chains, *values[site].shape)
-                total[site] = total[site] + ((by_chain - values[site]) ** 2).mean(0)
+        for site, square in look(params, z, rows).items():
+            by_chain = ppl.to_numpy(square).astype(float).reshape(n_chains, n, *square.shape[1:])
+            total[site] = total.get(site, 0.0) + by_chain.mean(0)
     return {site: a / n_draws for site, a in total.items()}
+
+
+def squares(program: Program, params: Params, z: Latents, data: Data) -> dict[str, Array]:
+    """Squared distances of data to their mean given latents, entry by entry, by observed site.
+
+    Raises:
+        PplebmError: for a site whose mean has another shape than its values.
+    """
+    means, values = program.predict(params, z, data=data), program.observed_data(data)
+    for site, mean in means.items():
+        if tuple(mean.shape) != tuple(values[site].shape):
+            raise PplebmError(
+                f"the mean of observed site '{site}' has shape {tuple(mean.shape)} and its values have "
+                f"{tuple(values[site].shape)}, so there is no squared error; score by 'likelihood'."
+            )
+    return {site: (mean - values[site]) ** 2 for site, mean in means.items()}

@@ -12,6 +12,7 @@ from pplebm.ppl.language import Array, Data, Latents, Params
 from pplebm.ppl.trees import n_rows, take_rows
 from pplebm.program import Program
 from pplebm.sampling.sampler import sample
+from pplebm.scores.entries import squares
 from pplebm.scores.settings import Settings
 
 ByChain = dict[str, np.ndarray]  # by name, (chains, n): means over the draws of each chain
@@ -102,16 +103,9 @@ def _look(program: Program, squares: bool) -> Callable[[Params, Latents, Data], 
 
 
 def _squared_error(program: Program, params: Params, z: Latents, data: Data) -> Array:
-    means, values = program.predict(params, z, data=data), program.observed_data(data)
     counted, total = program.observed_masks(data), 0.0  # what is masked is not there
-    for site, mean in means.items():
-        if tuple(mean.shape) != tuple(values[site].shape):
-            raise PplebmError(
-                f"the mean of observed site '{site}' has shape {tuple(mean.shape)} and its values have "
-                f"{tuple(values[site].shape)}, so there is no squared error; score by 'likelihood'."
-            )
-        square = (mean - values[site]) ** 2
-        total = total + (square * counted[site] if site in counted else square).reshape(len(mean), -1).sum(1)
+    for site, square in squares(program, params, z, data).items():
+        total = total + (square * counted[site] if site in counted else square).reshape(len(square), -1).sum(1)
     return total
 
 
