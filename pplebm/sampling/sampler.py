@@ -104,6 +104,8 @@ def sample(
     """
     keep_compilations()
     kernel = adaptive_hmc() if kernel is None else kernel
+    if not isinstance(kernel, Kernel):
+        raise PplebmError(f"kernel must be one of pplebm.kernels, got {type(kernel).__name__}; give data as data=.")
     counts = {"n_chains": n_chains, "n_draws": n_draws, "thin": thin}
     for name, count in (*counts.items(), ("n_warmup", n_warmup)):
         if not isinstance(count, int) or count < (name != "n_warmup"):

@@ -14,6 +14,8 @@ from pplebm.backends.numpyro.noise import noise_of, unmasked, unwrap
 from pplebm.backends.structure import BackendSites, support_name
 from pplebm.errors import PplebmError
 
+NO_MEAN = (dist.CategoricalLogits, dist.CategoricalProbs, dist.Cauchy, dist.HalfCauchy)  # NaN, or not finite
+
 
 def to_value(msg: Any, u: jax.Array, coordinates: str) -> tuple[jax.Array, jax.Array]:
     """Value of a latent at coordinates u, and its log density there; see the Pyro backend for the equations."""
@@ -106,12 +108,19 @@ def is_deterministic(site: dict[str, Any]) -> bool:
 
 
 def mean(msg: Any) -> jax.Array:
-    """Mean of a statement's distribution; the backend knows none for some."""
+    """Mean of a statement's distribution.
+
+    Raises:
+        PplebmError: for a distribution that has none, such as one of classes, or of which the backend knows none.
+    """
     fn = unmasked(msg["fn"])
     try:
+        if isinstance(unwrap(fn), NO_MEAN):
+            raise NotImplementedError
         return fn.mean
     except NotImplementedError as error:
-        raise PplebmError(f"site '{msg['name']}' ({type(fn).__name__}) has no mean; ask for draws.") from error
+        what = f"site '{msg['name']}' ({type(unwrap(fn)).__name__})"
+        raise PplebmError(f"{what} has no mean; ask for draws, and for scores by 'likelihood'.") from error
 
 
 BACKEND = BackendSites(

@@ -8,13 +8,15 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from pyro.distributions import Delta
+from pyro.distributions import Categorical, Cauchy, Delta, HalfCauchy
 from pyro.distributions.util import scale_and_mask
 from torch.distributions import biject_to, constraints
 
 from pplebm.backends.pyro.noise import noise_of, unmasked, unwrap
 from pplebm.backends.structure import BackendSites, support_name
 from pplebm.errors import PplebmError
+
+NO_MEAN = (Categorical, Cauchy, HalfCauchy)  # for which the library gives what is not a number, or not finite
 
 
 def to_value(msg: Any, u: torch.Tensor, coordinates: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -150,12 +152,19 @@ def is_deterministic(site: dict[str, Any]) -> bool:
 
 
 def mean(msg: Any) -> torch.Tensor:
-    """Mean of a statement's distribution; the backend knows none for some."""
+    """Mean of a statement's distribution.
+
+    Raises:
+        PplebmError: for a distribution that has none, such as one of classes, or of which the backend knows none.
+    """
     fn = unmasked(msg["fn"])
     try:
+        if isinstance(unwrap(fn), NO_MEAN):
+            raise NotImplementedError
         return fn.mean
     except NotImplementedError as error:
-        raise PplebmError(f"site '{msg['name']}' ({type(fn).__name__}) has no mean; ask for draws.") from error
+        what = f"site '{msg['name']}' ({type(unwrap(fn)).__name__})"
+        raise PplebmError(f"{what} has no mean; ask for draws, and for scores by 'likelihood'.") from error
 
 
 BACKEND = BackendSites(
