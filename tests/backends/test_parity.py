@@ -11,6 +11,7 @@ import torch
 from changes import hyper_of, of_data
 
 import pplebm
+from pplebm.errors import PplebmError
 from pplebm.gallery.pages import takes_columns
 from pplebm.learning.algorithm import Algorithm
 from pplebm.networks.layers import mlp
@@ -151,11 +152,17 @@ def test_two_learning_steps_agree_to_1e_10(name, algorithm, same_noise):
     for program in programs(name):
         ppl = program.ppl
         owner = Algorithm(module, program, hyper_of(module, SMALL))
-        state, step = owner.init(ppl.key(0), ppl.asarray(x)), ppl.compiled(owner.step)
-        for i in range(2):
-            state, info = step(ppl.key(i + 1), state, ppl.asarray(x))
+        try:
+            state, step = owner.init(ppl.key(0), ppl.asarray(x)), ppl.compiled(owner.step)
+            for i in range(2):
+                state, info = step(ppl.key(i + 1), state, ppl.asarray(x))
+        except PplebmError as error:  # what the page learns beside the model is about latents
+            assert program.given and "none is left that" in str(error), error
+            continue
         learned = dict(tree_leaves(state._replace(optimizer=())))
         found.append(({n: ppl.to_numpy(a) for n, a in learned.items() if hasattr(a, "shape")}, info))
+    if not found:
+        return
     (params, info), (other, other_info) = found
     for n in params:
         np.testing.assert_allclose(params[n], other[n], atol=1e-10, err_msg=n)
