@@ -70,10 +70,11 @@ class HeldOut:
                 return None
         z = self._drawn_by.posterior_latents(key, params, self._data)
         try:
-            return float(self._error(key, params, z))
+            error = float(self._error(key, params, z))
         except PplebmError:  # the observed distribution has no mean, or one of another shape
             self._is_possible = False
             return None
+        return error if math.isfinite(error) else None  # a mean may be there for some parameters, and not for others
 
     def _of_draws(self, key: Any, params: Params, z: Latents) -> Array:
         (mean,) = self._program.predict(params, z, data=self._data).values()

@@ -110,10 +110,20 @@ class Scoring:
 
     @property
     def squared_error(self) -> np.ndarray:
-        """Posterior mean of the squared distance between data and their mean given z, (chains, n)."""
+        """Posterior mean of the squared distance between data and their mean given z, (chains, n).
+
+        Raises:
+            PplebmError: for data that have no mean given z, such as those of a Student law of one degree of freedom.
+        """
         if SQUARED_ERROR not in self.terms:
             raise PplebmError("squared errors are of a Scoring that was made with squares=True.")
-        return self.terms[SQUARED_ERROR]
+        found = self.terms[SQUARED_ERROR]
+        if bad := int((~np.isfinite(found)).any(0).sum()):
+            raise PplebmError(
+                f"the mean given the latents of {bad} of {found.shape[1]} data is not finite, so there is no squared "
+                f"error; score by 'likelihood'."
+            )
+        return found
 
     def above(self, k: int) -> ByChain:
         """Means with z above layer k from the posterior, and the layers below from the tilted prior given these.

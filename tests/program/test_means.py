@@ -70,6 +70,25 @@ def test_learning_from_classes_tells_no_error_of_reconstructions(ppl, tmp_path):
     assert not any("held_out_error" in row for row in run.metrics)
 
 
+def test_a_mean_that_parameters_take_away_is_no_figure_either(ppl, tmp_path):
+    """A Student law has a mean from one degree of freedom on: neither score nor held-out error is NaN."""
+    h = host(ppl.name)
+
+    def model(y):
+        freedom = h.param("freedom", np.array(1.0, np.float32))
+        with h.plate("data", len(y)):
+            z = h.sample("z", h.dist.Normal(0.0, 1.0))
+            h.sample("y", h.dist.StudentT(h.xp.clip(freedom, 0.5, 1.0), z, 1.0), obs=y)
+
+    program = pplebm.Program(model, data=NUMBERS, backend=ppl.name)
+    few = {"n_chains": 2, "n_draws": 3, "n_warmup": 5, "seed": 0}
+    with pytest.raises(PplebmError, match=r"mean given the latents of 40 of 40 data is not finite.*'likelihood'"):
+        pplebm.anomaly_scores(program, NUMBERS, ["reconstruction"], **few)
+    same = {"out": tmp_path / "run", "backend": ppl.name, "updates": 4, "progress": False, "hyper": {"batch_size": 8}}
+    run = pplebm.fit(model, NUMBERS, "short_run_mle", **same)
+    assert not any("held_out_error" in row for row in run.metrics)
+
+
 def test_data_in_the_place_of_the_kernel_are_refused(ppl):
     program = program_of(ppl.name, *WITHOUT["Cauchy"])
     with pytest.raises(PplebmError, match=r"kernel must be one of pplebm\.kernels, got ndarray; give data as data="):
