@@ -11,6 +11,7 @@ from pplebm.ppl.trees import tree_map
 
 BLOCKS = 10  # of a window, whose spread is the error of its mean
 ERRORS, WINDOWS = 2.0, 2  # gains below so many standard errors, in so many windows in a row, are none
+TOLD = 0.1  # nats per datum: where the error of a gain is more, nothing can be told, and learning goes on
 AFTER = 3.0  # times the updates that the climb took are made in all: an average needs more of them than the way there
 REPORTED = {
     "gain": "gain of the log likelihood in the last window of updates, nats per datum, along the way of the parameters",
@@ -68,7 +69,8 @@ def follow(ppl: PPL, state: ClimbingState, params: Params, gradient: Params, win
               \frac1W \sum_{t \in k+1} \hat\nabla \ell(\theta_t)
 
     whose terms have noise of mean zero: it tells an ascent from a walk around a maximum, where it is 0 in
-    expectation. Its error is that of the means of ten blocks of the window.
+    expectation. Its error is that of the means of ten blocks of the window. One of a tenth of a nat or more
+    tells nothing of an end: so it is where chains of many data have hardly begun.
 
     Args:
         state: before the update.
@@ -90,7 +92,8 @@ def follow(ppl: PPL, state: ClimbingState, params: Params, gradient: Params, win
     gain = slopes.mean()
     error = (((slopes - gain) ** 2).sum() / (BLOCKS - 1) / BLOCKS) ** 0.5
     is_known = ppl.asarray(state.update) > 2.5 * window  # both ends of the heading are windows
-    still = ppl.where(is_known & (gain < ERRORS * error), c.n_still + 1.0, 0.0 * c.n_still)
+    is_none = (gain < ERRORS * error) & (error < TOLD)
+    still = ppl.where(is_known & is_none, c.n_still + 1.0, 0.0 * c.n_still)
     total = {name: a + params[name] for name, a in c.total.items()}
     mean = {name: a / window for name, a in total.items()}
     choose = lambda a, b: tree_map(lambda a, b: ppl.where(is_window, a, b), a, b)

@@ -230,6 +230,13 @@ def test_the_end_comes_at_a_maximum_and_not_on_a_slope():
     assert abs(float(climbing.climb.gain) - 1.0) < 4.0 * float(climbing.climb.gain_error) + 0.1  # 100 steps of 0.01
 
 
+@pytest.mark.parametrize("noise", [5.0, 12.0])
+def test_noise_in_which_nothing_can_be_told_is_no_end(noise):
+    """A slope of a nat in every window, beside noise of about as much: the climb goes on."""
+    climbing = climbed(1.0, noise, 3000)
+    assert float(climbing.climb.gain_error) > stopping.TOLD and float(climbing.climb.over_at) == 0.0
+
+
 def test_parameter_noise_needs_plain_steps():
     program = pplebm.Program(pplebm.bind("conjugate_tilt", shape=(3,)))
     owner = algorithm_of(pplebm.load("mle"), program, {"parameter_noise": 1.0})
