@@ -12,7 +12,7 @@ from pplebm.ppl.language import Array, Data, Latents, Params
 from pplebm.ppl.trees import n_rows, take_rows
 from pplebm.program import Program
 from pplebm.sampling.sampler import sample
-from pplebm.scores.entries import squares
+from pplebm.scores import entries
 from pplebm.scores.settings import Settings
 
 ByChain = dict[str, np.ndarray]  # by name, (chains, n): means over the draws of each chain
@@ -104,7 +104,7 @@ def _look(program: Program, squares: bool) -> Callable[[Params, Latents, Data], 
 
 def _squared_error(program: Program, params: Params, z: Latents, data: Data) -> Array:
     counted, total = program.observed_masks(data), 0.0  # what is masked is not there
-    for site, square in squares(program, params, z, data).items():
+    for site, square in entries.squares(program, params, z, data).items():
         total = total + (square * counted[site] if site in counted else square).reshape(len(square), -1).sum(1)
     return total
 
