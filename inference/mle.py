@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 from pplebm.gallery.hyper import Count, NonNegative
 from pplebm.gallery.paper import Paper
 from pplebm.learning import adjusted, noise, stopping
-from pplebm.learning.adjusted import AdjustedChains, AdjustedPool
 from pplebm.learning.algorithm import Algorithm, Info, Loss
 from pplebm.learning.optimizer import Optimizer
 from pplebm.objectives.contrast import contrast
@@ -33,12 +32,16 @@ REPORTS = adjusted.REPORTED | stopping.REPORTED
 class Hyper(NamedTuple):
     updates: Count = 3000  # at most; where the likelihood ceases to gain it ends before
     batch_size: Count = 256  # a gradient whose noise averages out in a thousand updates
-    optimizer: Optimizer = Optimizer(learning_rate=1e-3, learning_rate_tilt=1e-3)  # of networks; few parameters: 0.02
-    posterior: AdjustedChains = AdjustedChains(
+    optimizer: Optimizer = Optimizer(  # of networks; few parameters: 0.02
+        learning_rate=1e-3,
+        learning_rate_tilt=1e-3,
+        warmup_tilt=0.1,  # at once, tilts of images would go to their bound
+    )
+    posterior: adjusted.AdjustedChains = adjusted.AdjustedChains(
         n_steps=2,  # trajectories; an epoch later the chain goes on
         n_leapfrog=12,  # steps of the longest; half of it on average
     )
-    prior: AdjustedPool = AdjustedPool(
+    prior: adjusted.AdjustedPool = adjusted.AdjustedPool(
         n_steps=4,  # trajectories; the tilted prior is wider than a posterior, and all data share it
         n_leapfrog=12,  # as above
         pool=512,  # chains; larger ones are moved less often, and their weights grow uneven
@@ -75,13 +78,14 @@ def step(algorithm: Algorithm, key: Any, state: Any, x: Data, index: Array) -> t
 
 def after(algorithm: Algorithm, state: Any, params: Params, gradient: Params) -> Any:
     """The state with what is known of the climb."""
-    return state._replace(climb=stopping.follow(algorithm.ppl, state, params, gradient, algorithm.hyper.window))
+    hyper = algorithm.hyper
+    rising = hyper.optimizer.warmup_tilt * hyper.updates if algorithm.program.tilts else 0.0
+    return state._replace(climb=stopping.follow(algorithm.ppl, state, params, gradient, hyper.window, rising))
 
 
 def rates(algorithm: Algorithm, state: Any) -> dict[str, Any]:
     """Rates fall once the likelihood has ceased to gain."""
-    factor = stopping.factor(algorithm.ppl, state)
-    return algorithm.factors(state, factor, factor)
+    return algorithm.factors(state, *(stopping.factor(algorithm.ppl, state),) * 2)
 
 
 def arrived(algorithm: Algorithm, state: Any) -> Any:

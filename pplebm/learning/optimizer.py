@@ -42,7 +42,9 @@ class Optimizer(NamedTuple):
     .. math:: \text{learning\_rate} \cdot \min(1, (t + 1) / w)\; g(\min(1, (1 - t/T) / s))
 
     with warm-up w, the share s of the updates over which rates fall, and g(a) = a ("linear"), :math:`0.01^{1 - a}`
-    ("exponential"), 1 ("constant").
+    ("exponential"), 1 ("constant"). Those of the tilts rise besides, over a share of the updates: a base that is yet
+    far from the data is moved there by its own parameters, and a tilt that learned the distance would spend its bound
+    on what is gone some updates later.
 
     >>> from types import SimpleNamespace
     >>> import torch, pplebm
@@ -62,6 +64,7 @@ class Optimizer(NamedTuple):
     decay_share: Share = 0.3  # of the updates, at the end, over which the rates fall
     schedule: Schedule = "linear"  # of that fall to zero; "exponential" ends at a hundredth, "constant" does not fall
     warmup: Whole = 0  # updates at the beginning over which rates rise
+    warmup_tilt: Share = 0.0  # of the updates, at the beginning, over which those of the tilts rise besides
     accumulate: Count = 1  # batches to a step of the rule: more where memory holds small batches only
     clip_norm: Positive = 100.0  # longest gradient of all parameters; ordinary norms are 10 to 50
     rule: str = "adam"  # or one of torch.optim or optax by name, or the path of one's own, package.module.name
@@ -88,12 +91,20 @@ class Optimizer(NamedTuple):
         >>> [round(float(optimizer.factor(ppl, t, 100)), 2) for t in (0, 9, 50, 75, 100)]
         [0.1, 1.0, 1.0, 0.5, 0.0]
         """
-        left = ppl.asarray((1.0 - update / n_updates) / max(self.decay_share, 1e-6))
-        left = ppl.where(left < 1.0, left, 1.0 + 0.0 * left)
-        risen = ppl.asarray((update + 1.0) / max(self.warmup, 1))
-        risen = ppl.where(risen < 1.0, risen, 1.0 + 0.0 * risen)
+        left = _at_most_one(ppl, (1.0 - update / n_updates) / max(self.decay_share, 1e-6))
+        risen = _at_most_one(ppl, (update + 1.0) / max(self.warmup, 1))
         falls = {"linear": left, "exponential": ppl.exp(math.log(EXPONENTIAL_END) * (1.0 - left)), "constant": 1.0}
         return risen * falls[self.schedule]
+
+    def factor_tilt(self, ppl: PPL, update: Any, n_updates: int) -> Array:
+        """Factor of the tilts' rates at an update besides, a scalar.
+
+        >>> import pplebm.backends.pyro as ppl
+        >>> optimizer = Optimizer(warmup_tilt=0.1)
+        >>> [round(float(optimizer.factor_tilt(ppl, t, 100)), 2) for t in (0, 4, 9, 50)]
+        [0.1, 0.5, 1.0, 1.0]
+        """
+        return _at_most_one(ppl, (update + 1.0) / max(self.warmup_tilt * n_updates, 1.0))
 
     def update(
         self,
@@ -128,7 +139,8 @@ class Optimizer(NamedTuple):
         rate, own, of_kind = factor * self.learning_rate, self.learning_rate_guide, dict[str, Any]()
         if own != self.learning_rate:
             of_kind = dict.fromkeys(of_guide, factor * own)
-        of_kind |= dict.fromkeys(program.tilt_params, factor * self.learning_rate_tilt)
+        risen = self.factor_tilt(ppl, update, n_updates)
+        of_kind |= dict.fromkeys(program.tilt_params, risen * factor * self.learning_rate_tilt)
         rates = {name: of_kind.get(name, rate) for name in params}
         scaled: dict[Any, Any] = {}  # equal rates stay one object, by which a rule can tell them
         for name, further in (factors or {}).items():
@@ -146,6 +158,11 @@ class Optimizer(NamedTuple):
 
     def _rule(self, ppl: PPL) -> Rule:
         return ppl.optimizer(self.rule, **_keywords(self.arguments))
+
+
+def _at_most_one(ppl: PPL, a: Any) -> Array:
+    a = ppl.asarray(a)
+    return ppl.where(a < 1.0, a, 1.0 + 0.0 * a)
 
 
 def _keywords(text: str) -> dict[str, Any]:

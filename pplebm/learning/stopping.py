@@ -59,7 +59,7 @@ def begin(ppl: PPL, state: State, window: int) -> ClimbingState:
     return ClimbingState(*state, Climb(zero, dict(state.params), zero, none, blocks, none, none, none, none))
 
 
-def follow(ppl: PPL, state: ClimbingState, params: Params, gradient: Params, window: int) -> Climb:
+def follow(ppl: PPL, state: ClimbingState, params: Params, gradient: Params, window: int, rising: float = 0.0) -> Climb:
     r"""What is known after one more update.
 
     With :math:`\bar\theta_k` the mean of the parameters over window k, the gain of the log likelihood in the next one,
@@ -77,6 +77,7 @@ def follow(ppl: PPL, state: ClimbingState, params: Params, gradient: Params, win
         params: after it.
         gradient: of the loss, minus the log likelihood per datum, at the parameters before.
         window: W, updates.
+        rising: updates at the beginning over which rates rise; an end is looked for in windows after them.
 
     Source: Pflug (Monte Carlo Methods and Applications 1990), for products of successive gradients.
     """
@@ -91,7 +92,7 @@ def follow(ppl: PPL, state: ClimbingState, params: Params, gradient: Params, win
     slopes = ppl.where(here, slope / size + 0.0 * number, c.slopes)
     gain = slopes.mean()
     error = (((slopes - gain) ** 2).sum() / (BLOCKS - 1) / BLOCKS) ** 0.5
-    is_known = ppl.asarray(state.update) > 2.5 * window  # both ends of the heading are windows
+    is_known = ppl.asarray(state.update) > rising + 2.5 * window  # both ends of the heading are windows
     is_none = (gain < ERRORS * error) & (error < TOLD)
     still = ppl.where(is_known & is_none, c.n_still + 1.0, 0.0 * c.n_still)
     total = {name: a + params[name] for name, a in c.total.items()}

@@ -68,7 +68,7 @@ def annealed_draws(
         f = program.log_tilt(params, carry.at.z).reshape(group, n_groups)
         is_last = carry.k + 1.5 > n_climb
         strength = carry.strength + ppl.where(is_last, left, step_of_strength(ppl, f, log_weight, left, KEPT))
-        at, accept = mover.trajectory(k_trajectory, carry.at, (strength + 0.0 * log_weight).reshape(-1))
+        at, accept, _ = mover.trajectory(k_trajectory, carry.at, (strength + 0.0 * log_weight).reshape(-1))
         uneven = ppl.where(is_last, 2.0 + 0.0 * zero, RESAMPLED)  # in the end all are to count alike
         index, log_weight = resampled(ppl, k_resample, at.log_weight.reshape(group, n_groups), uneven)
         pick = (index * n_groups + ppl.asarray(range(n_groups))).reshape(-1)
@@ -77,7 +77,7 @@ def annealed_draws(
 
     def move(carry: _Carry, _: None) -> tuple[_Carry, None]:
         k_trajectory, key = ppl.split(carry.key)
-        at, accept = mover.trajectory(k_trajectory, carry.at, 1.0 + 0.0 * carry.at.age)
+        at, accept, _ = mover.trajectory(k_trajectory, carry.at, 1.0 + 0.0 * carry.at.age)
         return carry._replace(at=at, accepted=carry.accepted + accept.mean(), key=key), None
 
     risen, _ = ppl.iterate(climb, _Carry(at, zero, zero[0], zero[0], k_climb), n_climb)

@@ -3,7 +3,7 @@ r"""Adjusted chains that live on while parameters change, with the weights that 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pplebm.kernels.adaptive_hmc import adaptive_hmc
 from pplebm.kernels.annealed import AnnealedState, annealed
@@ -85,7 +85,9 @@ def advance(
     above: what data say of a latent holds when the base moves. So at any time
     :math:`E[w\,g(\epsilon)] = \tilde Z_{\theta'}\,E_{\pi_{\theta'}}[g]` with :math:`\tilde Z = \int \tilde\pi`,
     however the parameters were chosen, in the limit of many chains. Groups whose weights are uneven are resampled.
-    Chains that share a target share a step size; others find their own.
+    Chains that share a target share a step size; others find their own. What chains at their target find in common
+    holds for those that do not move as well, and for those that are yet to begin: where a datum is rarely seen, the
+    parameters have gone far when its turn comes.
 
     Args:
         program: in noncentered coordinates.
@@ -119,11 +121,12 @@ def advance(
         log_density=ppl.where(begins, mover.at(base, 0.0 * at.age), here),
         age=ppl.where(begins, 0.0 * at.age, at.age),
     )
-    at, accept = mover(k_move, at, begins)
+    at, accept, drift = mover(k_move, at, begins)
     at, weight, log_mean, ess = _reweighted(ppl, k_resample, at, (1, n * m) if is_shared else (n, m))
 
     z = program.move(params, at.z, "centered", rows)
     at = at._replace(z=z, log_density=held_density(z)) if observed else at
+    chains = chains._replace(log_step=chains.log_step + ppl.stop_gradient(drift))
     put = lambda a, rows: ppl.put(a, index, ppl.stop_gradient(rows).reshape(n, *a.shape[1:])) if a.ndim > 1 else rows
     return tree_map(put, chains, at), Moved(ppl.stop_gradient(z), weight, log_mean, ess, accept, (1.0 * is_lost).mean())
 
@@ -149,8 +152,10 @@ class Mover:
         """Log density with tilts and likelihood at a strength, (B,)."""
         return self._log_density(z, tilt_strength=strength, likelihood_strength=strength)
 
-    def __call__(self, key: Key, at: Chains, begins: Array) -> tuple[Chains, Array]:
-        """Chains after their trajectories, and the mean acceptance; chains that begin are annealed before.
+    def __call__(self, key: Key, at: Chains, begins: Array) -> tuple[Chains, Array, Array]:
+        """Chains after their trajectories, the mean acceptance, and by how much all log step sizes are to change.
+
+        Chains that begin are annealed before.
 
         Where any does, the first trajectories are theirs: at strengths that rise for them, and are 1 for the others.
         """
@@ -158,21 +163,24 @@ class Mover:
         first = (1.0 * begins).max() * n_annealed  # 0 where no chain begins
         one, none = 1.0 + 0.0 * at.age, 0.0 * at.age.sum()
 
-        def step(carry: tuple[Chains, Array, Array, Key], _: None) -> tuple[tuple[Chains, Array, Array, Key], None]:
-            at, k, total, key = carry
+        def step(carry: tuple[Any, ...], _: None) -> tuple[tuple[Any, ...], None]:
+            at, k, total, drift, key = carry
             k_now, k_next = ppl.split(key)
             is_early = begins & (k + 1.0 < first)
             strength = ppl.where(is_early, ((k + 1.0) / n_annealed) ** POWER * one, one)
-            moved, accept = self.trajectory(k_now, at, strength)
+            moved, accept, change = self.trajectory(k_now, at, strength)
             moved = moved._replace(age=ppl.where(is_early, 0.0 * one, moved.age))
-            return (moved, k + 1.0, total + ppl.where(k < first, none, accept.mean()), k_next), None
+            return (moved, k + 1.0, total + ppl.where(k < first, none, accept.mean()), drift + change, k_next), None
 
-        found, _ = ppl.iterate(step, (at, none, none, key), ppl.asarray(first + n_steps))
+        found, _ = ppl.iterate(step, (at, none, none, none, key), ppl.asarray(first + n_steps))
         end: Chains = found[0]
-        return end, found[2] / n_steps
+        return end, found[2] / n_steps, found[3]
 
-    def trajectory(self, key: Key, at: Chains, strength: Array) -> tuple[Chains, Array]:
-        """Chains reweighted for the density they come to, one trajectory in it, and its acceptance probability."""
+    def trajectory(self, key: Key, at: Chains, strength: Array) -> tuple[Chains, Array, Array]:
+        """Chains reweighted for the density they come to, one trajectory in it, and its acceptance probability.
+
+        The third is by how much the log step sizes of chains at their target change alike.
+        """
         ppl, size = self.ppl, self.ppl.exp(at.log_step)
         begun: AnnealedState = KERNEL.init(ppl, at.z, lambda z: self.at(z, strength))
         inner = begun.inner._replace(step_size=size, length=self.settings.n_leapfrog * size, step=at.count)
@@ -180,12 +188,15 @@ class Mover:
             KERNEL, AnnealedState(inner, strength, strength), ppl.split(key, 1), self.params, self.rows, self.observed
         )
         accept = info.accept_prob[0]
-        change = SHARED_GAIN * (accept.mean() - TARGET_ACCEPT)  # follows the parameters
+        there = 1.0 * (strength >= 1.0)  # chains on their way have strengths, and accept, alike
+        of = lambda rows: SHARED_GAIN * (rows * (accept - TARGET_ACCEPT)).sum() / (rows.sum() + (rows.sum() < 0.5))
+        drift = of(there)  # follows the parameters
+        change = drift * there + of(1.0 - there) * (1.0 - there)
         if not self.is_shared:  # vanishes, and waits for the target: following a chain on its way biases its weight
-            change = change + (accept - TARGET_ACCEPT) / (1.0 + at.age) * (strength >= 1.0)
+            change = change + (accept - TARGET_ACCEPT) / (1.0 + at.age) * there
         log_weight = at.log_weight + inner.log_density - at.log_density
         density, log_step = state.inner.log_density, at.log_step + change
-        return Chains(state.z, log_weight, density, log_step, at.age + 1.0, at.count + 1), accept
+        return Chains(state.z, log_weight, density, log_step, at.age + 1.0, at.count + 1), accept, drift
 
 
 def _restarts(ppl: PPL, key: Key, z: Latents, share: float) -> Array:
