@@ -189,14 +189,20 @@ class Mover:
         )
         accept = info.accept_prob[0]
         there = 1.0 * (strength >= 1.0)  # chains on their way have strengths, and accept, alike
-        of = lambda rows: SHARED_GAIN * (rows * (accept - TARGET_ACCEPT)).sum() / (rows.sum() + (rows.sum() < 0.5))
-        drift = of(there)  # follows the parameters
-        change = drift * there + of(1.0 - there) * (1.0 - there)
+        drift, early = _common_change(accept, there), _common_change(accept, 1.0 - there)  # follows the parameters
+        change = drift * there + early * (1.0 - there)
         if not self.is_shared:  # vanishes, and waits for the target: following a chain on its way biases its weight
             change = change + (accept - TARGET_ACCEPT) / (1.0 + at.age) * there
         log_weight = at.log_weight + inner.log_density - at.log_density
         density, log_step = state.inner.log_density, at.log_step + change
         return Chains(state.z, log_weight, density, log_step, at.age + 1.0, at.count + 1), accept, drift
+
+
+def _common_change(accept: Array, chosen: Array) -> Array:
+    """By how much the log step sizes of the chosen chains are to change alike, for what they accept; 0 of none."""
+    n = chosen.sum()
+    change: Array = SHARED_GAIN * (chosen * (accept - TARGET_ACCEPT)).sum() / (n + (n < 0.5))
+    return change
 
 
 def _restarts(ppl: PPL, key: Key, z: Latents, share: float) -> Array:

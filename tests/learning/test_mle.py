@@ -95,6 +95,41 @@ def test_weights_of_posteriors_follow_the_parameters():
     assert (np.abs(found.mean(0) - exact) < 5.5 * error).all() and error.max() < 0.05  # t of 7 degrees, 24 of them
 
 
+def in_turns(scales, order, n=400, at_once=20):
+    """Acceptance at every move of blocks of chains, which take their turns at scales that change; and the chains."""
+    x = np.random.default_rng(0).normal(0.0, 20.0, n).astype(np.float32)
+    program = pplebm.Program(scaled, data=x, backend="numpyro").with_coordinates("noncentered")
+    ppl = program.ppl
+    move = ppl.compiled(
+        lambda key, params, data, chains, index: weighted.advance(
+            program, key, params, data, chains, index, SETTINGS, observed=True
+        )
+    )
+    chains, accepted = weighted.begin(program, n, 1, 0.3), []
+    for k, (s, block) in enumerate(zip(scales, order, strict=True)):
+        index = np.arange(at_once) + at_once * block
+        chains, moved = move(ppl.key(k), {"s": ppl.asarray(s)}, program.data(x[index]), chains, ppl.asarray(index))
+        accepted.append(float(moved.accept_prob))
+    return np.array(accepted), chains
+
+
+def test_chains_that_wait_follow_the_step_sizes_of_those_that_move():
+    """The scale grows e^4-fold while the last of four blocks waits: its steps have become as small as the others'.
+
+    Left as they were they are forty times too long, and nothing is accepted.
+    """
+    order = [*([0, 1, 2, 3] * 5), *([0, 1, 2] * 30), 3, 3]
+    accepted, chains = in_turns([*([0.0] * 20), *np.linspace(0.0, 4.0, 60), *([4.0] * 32)], order, n=80)
+    steps = np.asarray(chains.log_step)[:, 0]
+    assert accepted[-1] > 0.3 and abs(steps[60:].mean() - steps[:60].mean()) < 0.5, (accepted[-2:], steps)
+
+
+def test_chains_that_begin_take_the_step_size_that_others_found():
+    """Twenty blocks begin one after the other at narrow posteriors, with steps at first that are far too long."""
+    accepted, _ = in_turns([3.5] * 20, range(20))
+    assert accepted[0] < 0.1 and accepted[10:].mean() > 0.6, accepted
+
+
 def test_a_latent_that_data_settle_stays_where_it_is():
     """The scale changes by a fifth: chains of narrow posteriors are not carried off, a step brings them home."""
     x = np.full(200, 40.0, np.float32)
@@ -200,7 +235,7 @@ def test_learning_reaches_the_maximum_with_a_latent_scale_and_a_covariate(tmp_pa
     assert -1e-6 < gap < 0.005
 
 
-def climbed(slope, noise, n_updates, window=100, rate=0.01):
+def climbed(slope, noise, n_updates, window=100, rate=0.01, rising=0.0):
     """A `ClimbingState` after plain steps on a quadratic or a slope, its gradients noisy."""
     import torch
 
@@ -215,7 +250,7 @@ def climbed(slope, noise, n_updates, window=100, rate=0.01):
             "a": (a if slope is None else -slope * torch.ones(())) + noise * torch.randn((), generator=generator)
         }
         params = {"a": a - rate * gradient["a"]}
-        climb = stopping.follow(ppl, state, params, gradient, window)
+        climb = stopping.follow(ppl, state, params, gradient, window, rising)
         state = state._replace(params=params, climb=climb, update=k + 1)
         if stopping.has_arrived(state):
             break
@@ -235,6 +270,12 @@ def test_noise_in_which_nothing_can_be_told_is_no_end(noise):
     """A slope of a nat in every window, beside noise of about as much: the climb goes on."""
     climbing = climbed(1.0, noise, 3000)
     assert float(climbing.climb.gain_error) > stopping.TOLD and float(climbing.climb.over_at) == 0.0
+
+
+def test_no_end_is_looked_for_while_rates_of_tilts_rise():
+    """At a maximum from the first update on, the end comes so much later as the rates rise."""
+    ends = [float(climbed(None, 0.5, 6000, rising=rising).climb.over_at) for rising in (0.0, 1500.0)]
+    assert ends[0] < 1500.0 and 1500.0 + 300.0 < ends[1] < 2500.0, ends
 
 
 def test_parameter_noise_needs_plain_steps():

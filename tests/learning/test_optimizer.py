@@ -116,6 +116,20 @@ def test_a_rule_of_ones_own_is_found_by_its_path(ppl):
         np.testing.assert_allclose(found[n], p * (1 - 1.5 * RATES[n]) ** 3, rtol=1e-5)
 
 
+def test_rates_of_tilts_rise_besides(ppl):
+    """With plain steps on gradients of 1 of every parameter: what moves is the rate."""
+    program = pplebm.Program(pplebm.bind("latent_ebm", ppl.name, shape=(4,), latent_dim=2))
+    optimizer = Optimizer(
+        rule="sgd", learning_rate=0.1, learning_rate_tilt=0.2, decay_share=0.0, clip_norm=1e9, warmup_tilt=0.25
+    )
+    gradient, state = {n: 0.0 * p + 1.0 for n, p in program.params.items()}, optimizer.init(ppl, program.params)
+    for update, risen in ((0, 0.1), (4, 0.5), (9, 1.0), (30, 1.0)):  # 10 of 40
+        new = optimizer.update(program, program.params, gradient, state, ppl.asarray(update), 40)
+        for n, p in program.params.items():
+            rate = 0.2 * risen if n in program.tilt_params else 0.1
+            np.testing.assert_allclose(ppl.to_numpy(p - new.params[n]), rate, rtol=1e-4, err_msg=n)
+
+
 @pytest.mark.parametrize(("rule", "arguments", "words"), [
     ("adamm", "", "'adamm' is not known"), ("no_such_module.Rule", "", "'no_such_module.Rule' is not known"),
     ("sgd", "momentums=0.9", "'sgd' cannot be used with"), ("sgd", "momentum", "write them as in a call"),
