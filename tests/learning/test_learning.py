@@ -289,3 +289,19 @@ def test_average_and_early_stop(tmp_path):
     for wrong in ({"ema": 1.0}, {"patience": -1}):
         with pytest.raises(PplebmError, match="ema"):
             pplebm.fit("conjugate_tilt", data, out=tmp_path / "b", **wrong)
+
+
+@pytest.mark.parametrize("step_size", [0.1, 1.0])
+def test_learned_steps_that_are_unstable_grow_shorter(ppl, step_size):
+    """Logits of a steep decoder: derivatives through 25 steps are of tens of thousands of nats, and of either sign."""
+    x = (np.random.default_rng(0).random((24, 16)) < 0.5).astype(np.float32)
+    model = pplebm.bind("latent_ebm", ppl.name, shape=(16,), latent_dim=4, likelihood="bernoulli")
+    program = pplebm.Program(model, data=x)
+    page, changes = pplebm.load("short_run_learned_step"), {"posterior.step_size": step_size, "batch_size": 24}
+    owner = algorithm_of(page, program, changes)
+    state = owner.init(ppl.key(0), program.data(x), 24)
+    steep = {name: 8.0 * p if name.startswith("decoder") else p for name, p in state.params.items()}
+    new, info = owner.step(ppl.key(1), state._replace(params=steep), program.data(x))
+    name = "step_size.z1"
+    assert float(new.params[name]) < float(steep[name]) - 1e-3
+    assert np.isfinite(float(info["grad_norm"])) and np.isfinite(float(info["divergence"]))
