@@ -32,11 +32,7 @@ REPORTS = adjusted.REPORTED | stopping.REPORTED
 class Hyper(NamedTuple):
     updates: Count = 3000  # at most; where the likelihood ceases to gain it ends before
     batch_size: Count = 256  # a gradient whose noise averages out in a thousand updates
-    optimizer: Optimizer = Optimizer(  # of networks; few parameters: 0.02
-        learning_rate=1e-3,
-        learning_rate_tilt=1e-3,
-        warmup_tilt=0.1,  # at once, tilts of images would go to their bound
-    )
+    optimizer: Optimizer = Optimizer(warmup_tilt=0.1)  # few parameters: rates of 0.02; at once, tilts go to their bound
     posterior: adjusted.AdjustedChains = adjusted.AdjustedChains(
         n_steps=2,  # trajectories; an epoch later the chain goes on
         n_leapfrog=12,  # steps of the longest; half of it on average

@@ -3,7 +3,7 @@ r"""Step sizes of short runs, learned by the divergence of what the run leads to
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,11 @@ from pplebm.errors import PplebmError
 from pplebm.kernels.batch import dot
 from pplebm.kernels.kernel import LogDensity
 from pplebm.kernels.unrolled import sizes_at, unrolled_step
-from pplebm.ppl.language import PPL, Array, Key, Latents
+from pplebm.ppl.language import PPL, Array, Key, Latents, Params
 
 ENTROPIES = ("linear", "fixed_noise")
+STEEPEST = 1e3  # nats per unit of a log step size: beyond, steps are unstable and the derivative through them is noise
+MOST = 1e6  # nats that are told of a divergence
 
 
 def run_divergence(
@@ -88,6 +90,27 @@ def run_divergence(
     (z, spread_of, _), _ = ppl.iterate(step, start, ppl.split(key, n_steps), lambda k: ppl.normal_like(k, z))
     share = 0.5 if entropy == "linear" else 1.0
     return -log_density(z) - share * ppl.log_abs_det(spread_of)
+
+
+def followed(ppl: PPL, divergence: Callable[[Params], Array], log_sizes: Params) -> tuple[Array, Array]:
+    """A loss whose gradient in the log step sizes is that of a divergence, and the divergence.
+
+    Where that gradient overflows, or is of more than 1000 nats, it is of a path through unstable steps, and of either
+    sign: in its place is 1, by which steps grow shorter. A divergence of more than a million nats is told as that.
+
+    Example:
+        >>> import torch, pplebm.backends.pyro as ppl
+        >>> sizes = {"a": torch.tensor(2.0), "b": torch.tensor(1.0)}
+        >>> loss = lambda p: followed(ppl, lambda q: 3.0 * q["a"] - 1e9 * q["b"], p)[0]
+        >>> {name: a.item() for name, a in ppl.value_and_grad(loss, sizes)[1].items()}
+        {'a': 3.0, 'b': 1.0}
+    """
+    here = ppl.stop_gradient(log_sizes)
+    value, slope = ppl.value_and_grad(divergence, here)
+    surrogate = 0.0 * next(iter(here.values()))
+    for name, a in slope.items():
+        surrogate = surrogate + ppl.where(abs(a) < STEEPEST, a, 1.0 + 0.0 * here[name]) * (log_sizes[name] - here[name])
+    return surrogate, ppl.stop_gradient(ppl.where(abs(value) < MOST, value, MOST + 0.0 * next(iter(here.values()))))
 
 
 def _places(ppl: PPL, z: Latents) -> dict[str, Array]:
