@@ -81,7 +81,8 @@ def after(algorithm: Algorithm, state: Any, params: Params, gradient: Params) ->
 
 def rates(algorithm: Algorithm, state: Any) -> dict[str, Any]:
     """Rates fall once the likelihood has ceased to gain."""
-    return algorithm.factors(state, *(stopping.factor(algorithm.ppl, state),) * 2)
+    factor = stopping.factor(algorithm.ppl, state)
+    return algorithm.factors(state, factor, factor)
 
 
 def arrived(algorithm: Algorithm, state: Any) -> Any:

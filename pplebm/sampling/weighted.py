@@ -155,9 +155,7 @@ class Mover:
     def __call__(self, key: Key, at: Chains, begins: Array) -> tuple[Chains, Array, Array]:
         """Chains after their trajectories, the mean acceptance, and by how much all log step sizes are to change.
 
-        Chains that begin are annealed before.
-
-        Where any does, the first trajectories are theirs: at strengths that rise for them, and are 1 for the others.
+        Where any begins, the first trajectories are theirs: at strengths that rise for them, and are 1 for the others.
         """
         ppl, n_annealed, n_steps = self.ppl, self.settings.n_annealed, self.settings.n_steps
         first = (1.0 * begins).max() * n_annealed  # 0 where no chain begins
