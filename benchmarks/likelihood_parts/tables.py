@@ -16,13 +16,15 @@ HEAD_KNOWN = (
     "|---|---|---:|---:|---:|---:|---:|---:|---:|",
 )
 HEAD_IMAGES = (
-    "| images | page | model | log p(x) | ± estimator | ± over images | minus twin | ± | log Z | bits / dim | refused "
-    "| updates | minutes | seeds |",
-    "|---|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+    "| images, held out | page | log p(x) | its base | twin | minus twin | ± of a seed | ahead | log Z | ± estimator "
+    "| ± over images | bits / dim | refused | updates | minutes | seeds |",
+    "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
 )
+AHEAD = 2.0  # standard errors of a seed's paired difference, by which a tilt counts as ahead of its twin
 
 NATS_OF_IMAGES = (
-    "Held-out nats, estimated; of densities of continuous pixels in [-1, 1], or of probabilities of binary pixels."
+    "Held-out nats, estimated; of densities of continuous pixels in [-1, 1], or of probabilities of binary pixels. "
+    "Ahead: seeds in which the tilted model is, image by image, above its twin by more than twice the standard error."
 )
 
 
@@ -34,7 +36,8 @@ def table(rows: Cells) -> str:
         groups.setdefault("/".join((data, page, *more)), {})[seed] = row
     exact = sorted(((n, cells) for n, cells in groups.items() if not _is_image(n)), key=lambda pair: _place(*pair))
     known = [line_of_known(name, cells, rows) for name, cells in exact]
-    images = [line for name, cells in groups.items() if _is_image(name) for line in lines_of_images(name, cells)]
+    pictures = sorted(((n, cells) for n, cells in groups.items() if _is_image(n)), key=lambda pair: _rank(*pair))
+    images = [line_of_images(name, cells) for name, cells in pictures]
     parts = []
     if known:
         parts += ["Held-out nats, exact; mean ± standard deviation over seeds.", "", *HEAD_KNOWN, *known]
@@ -67,27 +70,42 @@ def line_of_known(name: str, cells: Cells, rows: Cells) -> str:
     )
 
 
-def lines_of_images(name: str, cells: Cells) -> list[str]:
-    """A line for every model of one page on one set of images."""
+def line_of_images(name: str, cells: Cells) -> str:
+    """A line of one page on one set of images."""
     data, page, *more = name.split("/")
     page = " of ".join((page, *(part for part in more if not part.endswith((" updates", " images")))))
-    lines = []
-    for model in ("tilted", "base", "twin", "model"):
-        there = {seed: row for seed, row in cells.items() if model in row["models"]}
-        if not there:
-            continue
-        mean = lambda field, digits, there=there, model=model: _mean(_values(there, model, field), digits)
-        refused = sum(row["models"][model]["refused"] for row in there.values())
-        updates = "/".join(dict.fromkeys(str(row["updates"]) for row in there.values()))
-        minutes = [row["minutes"] for row in there.values()]
-        reasons = "".join(f", refused: {why}" for why in dict.fromkeys(_values(there, model, "reason")))
-        lines.append(
-            f"| {data} | {page} | {model}{reasons} | {spread(_values(there, model, 'mean'), 2)} | {mean('error', 2)} "
-            f"| {mean('data_error', 2)} | {mean('gain', 2)} | {mean('gain_error', 2)} | {mean('log_z', 2)} "
-            f"| {mean('bits', 3)} | {refused} of {sum(row['data'] for row in there.values())} | {updates} "
-            f"| {_mean(minutes, 1)} | {len(there)} |"
-        )
-    return lines
+    first = _first(cells)
+    mean = lambda field, digits: _mean(_values(cells, first, field), digits)
+    reasons = [f"refused: {why}" for why in dict.fromkeys(_values(cells, first, "reason"))]
+    found = spread(_values(cells, first, "mean"), 2)
+    gains = list(zip(_values(cells, first, "gain"), _values(cells, first, "gain_error"), strict=True))
+    ahead = f"{sum(gain > AHEAD * error for gain, error in gains)} of {len(gains)}" if gains else ""
+    n, n_images = len(cells), sum(row["data"] for row in cells.values())
+    refused = ", ".join(
+        f"{count} of {n_images}" + f" ({model})" * (model != first)
+        for model in (first, "base", "twin")
+        if (count := sum(row["models"].get(model, {}).get("refused", 0) for row in cells.values())) or model == first
+    )
+    updates = "/".join(dict.fromkeys(str(row["updates"]) for row in cells.values()))
+    return (
+        f"| {data}, {n_images // n} | {page} | {'; '.join([found] * bool(found) + reasons)} "
+        f"| {spread(_values(cells, 'base', 'mean'), 2)} | {spread(_values(cells, 'twin', 'mean'), 2)} "
+        f"| {spread([gain for gain, _ in gains], 2)} | {mean('gain_error', 2)} | {ahead} | {mean('log_z', 2)} "
+        f"| {mean('error', 2)} | {mean('data_error', 2)} | {mean('bits', 3)} | {refused} | {updates} "
+        f"| {_mean([row['minutes'] for row in cells.values()], 1)} | {n} |"
+    )
+
+
+def _first(cells: Cells) -> str:
+    """The model that a page is there for."""
+    there = {model for row in cells.values() for model in row["models"]}
+    return next(model for model in ("tilted", "model") if model in there)
+
+
+def _rank(name: str, cells: Cells) -> tuple[int, int, float]:
+    """Sets of images in their order, by how many are held out; in each, pages by log p(x), refused ones last."""
+    found, n = _values(cells, _first(cells), "mean"), next(iter(cells.values()))["data"]
+    return list(IMAGES).index(name.split("/")[0]), n, -float(np.mean(found)) if found else np.inf
 
 
 def _place(name: str, cells: Cells) -> tuple[str, float]:
