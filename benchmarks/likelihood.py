@@ -16,9 +16,9 @@ likelihood of the training data is highest, found without any page of the galler
 learning rates of model and tilt, for the two generators with a few scalar parameters, are 0.02.
 
 Images. `joint_ebm` at its defaults, or another model with --model, and `Run.log_evidence` at its own, on the first
-held-out images; pages whose model is a baseline are there when the gallery has them, and `variational_joint` learns
-them. Nats are those of densities of pixels in [-1, 1]; of `binary_mnist` those of probabilities, under models
-with `likelihood=bernoulli`: a pixel is 1 with the probability of its grey, drawn anew for every image that an update
+held-out images; pages whose model is a baseline are there when the gallery has them, and `variational_joint` or
+another --learner learns them. Nats are those of densities of pixels in [-1, 1]; of `binary_mnist` those of
+probabilities, under models with `likelihood=bernoulli`: a pixel is 1 with the probability of its grey, drawn anew for every image that an update
 sees and once for held-out ones. A page whose posterior chains live on has them for data that stay as they are: for it
 the training images too are binarised once.
 Learning of `flow_posterior` leaves the model as it was: it has no cell.
@@ -37,7 +37,7 @@ os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false intra_op_
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "benchmarks")]
 
-from likelihood_parts.cells import MODEL, Settings, is_model, measured, pages  # noqa: E402
+from likelihood_parts.cells import BOUND, LEARNERS, MODEL, Settings, is_model, measured, pages  # noqa: E402
 from likelihood_parts.images import IMAGES  # noqa: E402
 from likelihood_parts.known import KNOWN  # noqa: E402
 from likelihood_parts.tables import table  # noqa: E402
@@ -51,11 +51,13 @@ BEGIN, END = "<!-- likelihood: begin -->", "<!-- likelihood: end -->"
 
 
 def name_of(data: str, page: str, seed: int, settings: Settings) -> str:
-    """The name of a cell; one with fewer updates than the page's own, other images or another model is another cell."""
+    """The name of a cell; one with fewer updates than the page's own, other images, model or learner is another one."""
     another = data in IMAGES and not is_model(page) and settings.model != MODEL
     more = "" if settings.updates is None else f"/{settings.updates} updates"
     fewer = settings.images if data in IMAGES and settings.images != IMAGES[data] else None
     more += "" if fewer is None else f"/{fewer} images"
+    by = data in IMAGES and is_model(page) and settings.learner != BOUND
+    more += f"/by {settings.learner}" * by
     return f"{data}/{page}/{seed}" + f"/{settings.model}" * another + more
 
 
@@ -100,6 +102,7 @@ def main() -> None:
     parser.add_argument("--pages", nargs="+", choices=pages(), default=list(pages()))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--model", choices=ONE_ARRAY, default=MODEL, help="whose images are learned, with its twin")
+    parser.add_argument("--learner", choices=LEARNERS, default=BOUND, help="which page learns baselines")
     parser.add_argument("--updates", type=int, help="fewer than a page's own number, as a cell of its own")
     parser.add_argument("--images", type=int, help="held-out images to find log p of, as a cell of its own")
     parser.add_argument("--data-dir", help="where sets of images lie")
@@ -110,7 +113,9 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="put the table into inference/README.md")
     args = parser.parse_args()
     wanted = [(data, page, seed) for seed in args.seeds for data in args.data for page in args.pages]
-    settings = Settings(args.data_dir, args.backend, args.updates, images=args.images, model=args.model)
+    settings = Settings(
+        args.data_dir, args.backend, args.updates, images=args.images, model=args.model, learner=args.learner
+    )
     text = table(read(args.out) if args.table else run(wanted, settings, args.out, args.again))
     print(text)
     if args.write:

@@ -23,7 +23,7 @@ LEARNERS = (
 )  # fmt: skip
 BASELINES = ("vae", "vamp_prior", "mixture_prior", "flow_prior")  # pages that may be there: no tilt is learned by them
 MODEL = "joint_ebm"  # of images, unless another one is asked for
-BOUND = "variational_joint"  # learns a baseline that is a model, by the ELBO
+BOUND = "variational_joint"  # learns a baseline that is a model, by the ELBO, unless another page is asked for
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -37,6 +37,7 @@ class Settings(NamedTuple):
     n_held_out: int = 1000
     images: int | None = None  # held-out images, in the place of those of `IMAGES`
     model: str = MODEL  # of images
+    learner: str = BOUND  # page that learns baselines which are models
 
 
 def pages() -> tuple[str, ...]:
@@ -128,7 +129,7 @@ def figures(log_p: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
 
 def of_images(data: str, page: str, seed: int, settings: Settings) -> dict[str, Any]:
     """Estimates of a tilted model and its twin, or of a baseline that is a model, on the first held-out images."""
-    hyper = pplebm.load(BOUND if is_model(page) else page).Hyper()
+    hyper = pplebm.load(settings.learner if is_model(page) else page).Hyper()
     lives_on = hasattr(getattr(hyper, "posterior", None), "begin")  # a chain of every datum, which stays as it is
     visits = 1 if lives_on else (settings.updates or hyper.updates) * hyper.batch_size
     dataset = image_set(data, settings.data_dir, seed, visits)
@@ -141,7 +142,7 @@ def of_images(data: str, page: str, seed: int, settings: Settings) -> dict[str, 
             model, dataset, page, out=f"{folder}/{name}", hyper=pixels | changes, **same
         )
         if is_model(page):
-            run = fit(page, BOUND, "model")
+            run = fit(page, settings.learner, "model")
         elif page in BASELINES:
             run = fit(settings.model, page, "model", tilted=False)
         else:

@@ -73,7 +73,8 @@ def line_of_known(name: str, cells: Cells, rows: Cells) -> str:
 def line_of_images(name: str, cells: Cells) -> str:
     """A line of one page on one set of images."""
     data, page, *more = name.split("/")
-    page = " of ".join((page, *(part for part in more if not part.endswith((" updates", " images")))))
+    told = [part for part in more if not part.endswith((" updates", " images"))]
+    page = " ".join((page, *(part if part.startswith("by ") else f"of {part}" for part in told)))
     first = _first(cells)
     mean = lambda field, digits: _mean(_values(cells, first, field), digits)
     reasons = [f"refused: {why}" for why in dict.fromkeys(_values(cells, first, "reason"))]

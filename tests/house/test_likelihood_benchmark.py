@@ -254,6 +254,9 @@ def test_another_model_of_images_has_cells_of_its_own(part, monkeypatch):
     assert script.name_of("identifiable", "mle", 0, settings) == "identifiable/mle/0"
     assert script.name_of("digits", "mle", 0, cells.Settings(images=200)) == "digits/mle/0"
     assert script.name_of("digits", "vamp_prior", 0, settings) == "digits/vamp_prior/0/3 images"
+    by_mle = settings._replace(learner="mle")
+    assert script.name_of("digits", "vamp_prior", 0, by_mle) == "digits/vamp_prior/0/3 images/by mle"
+    assert script.name_of("digits", "mle", 0, by_mle) == "digits/mle/0/latent_ebm/3 images"
     assert script.name_of("digits", "mle", 0, cells.Settings()) == "digits/mle/0"
 
     def fit(model, dataset, page, hyper=None, **more):
@@ -265,7 +268,10 @@ def test_another_model_of_images_has_cells_of_its_own(part, monkeypatch):
     found = cells.measured("digits", "mle", 0, settings)
     assert learned == [("latent_ebm", "mle", {}), ("latent_ebm", "mle", {"tilted": False})]
     cells.measured("digits", "vamp_prior", 0, settings)
-    assert learned[2:] == [("vamp_prior", "variational_joint", {})]
+    cells.measured("digits", "vamp_prior", 0, by_mle)
+    assert learned[2:] == [("vamp_prior", "variational_joint", {}), ("vamp_prior", "mle", {})]
+    line = part("likelihood_parts.tables").table({"digits/vamp_prior/0/3 images/by mle": found})
+    assert "| digits, 3 | vamp_prior by mle |" in line
     lines = part("likelihood_parts.tables").table({"digits/mle/0/latent_ebm/3 images": found}).splitlines()
     assert sum("| digits, 3 | mle of latent_ebm |" in line for line in lines) == 1
 
