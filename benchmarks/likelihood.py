@@ -18,9 +18,9 @@ learning rates of model and tilt, for the two generators with a few scalar param
 Images. `joint_ebm` at its defaults, or another model with --model, and `Run.log_evidence` at its own, on the first
 held-out images; pages whose model is a baseline are there when the gallery has them, and `variational_joint` or
 another --learner learns them. Nats are those of densities of pixels in [-1, 1]; of `binary_mnist` those of
-probabilities, under models with `likelihood=bernoulli`: a pixel is 1 with the probability of its grey, drawn anew for every image that an update
-sees and once for held-out ones. A page whose posterior chains live on has them for data that stay as they are: for it
-the training images too are binarised once.
+probabilities, under models with `likelihood=bernoulli`: a pixel is 1 with the probability of its grey, drawn anew for
+every image that an update sees and once for held-out ones. A page whose posterior chains live on has them for data that
+stay as they are: for it the training images too are binarised once.
 Learning of `flow_posterior` leaves the model as it was: it has no cell.
 """
 
