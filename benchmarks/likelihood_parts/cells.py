@@ -136,27 +136,40 @@ def of_images(data: str, page: str, seed: int, settings: Settings) -> dict[str, 
     same: dict[str, Any] = {"backend": settings.backend, "seed": seed, "updates": settings.updates, "progress": False}
     pixels = {"likelihood": "bernoulli"} if data in BINARY else {}
     same |= {"scaling": "none"} if pixels else {}
+    x = dataset.held_out[: settings.images or IMAGES[data]]
     with tempfile.TemporaryDirectory() as folder:
-        began, twin = time.perf_counter(), None
-        fit = lambda model, page, name, **changes: pplebm.fit(
-            model, dataset, page, out=f"{folder}/{name}", hyper=pixels | changes, **same
-        )
-        if is_model(page):
-            run = fit(page, settings.learner, "model")
-        elif page in BASELINES:
-            run = fit(settings.model, page, "model", tilted=False)
-        else:
-            run = fit(settings.model, page, "tilted")
-            twin = fit(settings.model, page, "twin", tilted=False)
+        began, runs, models = time.perf_counter(), dict[str, Any](), dict[str, Any]()
+        for name, (model, learner, changes) in wanted(page, settings).items():
+            try:
+                runs[name] = pplebm.fit(model, dataset, learner, out=f"{folder}/{name}", hyper=pixels | changes, **same)
+            except PplebmError as error:  # learning broke down
+                models[name] = {"refused": len(x), "reason": str(error)}
         minutes = (time.perf_counter() - began) / 60.0
-        x = dataset.held_out[: settings.images or IMAGES[data]]
+        found, of_evidence = estimated(runs, x, seed)
+        updates = max((run.manifest.updates for run in runs.values()), default=settings.updates or hyper.updates)
+    told = {"minutes": minutes, "minutes of evidence": of_evidence, "updates": updates}
+    return {"models": models | found, "data": len(x)} | told
+
+
+def wanted(page: str, settings: Settings) -> dict[str, tuple[str, str, dict[str, Any]]]:
+    """Of every model of images that a page learns: its own page, what learns it, and changes to hyperparameters."""
+    if is_model(page):
+        return {"model": (page, settings.learner, {})}
+    if page in BASELINES:
+        return {"model": (settings.model, page, {"tilted": False})}
+    return {"tilted": (settings.model, page, {}), "twin": (settings.model, page, {"tilted": False})}
+
+
+def estimated(runs: dict[str, Any], x: Any, seed: int) -> tuple[dict[str, Any], float]:
+    """Figures by model of those that were learned, and the minutes that they took."""
+    first, twin = next((run for name, run in runs.items() if name != "twin"), None), runs.get("twin")
+    models: dict[str, Any] = {}
+    if first is not None:
         try:
-            models, of_evidence = evidence_rows(run, twin, x, seed)
+            return evidence_rows(first, twin, x, seed)
         except PplebmError as error:  # such as log Z of a tilt that no estimator can be trusted with
-            first = "model" if page in BASELINES else "tilted"
-            models, of_evidence = {first: {"refused": len(x), "reason": str(error)}}, 0.0
-            if twin is not None:
-                found, of_evidence = evidence_rows(twin, None, x, seed)
-                models["twin"] = found["model"]
-        told = {"minutes": minutes, "minutes of evidence": of_evidence, "updates": run.manifest.updates}
-    return {"models": models, "data": len(x)} | told
+            models[next(iter(runs))] = {"refused": len(x), "reason": str(error)}
+    if twin is None:
+        return models, 0.0
+    found, minutes = evidence_rows(twin, None, x, seed)
+    return models | {"twin": found["model"]}, minutes

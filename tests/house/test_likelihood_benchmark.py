@@ -217,6 +217,32 @@ def test_an_evidence_that_is_refused_is_told_beside_the_twin(part, monkeypatch):
     assert any("| refused: log Z cannot be trusted. |  | -9.00 |" in line and "| 7 of 7 |" in line for line in lines)
 
 
+@pytest.mark.parametrize("broken", ["tilted", "twin"])
+def test_images_whose_learning_broke_down_are_told(part, monkeypatch, broken):
+    cells = part("likelihood_parts.cells")
+    figures = {"mean": -9.0, "error": 0.1, "data_error": 0.5, "bits": 3.0, "log_z": 0.0, "refused": 0}
+
+    class Run:
+        """A run whose learning took two updates."""
+
+        manifest = type("Manifest", (), {"updates": 2})
+
+    def fit(*args, hyper, **settings):
+        if hyper.get("tilted", True) == (broken == "tilted"):
+            raise PplebmError("learning failed.")
+        return Run()
+
+    monkeypatch.setattr(cells.pplebm, "fit", fit)
+    monkeypatch.setattr(
+        cells, "evidence_rows", lambda run, twin, x, seed: ({"tilted" if broken == "twin" else "model": figures}, 0.5)
+    )
+    found, other = cells.measured("digits", "mle", 0, cells.Settings(images=7)), {"tilted", "twin"} - {broken}
+    assert found["models"] == {broken: {"refused": 7, "reason": "learning failed."}} | dict.fromkeys(other, figures)
+    line = part("likelihood_parts.tables").table({"digits/mle/0": found}).splitlines()[4]
+    told = {"tilted": ("| refused: learning failed. |", "| 7 of 7 |"), "twin": ("| -9.00 |", "7 of 7 (twin)")}[broken]
+    assert all(text in line for text in told)
+
+
 def test_cells_that_are_there_are_not_run_again(part, tmp_path, monkeypatch):
     script = part("likelihood")
     calls = []
