@@ -77,7 +77,7 @@ def line_of_images(name: str, cells: Cells) -> str:
     page = " ".join((page, *(part if part.startswith("by ") else f"of {part}" for part in told)))
     first = _first(cells)
     mean = lambda field, digits: _mean(_values(cells, first, field), digits)
-    reasons = [f"refused: {why}" for why in dict.fromkeys(_values(cells, first, "reason"))]
+    reasons = [f"refused: {why.split(';')[0]}" for why in dict.fromkeys(_values(cells, first, "reason"))]
     found = spread(_values(cells, first, "mean"), 2)
     gains = list(zip(_values(cells, first, "gain"), _values(cells, first, "gain_error"), strict=True))
     ahead = f"{sum(gain > AHEAD * error for gain, error in gains)} of {len(gains)}" if gains else ""
