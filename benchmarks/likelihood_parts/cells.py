@@ -162,13 +162,12 @@ def wanted(page: str, settings: Settings) -> dict[str, tuple[str, str, dict[str,
 
 def estimated(runs: dict[str, Any], x: Any, seed: int) -> tuple[dict[str, Any], float]:
     """Figures by model of those that were learned, and the minutes that they took."""
-    first, twin = next((run for name, run in runs.items() if name != "twin"), None), runs.get("twin")
-    models: dict[str, Any] = {}
-    if first is not None:
+    twin, models = runs.get("twin"), dict[str, Any]()
+    for name in runs.keys() - {"twin"}:  # one, or none where its learning broke down
         try:
-            return evidence_rows(first, twin, x, seed)
+            return evidence_rows(runs[name], twin, x, seed)
         except PplebmError as error:  # such as log Z of a tilt that no estimator can be trusted with
-            models[next(iter(runs))] = {"refused": len(x), "reason": str(error)}
+            models[name] = {"refused": len(x), "reason": str(error)}
     if twin is None:
         return models, 0.0
     found, minutes = evidence_rows(twin, None, x, seed)

@@ -71,7 +71,7 @@ def line_of_known(name: str, cells: Cells, rows: Cells) -> str:
 
 
 def line_of_images(name: str, cells: Cells) -> str:
-    """A line of one page on one set of images."""
+    """A line of one page on one set of images; its base and twin are told of the seeds in which it is there itself."""
     data, page, *more = name.split("/")
     told = [part for part in more if not part.endswith((" updates", " images"))]
     page = " ".join((page, *(part if part.startswith("by ") else f"of {part}" for part in told)))
@@ -79,6 +79,7 @@ def line_of_images(name: str, cells: Cells) -> str:
     mean = lambda field, digits: _mean(_values(cells, first, field), digits)
     reasons = [f"refused: {why.split(';')[0]}" for why in dict.fromkeys(_values(cells, first, "reason"))]
     found = spread(_values(cells, first, "mean"), 2)
+    beside = {seed: row for seed, row in cells.items() if "mean" in row["models"].get(first, {})} or cells
     gains = list(zip(_values(cells, first, "gain"), _values(cells, first, "gain_error"), strict=True))
     ahead = f"{sum(gain > AHEAD * error for gain, error in gains)} of {len(gains)}" if gains else ""
     n, n_images = len(cells), sum(row["data"] for row in cells.values())
@@ -90,7 +91,7 @@ def line_of_images(name: str, cells: Cells) -> str:
     updates = "/".join(dict.fromkeys(str(row["updates"]) for row in cells.values()))
     return (
         f"| {data}, {n_images // n} | {page} | {'; '.join([found] * bool(found) + reasons)} "
-        f"| {spread(_values(cells, 'base', 'mean'), 2)} | {spread(_values(cells, 'twin', 'mean'), 2)} "
+        f"| {spread(_values(beside, 'base', 'mean'), 2)} | {spread(_values(beside, 'twin', 'mean'), 2)} "
         f"| {spread([gain for gain, _ in gains], 2)} | {mean('gain_error', 2)} | {ahead} | {mean('log_z', 2)} "
         f"| {mean('error', 2)} | {mean('data_error', 2)} | {mean('bits', 3)} | {refused} | {updates} "
         f"| {_mean([row['minutes'] for row in cells.values()], 1)} | {n} |"

@@ -241,6 +241,10 @@ def test_images_whose_learning_broke_down_are_told(part, monkeypatch, broken):
     line = part("likelihood_parts.tables").table({"digits/mle/0": found}).splitlines()[4]
     told = {"tilted": ("| refused: learning failed. |", "| 7 of 7 |"), "twin": ("| -9.00 |", "7 of 7 (twin)")}[broken]
     assert all(text in line for text in told)
+    whole = {"models": {"tilted": figures, "twin": figures | {"mean": -5.0}}, "data": 7, "updates": 2, "minutes": 1.0}
+    both = part("likelihood_parts.tables").table({"digits/mle/0": found, "digits/mle/1": whole}).splitlines()[4]
+    if broken == "tilted":  # the twin of the seed that is refused has nothing to stand beside
+        assert "| -9.00; refused: learning failed. |  | -5.00 |" in both
 
 
 def test_cells_that_are_there_are_not_run_again(part, tmp_path, monkeypatch):
